@@ -1,0 +1,259 @@
+"""The control plane: every message between the supervisor and its frontends and workers, as frozen data.
+
+The supervisor's ROUTER tells peers apart by their identity, which carries the incarnation (see `sockets`); a message
+therefore names an incarnation only where it speaks of somebody else.
+"""
+
+from dataclasses import dataclass
+
+from .ids import Incarnation
+from .states import ServableState, WorkerPhase
+from .status import Code
+
+# -- what a process is started with ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All a worker needs to know; given to the fork server, which forks the worker with it.
+
+    `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
+    `warmup_iterations` is how often each warmup record runs. `nice` holds while the model loads.
+    """
+
+    incarnation: Incarnation
+    name: str
+    version: int
+    path: str
+    device: str
+    cuda_visible_devices: str
+    data_endpoint: str
+    control_endpoint: str
+    tags: tuple[str, ...]
+    warmup: bool
+    warmup_iterations: int
+    heartbeat_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendSpec:
+    """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen."""
+
+    incarnation: Incarnation
+    index: int
+    control_endpoint: str
+    grpc_port: int
+    rest_port: int
+    grpc_socket_path: str
+    rest_timeout_s: float
+    max_request_bytes: int
+    log_level: str
+
+
+# -- worker to supervisor ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHello:
+    """First message of a worker, sent before it touches the model."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    phase: WorkerPhase
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The model is loaded and warm and the data endpoint is bound."""
+
+    load_s: float
+    warmup_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoadFailed:
+    """The load or the warmup failed; the worker exits after it. `permanent`: another try would end the same."""
+
+    code: Code
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHeartbeat:
+    """Sent each `heartbeat_s`. `served`: requests answered since the start; `busy_s`: age of the running one."""
+
+    served: int
+    in_flight: int
+    busy_s: float
+
+
+# -- supervisor to worker ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Finish what is executing and exit with code 0. Sent when no frontend has a request there any more."""
+
+
+# -- supervisor to frontend --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRoute:
+    incarnation: Incarnation
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRoute:
+    """One version: what clients are told of it, and the workers that take its requests (none unless AVAILABLE)."""
+
+    version: int
+    state: ServableState
+    code: Code
+    message: str
+    workers: tuple[WorkerRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    name: str
+    versions: tuple[VersionRoute, ...]
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Everything a frontend needs to route and to answer status questions. Epochs only grow."""
+
+    epoch: int
+    models: tuple[ModelRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker's process is gone; whatever was sent to it will not be answered."""
+
+    incarnation: Incarnation
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPorts:
+    """Bind and listen now: every configured model has settled once."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainFrontend:
+    """Stop accepting, finish what is in flight within `timeout_s`, exit with code 0."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReply:
+    """`body` is the JSON text of `GET /pool/v1/status`; `token` is the asker's own."""
+
+    token: int
+    body: bytes
+
+
+# -- frontend (or the `modelpool status` command) to supervisor --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendHello:
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendListening:
+    """The ports are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendBindFailed:
+    """A port or socket could not be had; the frontend exits after it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesAck:
+    """From now on no new request goes to a worker that the table of `epoch` does not name."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReleased:
+    """The frontend has nothing in flight on a worker that its table no longer names."""
+
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendStats:
+    """Requests in flight per worker incarnation, and in all answered since the start. Sent once a second."""
+
+    in_flight: dict[int, int]
+    answered: int
+
+
+type_names: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        WorkerSpec,
+        FrontendSpec,
+        WorkerHello,
+        WorkerProgress,
+        WorkerReady,
+        WorkerLoadFailed,
+        WorkerHeartbeat,
+        StopWorker,
+        RouteTable,
+        WorkerDied,
+        OpenPorts,
+        DrainFrontend,
+        StatusReply,
+        FrontendHello,
+        FrontendListening,
+        FrontendBindFailed,
+        RoutesAck,
+        WorkerReleased,
+        StatusRequest,
+        FrontendStats,
+    )
+}
+
+Message = (
+    WorkerSpec
+    | FrontendSpec
+    | WorkerHello
+    | WorkerProgress
+    | WorkerReady
+    | WorkerLoadFailed
+    | WorkerHeartbeat
+    | StopWorker
+    | RouteTable
+    | WorkerDied
+    | OpenPorts
+    | DrainFrontend
+    | StatusReply
+    | FrontendHello
+    | FrontendListening
+    | FrontendBindFailed
+    | RoutesAck
+    | WorkerReleased
+    | StatusRequest
+    | FrontendStats
+)

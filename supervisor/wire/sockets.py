@@ -1,0 +1,78 @@
+"""ZeroMQ sockets as this project uses them: identities, paths, finite queues, no lingering. Any process.
+
+Sends never block: a full queue is an answer to the caller, not a wait. Each socket has one owner thread.
+"""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+import zmq
+
+from .ids import Incarnation
+from .status import InvalidArgument
+
+# Bounds of one pipe, in messages. Control messages are small and rare; requests wait in the worker's pipe, so
+# this is also how many requests of one frontend a worker may have waiting before it is called full.
+CONTROL_HWM = 10_000
+DATA_HWM = 1_000
+
+# sun_path holds 108 bytes with its final NUL (unix(7)).
+MAX_SOCKET_PATH_BYTES = 107
+
+
+class Peer(StrEnum):
+    """Who speaks on the supervisor's control socket; the first half of a ZeroMQ identity."""
+
+    WORKER = "worker"
+    FRONTEND = "frontend"
+    CLIENT = "client"
+
+
+def identity(peer: Peer, incarnation: Incarnation) -> bytes:
+    """The ZeroMQ identity of a process. Incarnations are never reused: ZeroMQ ignores a second live peer of one name."""
+    return f"{peer}:{incarnation}".encode()
+
+
+def parse_identity(raw: bytes) -> tuple[Peer, Incarnation]:
+    """Raises InvalidArgument for an identity that `identity` did not make."""
+    try:
+        peer, _, number = raw.decode("ascii").partition(":")
+        return Peer(peer), Incarnation(int(number))
+    except ValueError as error:
+        raise InvalidArgument(f"peer identity: expected '<peer>:<incarnation>', got {raw!r}") from error
+
+
+def control_endpoint(runtime_dir: Path) -> str:
+    return ipc_endpoint(runtime_dir / "control")
+
+
+def data_endpoint(runtime_dir: Path, incarnation: Incarnation) -> str:
+    return ipc_endpoint(runtime_dir / f"w{incarnation}")
+
+
+def ipc_endpoint(path: Path) -> str:
+    """`ipc://` address of a socket file. Raises InvalidArgument when the path does not fit a unix socket."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise InvalidArgument(
+            f"runtime_dir: socket paths below it must fit {MAX_SOCKET_PATH_BYTES} bytes, got {str(path)!r}; "
+            "choose a shorter --runtime_dir"
+        )
+    return f"ipc://{path}"
+
+
+def configure_router(socket: "zmq.Socket[bytes]", hwm: int) -> None:
+    """A binding ROUTER: refuses to send to an unknown or full peer (EHOSTUNREACH, EAGAIN) instead of dropping."""
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    _configure(socket, hwm)
+
+
+def configure_dealer(socket: "zmq.Socket[bytes]", name: bytes, hwm: int) -> None:
+    socket.setsockopt(zmq.IDENTITY, name)
+    _configure(socket, hwm)
+
+
+def _configure(socket: "zmq.Socket[bytes]", hwm: int) -> None:
+    socket.setsockopt(zmq.SNDHWM, hwm)
+    socket.setsockopt(zmq.RCVHWM, hwm)
+    socket.setsockopt(zmq.LINGER, 0)

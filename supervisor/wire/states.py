@@ -1,0 +1,20 @@
+"""States that cross a process border. The life cycle of a slot itself is the supervisor's own (`lifecycle`)."""
+
+from enum import IntEnum, StrEnum
+
+
+class ServableState(IntEnum):
+    """What clients see; values of `tensorflow.serving.ModelVersionStatus.State` (get_model_status.proto)."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+class WorkerPhase(StrEnum):
+    """What a worker that is not READY yet says it is doing."""
+
+    LOADING = "loading"
+    WARMING = "warming"

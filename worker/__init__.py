@@ -1,0 +1,1 @@
+"""The worker: one process per (model, version, device, replica). The only component that imports TensorFlow."""
