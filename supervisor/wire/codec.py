@@ -13,8 +13,7 @@ from typing import Any, get_args, get_origin
 
 import msgpack
 
-from . import messages
-from .messages import Message
+from .messages import MESSAGE_TYPES, Message
 from .status import InvalidArgument
 
 
@@ -36,14 +35,14 @@ def decode(raw: bytes) -> Message:
         raise WireError(f"control message: expected msgpack, got {raw[:32]!r}: {error}") from error
     if not isinstance(body, list) or not body or not isinstance(body[0], str):
         raise WireError(f"control message: expected [type, fields...], got {body!r:.80}")
-    cls = messages.type_names.get(body[0])
+    cls = MESSAGE_TYPES.get(body[0])
     if cls is None:
         raise WireError(f"control message: unknown type {body[0]!r:.80}")
     return typing.cast(Message, _build(cls, body[1:]))
 
 
 def _field_values(value: Any) -> list[Any]:
-    return [_plain(getattr(value, name)) for name, _ in _hints(type(value))]
+    return [_plain(getattr(value, field.name)) for field in fields(value)]
 
 
 def _plain(value: Any) -> Any:
@@ -59,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _hints(cls: type) -> tuple[tuple[str, Any], ...]:
+def _hints(cls: Any) -> tuple[tuple[str, Any], ...]:
     hints = typing.get_type_hints(cls)
     return tuple((field.name, hints[field.name]) for field in fields(cls))
 
@@ -68,7 +67,9 @@ def _build(cls: type, values: Any) -> Any:
     hints = _hints(cls)
     if not isinstance(values, list) or len(values) != len(hints):
         raise WireError(f"{cls.__name__}: expected {len(hints)} fields, got {values!r:.80}")
-    return cls(*(_typed(hint, value, f"{cls.__name__}.{name}") for (name, hint), value in zip(hints, values, strict=True)))
+    return cls(
+        *(_typed(hint, value, f"{cls.__name__}.{name}") for (name, hint), value in zip(hints, values, strict=True))
+    )
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -81,7 +82,11 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         key_hint, item_hint = get_args(hint)
         return {_typed(key_hint, key, where): _typed(item_hint, item, where) for key, item in value.items()}
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _typed(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
+        return (
+            None
+            if value is None
+            else _typed(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
+        )
     if isinstance(hint, type) and is_dataclass(hint):
         return _build(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):

@@ -5,6 +5,7 @@ therefore names an incarnation only where it speaks of somebody else.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 from .ids import Incarnation
 from .states import ServableState, WorkerPhase
@@ -209,32 +210,6 @@ class FrontendStats:
     answered: int
 
 
-type_names: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        WorkerSpec,
-        FrontendSpec,
-        WorkerHello,
-        WorkerProgress,
-        WorkerReady,
-        WorkerLoadFailed,
-        WorkerHeartbeat,
-        StopWorker,
-        RouteTable,
-        WorkerDied,
-        OpenPorts,
-        DrainFrontend,
-        StatusReply,
-        FrontendHello,
-        FrontendListening,
-        FrontendBindFailed,
-        RoutesAck,
-        WorkerReleased,
-        StatusRequest,
-        FrontendStats,
-    )
-}
-
 Message = (
     WorkerSpec
     | FrontendSpec
@@ -257,3 +232,5 @@ Message = (
     | StatusRequest
     | FrontendStats
 )
+
+MESSAGE_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Message)}

@@ -30,7 +30,7 @@ class Peer(StrEnum):
 
 
 def identity(peer: Peer, incarnation: Incarnation) -> bytes:
-    """The ZeroMQ identity of a process. Incarnations are never reused: ZeroMQ ignores a second live peer of one name."""
+    """The ZeroMQ identity of a process. Never reused: ZeroMQ ignores a second live peer of one name."""
     return f"{peer}:{incarnation}".encode()
 
 
