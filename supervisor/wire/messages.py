@@ -19,7 +19,7 @@ class WorkerSpec:
     """All a worker needs to know; given to the fork server, which forks the worker with it.
 
     `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
-    `warmup_iterations` is how often each warmup record runs. `nice` holds while the model loads.
+    `warmup_iterations` is how often each warmup record runs.
     """
 
     incarnation: Incarnation

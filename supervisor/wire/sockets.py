@@ -6,6 +6,7 @@ Sends never block: a full queue is an answer to the caller, not a wait. Each soc
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -19,6 +20,9 @@ DATA_HWM = 1_000
 
 # sun_path holds 108 bytes with its final NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
+
+_CONTROL_NAME = "control"
+_DATA_PREFIX = "w"
 
 
 class Peer(StrEnum):
@@ -44,11 +48,16 @@ def parse_identity(raw: bytes) -> tuple[Peer, Incarnation]:
 
 
 def control_endpoint(runtime_dir: Path) -> str:
-    return ipc_endpoint(runtime_dir / "control")
+    return ipc_endpoint(runtime_dir / _CONTROL_NAME)
 
 
 def data_endpoint(runtime_dir: Path, incarnation: Incarnation) -> str:
-    return ipc_endpoint(runtime_dir / f"w{incarnation}")
+    return ipc_endpoint(runtime_dir / f"{_DATA_PREFIX}{incarnation}")
+
+
+def is_socket_name(name: str) -> bool:
+    """Whether a file of this name in a runtime directory is one of our sockets."""
+    return name == _CONTROL_NAME or (name.startswith(_DATA_PREFIX) and name[len(_DATA_PREFIX) :].isdigit())
 
 
 def ipc_endpoint(path: Path) -> str:
@@ -61,18 +70,18 @@ def ipc_endpoint(path: Path) -> str:
     return f"ipc://{path}"
 
 
-def configure_router(socket: "zmq.Socket[bytes]", hwm: int) -> None:
+def configure_router(socket: "zmq.Socket[Any]", hwm: int) -> None:
     """A binding ROUTER: refuses to send to an unknown or full peer (EHOSTUNREACH, EAGAIN) instead of dropping."""
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     _configure(socket, hwm)
 
 
-def configure_dealer(socket: "zmq.Socket[bytes]", name: bytes, hwm: int) -> None:
+def configure_dealer(socket: "zmq.Socket[Any]", name: bytes, hwm: int) -> None:
     socket.setsockopt(zmq.IDENTITY, name)
     _configure(socket, hwm)
 
 
-def _configure(socket: "zmq.Socket[bytes]", hwm: int) -> None:
+def _configure(socket: "zmq.Socket[Any]", hwm: int) -> None:
     socket.setsockopt(zmq.SNDHWM, hwm)
     socket.setsockopt(zmq.RCVHWM, hwm)
     socket.setsockopt(zmq.LINGER, 0)

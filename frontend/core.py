@@ -1,0 +1,217 @@
+"""Route, forward, settle: the owner of all requests in flight, apart from any protocol. In the event loop's thread.
+
+The core takes (method, payload, which model, deadline) and gives (code, bytes). Every request it accepts gets exactly
+one answer: the worker's reply, DEADLINE_EXCEEDED at its deadline, or UNAVAILABLE when its worker dies; whoever stops
+waiting drops it. It knows neither gRPC nor HTTP, and of ZeroMQ only the `Link` seam.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.ids import Incarnation, ServableId
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import RouteTable, WorkerRoute
+from modelpool.supervisor.wire.sockets import DATA_HWM
+from modelpool.supervisor.wire.status import Code, DeadlineExceeded, InvalidArgument, PoolError, Unavailable
+
+from .model_spec import ModelSpec
+from .routes import Routes, Target, without_worker, workers_of
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[Code, bytes]  # the reply's bytes, or the error's text in UTF-8
+
+
+class Link(Protocol):
+    """The way to one worker. `send` is False when its queue is full."""
+
+    def send(self, *frames: bytes) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+Connect = Callable[[WorkerRoute, Callable[[list[bytes]], None]], Link]
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    incarnation: Incarnation
+    servable: ServableId
+    link: Link
+    in_flight: set[int] = field(default_factory=set)
+    leaving: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A request in flight. Whoever stops waiting for `answer` hands it to `Core.drop`."""
+
+    request_id: int
+    worker: _Worker
+    answer: asyncio.Future[Answer]
+    timer: asyncio.TimerHandle | None = None
+
+
+class Core:
+    """Routes requests over the links that `connect` makes; tells `on_released` of each worker it has let go."""
+
+    def __init__(
+        self, connect: Connect, on_released: Callable[[Incarnation], None], max_in_flight: int = DATA_HWM
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connect = connect
+        self._on_released = on_released
+        self._max_in_flight = max_in_flight
+        self._next_id = 1
+        self._pending: dict[int, Pending] = {}
+        self._workers: dict[Incarnation, _Worker] = {}
+        self._dead: dict[Incarnation, str] = {}
+        self.routes = Routes(RouteTable(-1, ()))
+        self.answered = 0
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def call(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Answer:
+        """`submit`, and wait for the answer. Cancelling the caller drops the request."""
+        pending = self.submit(method, payload, spec, deadline_ns)
+        try:
+            return await pending.answer
+        finally:
+            self.drop(pending)
+
+    def submit(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Pending:
+        """Send a request to the worker with the fewest in flight. Never blocks.
+
+        `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none. Raises what `Routes.find` raises,
+        DeadlineExceeded when it has passed already, and Unavailable when the worker's queue is full.
+        """
+        target = self.routes.find(spec)
+        remaining_s = 0.0
+        if deadline_ns != data.NO_DEADLINE_NS:
+            remaining_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            if remaining_s <= 0:
+                raise DeadlineExceeded(_deadline_text(target.servable))
+        worker = self._pick(target)
+        request_id = self._next_id
+        self._next_id += 1
+        if len(worker.in_flight) >= self._max_in_flight or not worker.link.send(
+            data.pack_request(request_id, deadline_ns, method), payload
+        ):
+            raise Unavailable(
+                "The batch scheduling queue to which this task was submitted is full: "
+                f"model {target.servable.name} version {target.servable.version}"
+            )
+        pending = Pending(request_id, worker, self._loop.create_future())
+        if deadline_ns != data.NO_DEADLINE_NS:
+            pending.timer = self._loop.call_later(remaining_s, self._expire, pending)
+        self._pending[request_id] = pending
+        worker.in_flight.add(request_id)
+        return pending
+
+    def drop(self, pending: Pending) -> None:
+        """Forget a request whose answer nobody awaits any more. Without effect once it is settled."""
+        if self._pending.pop(pending.request_id, None) is None:
+            return
+        if pending.timer is not None:
+            pending.timer.cancel()
+        pending.worker.in_flight.discard(pending.request_id)
+        self._release_if_idle(pending.worker)
+
+    def _pick(self, target: Target) -> _Worker:
+        if len(target.workers) == 1:
+            return self._workers[target.workers[0]]
+        return min((self._workers[name] for name in target.workers), key=lambda worker: len(worker.in_flight))
+
+    def _settle(self, pending: Pending, code: Code, payload: bytes) -> None:
+        self.drop(pending)
+        self.answered += 1
+        if not pending.answer.done():
+            pending.answer.set_result((code, payload))
+
+    def _expire(self, pending: Pending) -> None:
+        self._settle(pending, Code.DEADLINE_EXCEEDED, _deadline_text(pending.worker.servable).encode())
+
+    def handle_reply(self, incarnation: Incarnation, frames: list[bytes]) -> None:
+        """A message from a worker. Replies to requests that are settled or dropped are ignored."""
+        try:
+            header, payload = frames
+            request_id, code = data.unpack_reply(header)
+        except (ValueError, InvalidArgument) as error:
+            log.warning("ignored a malformed reply %s", fields(incarnation=incarnation, error=error))
+            return
+        pending = self._pending.get(request_id)
+        if pending is not None and pending.worker.incarnation == incarnation:
+            self._settle(pending, code, payload)
+
+    # -- routes --------------------------------------------------------------------------------------------------
+
+    def swap_routes(self, table: RouteTable) -> bool:
+        """Route by `table` from now on; False when it is no newer than the one in use.
+
+        Workers that it no longer names leave: `release_idle` lets go of those with nothing in flight, and each of
+        the others is let go with its last answer.
+        """
+        if table.epoch <= self.routes.table.epoch:
+            return False
+        named = {worker.incarnation for _, worker in workers_of(table)}
+        self._dead = {incarnation: text for incarnation, text in self._dead.items() if incarnation in named}
+        for servable, route in workers_of(table):
+            text = self._dead.get(route.incarnation) or self._connected(servable, route)
+            if text:
+                table = without_worker(table, route.incarnation, text)
+        for worker in self._workers.values():
+            worker.leaving = worker.incarnation not in named
+        self.routes = Routes(table)
+        return True
+
+    def _connected(self, servable: ServableId, route: WorkerRoute) -> str:
+        """Make sure that there is a link to a worker; the reason when there can be none."""
+        if route.incarnation not in self._workers:
+            try:
+                link = self._connect(route, partial(self.handle_reply, route.incarnation))
+            except PoolError as error:
+                names = fields(servable=servable, incarnation=route.incarnation, error=error.message)
+                log.error("no way to a worker %s", names)
+                return error.message
+            self._workers[route.incarnation] = _Worker(route.incarnation, servable, link)
+        return ""
+
+    def release_idle(self) -> None:
+        """Let go of the workers that leave and have nothing in flight."""
+        for worker in list(self._workers.values()):
+            self._release_if_idle(worker)
+
+    def _release_if_idle(self, worker: _Worker) -> None:
+        if worker.leaving and not worker.in_flight and self._workers.pop(worker.incarnation, None) is not None:
+            worker.link.close()
+            self._on_released(worker.incarnation)
+
+    def bury(self, incarnation: Incarnation, cause: str) -> None:
+        """A worker died: answer UNAVAILABLE to all that is in flight there, and route no more to it."""
+        worker = self._workers.pop(incarnation, None)
+        if worker is None:
+            return
+        worker.link.close()
+        servable = worker.servable
+        text = f"The worker of model {servable.name} version {servable.version} died"
+        self._dead[incarnation] = f"{text} ({cause}) and is being replaced"
+        self.routes = Routes(without_worker(self.routes.table, incarnation, self._dead[incarnation]))
+        lost = [self._pending[request_id] for request_id in sorted(worker.in_flight)]
+        for pending in lost:
+            self._settle(pending, Code.UNAVAILABLE, f"{text} while this request was in flight: {cause}".encode())
+        names = fields(servable=servable, incarnation=incarnation, cause=cause, lost=len(lost))
+        log.info("settled the requests of a dead worker %s", names)
+
+    def in_flight(self) -> dict[int, int]:
+        """Requests in flight by worker incarnation."""
+        return {int(worker.incarnation): len(worker.in_flight) for worker in self._workers.values()}
+
+
+def _deadline_text(servable: ServableId) -> str:
+    return f"Deadline exceeded before model {servable.name} version {servable.version} answered"

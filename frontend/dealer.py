@@ -1,0 +1,90 @@
+"""One ZeroMQ DEALER in the event loop: to the supervisor, or to one worker. Owned by the loop's thread.
+
+ZeroMQ's file descriptor is edge-triggered and any call on the socket may swallow the edge: after every wake-up and
+after every send the socket is asked again whether something can be read. Bursts are bounded, so that a busy peer
+cannot keep the loop to itself.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire.status import Unavailable
+
+_BURST = 64
+# From here on ZeroMQ refers to the caller's bytes instead of copying them; below, copying is cheaper.
+_ZERO_COPY_BYTES = 64 * 1024
+
+
+class Dealer:
+    """Connects at once; `on_message` is called in the loop with the frames of each message received."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: str,
+        name: bytes,
+        hwm: int,
+        on_message: Callable[[list[bytes]], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._drain_scheduled = False
+        self._closed = False
+        try:
+            self._socket = context.socket(zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise Unavailable(f"cannot open a socket for {endpoint}: {error}") from error
+        try:
+            sockets.configure_dealer(self._socket, name, hwm)
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise Unavailable(f"cannot connect to {endpoint!r}: {error}") from error
+        self._fd = int(self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._fd, self._drain)
+        self._rearm()
+
+    def send(self, *frames: bytes) -> bool:
+        """Queue one message, all or nothing; False when the queue is full. Never blocks."""
+        *heads, last = frames
+        try:
+            for head in heads:
+                self._socket.send(head, zmq.NOBLOCK | zmq.SNDMORE)
+            self._socket.send(last, zmq.NOBLOCK, copy=len(last) < _ZERO_COPY_BYTES)
+        except zmq.Again:
+            return False
+        finally:
+            self._rearm()
+        return True
+
+    def close(self, linger_s: float = 0) -> None:
+        """Close the socket; what is queued may still leave within `linger_s`. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._socket.close(int(linger_s * 1000))
+
+    def _readable(self) -> bool:
+        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _rearm(self) -> None:
+        if not self._drain_scheduled and self._readable():
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain_again)
+
+    def _drain_again(self) -> None:
+        self._drain_scheduled = False
+        self._drain()
+
+    def _drain(self) -> None:
+        try:
+            for _ in range(_BURST):
+                if not self._readable():
+                    return
+                self._on_message(self._socket.recv_multipart(zmq.NOBLOCK))
+        finally:
+            self._rearm()

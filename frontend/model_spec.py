@@ -1,0 +1,154 @@
+"""The ModelSpec in a serialized request, found without parsing or copying the rest. Pure; on every gRPC request's path.
+
+Predict, Classify, Regress, GetModelMetadata and GetModelStatus requests all carry it as field 1. The reader walks the
+top-level fields and skips each by its length, so its time grows with their number and not with the tensors' size. It
+takes whatever protobuf's own parser takes, in any order; what the skipped fields hold is for the worker to judge.
+"""
+
+from dataclasses import dataclass
+
+from modelpool.supervisor.wire.status import Internal
+
+_VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
+_MAX_GROUP_DEPTH = 100  # protobuf's own recursion limit
+_MAX_VARINT_SHIFT = 63
+
+# Tags: field number << 3 | wire type (apis/model.proto, google/protobuf/wrappers.proto).
+_MODEL_SPEC = 1 << 3 | _BYTES
+_NAME = 1 << 3 | _BYTES
+_VERSION = 2 << 3 | _BYTES
+_SIGNATURE_NAME = 3 << 3 | _BYTES
+_VERSION_LABEL = 4 << 3 | _BYTES
+_INT64_VALUE = 1 << 3 | _VARINT
+
+
+@dataclass(slots=True)
+class ModelSpec:
+    """Which servable a request asks for. `version` and `label` are a oneof; both None means the latest version."""
+
+    name: str = ""
+    version: int | None = None
+    label: str | None = None
+
+
+class MalformedRequest(Internal):
+    """Not a protobuf message: INTERNAL, as a gRPC server answers when it cannot parse a request."""
+
+
+def read(request: bytes) -> ModelSpec | None:
+    """The ModelSpec of a serialized request, None when it has none. Raises MalformedRequest."""
+    spec: ModelSpec | None = None
+    pos, end = 0, len(request)
+    while pos < end:
+        tag, pos = _tag(request, pos, end)
+        if tag == _MODEL_SPEC:
+            start, pos = _span(request, pos, end)
+            if spec is None:
+                spec = ModelSpec()
+            _merge_spec(spec, request, start, pos)
+        else:
+            pos = _skip(request, pos, end, tag)
+    return spec
+
+
+def _merge_spec(spec: ModelSpec, data: bytes, pos: int, end: int) -> None:
+    while pos < end:
+        tag, pos = _tag(data, pos, end)
+        if tag == _NAME:
+            start, pos = _span(data, pos, end)
+            spec.name = _text(data, start, pos)
+        elif tag == _VERSION:
+            start, pos = _span(data, pos, end)
+            spec.version = _merge_int64(spec.version or 0, data, start, pos)
+            spec.label = None
+        elif tag == _VERSION_LABEL:
+            start, pos = _span(data, pos, end)
+            spec.label = _text(data, start, pos)
+            spec.version = None
+        elif tag == _SIGNATURE_NAME:
+            start, pos = _span(data, pos, end)
+            _text(data, start, pos)
+        else:
+            pos = _skip(data, pos, end, tag)
+
+
+def _merge_int64(value: int, data: bytes, pos: int, end: int) -> int:
+    while pos < end:
+        tag, pos = _tag(data, pos, end)
+        if tag == _INT64_VALUE:
+            value, pos = _varint(data, pos, end)
+            value -= (value & 1 << 63) << 1
+        else:
+            pos = _skip(data, pos, end, tag)
+    return value
+
+
+def _text(data: bytes, start: int, end: int) -> str:
+    try:
+        return data[start:end].decode()
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(f"Malformed request: invalid UTF-8 in the model_spec at byte {start}") from error
+
+
+def _varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """The unsigned 64-bit value at `pos` and the position after it."""
+    value = shift = 0
+    while pos < end:
+        byte = data[pos]
+        pos += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, pos
+        shift += 7
+        if shift > _MAX_VARINT_SHIFT:
+            raise MalformedRequest(f"Malformed request: number of more than ten bytes before byte {pos}")
+    raise _truncated(pos)
+
+
+def _tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    tag = data[pos]
+    if tag < 0x80:
+        pos += 1
+    else:
+        tag, pos = _varint(data, pos, end)
+    if not 0 < tag >> 3 < 1 << 29:
+        raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
+    return tag, pos
+
+
+def _span(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    """Start and end of the length-delimited value whose length stands at `pos`."""
+    length, start = _varint(data, pos, end)
+    if length > end - start:
+        raise _truncated(start)
+    return start, start + length
+
+
+def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
+    """The position after the value of an unknown field, groups with all that is in them."""
+    groups: list[int] = []
+    while True:
+        wire_type = tag & 7
+        if wire_type == _BYTES:
+            _, pos = _span(data, pos, end)
+        elif wire_type == _VARINT:
+            _, pos = _varint(data, pos, end)
+        elif wire_type == _FIXED64:
+            pos += 8
+        elif wire_type == _FIXED32:
+            pos += 4
+        elif wire_type == _START_GROUP and len(groups) < _MAX_GROUP_DEPTH:
+            groups.append(tag >> 3)
+        elif wire_type != _END_GROUP or not groups or groups.pop() != tag >> 3:
+            raise MalformedRequest(f"Malformed request: invalid field before byte {pos}")
+        if pos > end:
+            raise _truncated(pos)
+        if not groups:
+            return pos
+        if pos == end:
+            raise _truncated(pos)
+        tag, pos = _tag(data, pos, end)
+
+
+def _truncated(pos: int) -> MalformedRequest:
+    return MalformedRequest(f"Malformed request: truncated at byte {pos}")

@@ -1,0 +1,95 @@
+"""The REST engine: uvicorn on a socket of our own, serving an ASGI app. In the event loop.
+
+The socket is bound exclusively (no SO_REUSEPORT), so that a taken port is an error and never shared in silence.
+"""
+
+import asyncio
+import contextlib
+import errno
+import math
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from .asgi import RestApp
+from .bind_error import BindFailed
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 120
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The frontend ignores signals; uvicorn would take them."""
+        yield
+
+
+class RestServer:
+    """HTTP on one port, on IPv6 and IPv4."""
+
+    def __init__(self, app: RestApp, port: int) -> None:
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+        )
+        self._server = _Server(config)
+
+    def bind(self) -> None:
+        """Take the port. Raises BindFailed."""
+        try:
+            self._socket = _listening_socket(self._port)
+        except OSError as error:
+            reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+            raise BindFailed(f"rest_api_port: cannot listen on REST port {self._port}: {reason}") from error
+
+    def start(self) -> None:
+        assert self._socket is not None, "bind first"
+        self._task = asyncio.create_task(self._server.serve([self._socket]), name="rest")
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting and let what is in flight finish within `grace_s`, rounded up to seconds."""
+        if self._task is None:
+            return
+        self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
+        self._server.should_exit = True
+        await self._task
+
+
+def _listening_socket(port: int) -> socket.socket:
+    try:
+        return _listen(socket.AF_INET6, "::", port)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _listen(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - TF Serving listens on all interfaces
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,121 @@
+"""Which servable a request means, and who serves it: pure lookup over one RouteTable, with TF Serving's errors.
+
+A `Routes` never changes; the core swaps in another. It knows neither sockets nor requests in flight. The errors are
+those of model_servers/server_core.cc and core/basic_manager.cc, with one more: a version that has been lost and is
+being brought back answers UNAVAILABLE and says why, where NOT_FOUND would be misleading.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from modelpool.supervisor.wire.ids import Incarnation, ServableId
+from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute, WorkerRoute
+from modelpool.supervisor.wire.states import ServableState
+from modelpool.supervisor.wire.status import Code, InvalidArgument, NotFound, Unavailable
+
+from .model_spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A servable that is ready, and the workers (at least one) that take its requests."""
+
+    servable: ServableId
+    workers: tuple[Incarnation, ...]
+
+
+class Routes:
+    """Lookup over one route table."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self.table = table
+        self._models = {model.name: _Model(model) for model in table.models}
+
+    def find(self, spec: ModelSpec | None) -> Target:
+        """The target of a request. Raises InvalidArgument, NotFound or Unavailable with TF Serving's text."""
+        if spec is None:
+            raise InvalidArgument("Missing ModelSpec")
+        if not spec.name:
+            raise InvalidArgument("ModelSpec has no name specified.")
+        model = self._models.get(spec.name, _NO_MODEL)
+        if spec.label is not None:
+            version = model.labels.get(spec.label)
+            if version is None:
+                raise InvalidArgument(f"Unrecognized servable version label: {spec.label}")
+            return model.specific(spec.name, version)
+        if spec.version is not None:
+            return model.specific(spec.name, spec.version)
+        return model.latest(spec.name)
+
+    def versions(self, name: str) -> tuple[VersionRoute, ...]:
+        """All versions of a model, newest first; empty for an unknown model."""
+        return self._models.get(name, _NO_MODEL).versions
+
+    def workers(self) -> Iterator[tuple[ServableId, WorkerRoute]]:
+        """Every worker the table names, with its servable."""
+        return workers_of(self.table)
+
+
+class _Model:
+    def __init__(self, route: ModelRoute) -> None:
+        self.labels = route.labels
+        self.versions = tuple(sorted(route.versions, key=lambda version: version.version, reverse=True))
+        self._ready = {
+            version.version: Target(
+                ServableId(route.name, version.version), tuple(worker.incarnation for worker in version.workers)
+            )
+            for version in self.versions
+            if version.state is ServableState.AVAILABLE and version.workers
+        }
+        self._lost = {version.version: version.message for version in self.versions if _is_lost(version)}
+        self._latest = next(iter(self._ready.values()), None)
+        self._latest_lost = next(iter(self._lost.values()), None)
+
+    def latest(self, name: str) -> Target:
+        if self._latest is not None:
+            return self._latest
+        if self._latest_lost is not None:
+            raise Unavailable(self._latest_lost)
+        raise NotFound(f"Servable not found for request: Latest({name})")
+
+    def specific(self, name: str, version: int) -> Target:
+        target = self._ready.get(version)
+        if target is not None:
+            return target
+        if version in self._lost:
+            raise Unavailable(self._lost[version])
+        raise NotFound(f"Servable not found for request: Specific({name}, {version})")
+
+
+def _is_lost(version: VersionRoute) -> bool:
+    """Its workers died or its load failed, and it is being loaded again."""
+    return version.state is ServableState.LOADING and version.code is not Code.OK and not version.workers
+
+
+_NO_MODEL = _Model(ModelRoute("", (), {}))
+
+
+def workers_of(table: RouteTable) -> Iterator[tuple[ServableId, WorkerRoute]]:
+    """Every worker that `table` names, with its servable."""
+    for model in table.models:
+        for version in model.versions:
+            for worker in version.workers:
+                yield ServableId(model.name, version.version), worker
+
+
+def without_worker(table: RouteTable, incarnation: Incarnation, message: str) -> RouteTable:
+    """`table` with one worker taken out; a version that loses its last worker is LOADING again, UNAVAILABLE.
+
+    For the time between the news of a death and the supervisor's next table.
+    """
+
+    def changed(version: VersionRoute) -> VersionRoute:
+        left = tuple(worker for worker in version.workers if worker.incarnation != incarnation)
+        if len(left) == len(version.workers):
+            return version
+        if left or version.state is not ServableState.AVAILABLE:
+            return replace(version, workers=left)
+        return VersionRoute(version.version, ServableState.LOADING, Code.UNAVAILABLE, message, ())
+
+    models = tuple(replace(model, versions=tuple(map(changed, model.versions))) for model in table.models)
+    return replace(table, models=models)

@@ -1,0 +1,156 @@
+"""One life of a frontend: what each control message means, and when the process ends. In the event loop.
+
+It puts core, control socket and the two servers together and decides nothing about a single request.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+
+import zmq
+
+from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import (
+    DrainFrontend,
+    FrontendBindFailed,
+    FrontendHello,
+    FrontendListening,
+    FrontendSpec,
+    FrontendStats,
+    Message,
+    OpenPorts,
+    RoutesAck,
+    RouteTable,
+    WorkerDied,
+)
+
+from .asgi import RestApp
+from .bind_error import BindFailed
+from .control import Control
+from .core import Core
+from .dealer import Dealer
+from .grpc_server import GrpcServer
+from .rest_server import RestServer
+
+log = logging.getLogger(__name__)
+
+_STATS_INTERVAL_S = 1.0
+
+
+class Session:
+    """`run` once. `lifeline_fd` becomes readable at its end only: then the supervisor is dead."""
+
+    def __init__(self, spec: FrontendSpec, lifeline_fd: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._spec = spec
+        self._lifeline_fd = lifeline_fd
+        self._exit_code: asyncio.Future[int] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opened = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._control = Control(self._context, spec, self._handle_message)
+        name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
+        self._core = Core(
+            lambda route, on_message: Dealer(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
+            self._control.release,
+        )
+        self._grpc = GrpcServer(self._core, spec)
+        self._rest = self._rest_server()
+
+    def _rest_server(self) -> RestServer | None:
+        spec = self._spec
+        if not spec.rest_port:
+            return None
+        if spec.rest_port == spec.grpc_port:
+            log.error("REST is off: its port is the gRPC port %s", fields(port=spec.grpc_port))
+            return None
+        app = RestApp(self._core, self._control.pool_status, spec.rest_timeout_s, spec.max_request_bytes)
+        return RestServer(app, spec.rest_port)
+
+    async def run(self) -> int:
+        """Serve until drained; the process's exit code."""
+        self._loop.add_reader(self._lifeline_fd, self._check_lifeline)
+        self._control.send(FrontendHello(os.getpid()))
+        self._send_stats()
+        code = await self._exit_code
+        self._control.close()
+        return code
+
+    # -- control messages ----------------------------------------------------------------------------------------
+
+    def _handle_message(self, message: Message) -> None:
+        match message:
+            case RouteTable():
+                self._handle_routes(message)
+            case WorkerDied():
+                self._core.bury(message.incarnation, message.cause)
+            case OpenPorts() if not self._opened:
+                self._opened = True
+                self._start_task(self._open_ports())
+            case DrainFrontend():
+                self._start_task(self._drain(message.timeout_s))
+            case _:
+                log.warning("ignored a control message %s", fields(message=type(message).__name__))
+
+    def _handle_routes(self, table: RouteTable) -> None:
+        if not self._core.swap_routes(table):
+            log.warning("ignored an old route table %s", fields(epoch=table.epoch))
+            return
+        self._control.send(RoutesAck(table.epoch))
+        self._core.release_idle()
+
+    async def _open_ports(self) -> None:
+        try:
+            self._grpc.bind()
+            if self._rest is not None:
+                self._rest.bind()
+        except BindFailed as error:
+            log.error("not listening %s", fields(error=error.message))
+            self._grpc.remove_socket()
+            self._control.send(FrontendBindFailed(error.message))
+            self._end(1)
+            return
+        await self._grpc.start()
+        if self._rest is not None:
+            self._rest.start()
+        spec = self._spec
+        names = fields(grpc_port=spec.grpc_port, rest_port=spec.rest_port, grpc_socket_path=spec.grpc_socket_path)
+        log.info("listening %s", names)
+        self._control.send(FrontendListening())
+
+    async def _drain(self, timeout_s: float) -> None:
+        log.info("draining %s", fields(timeout_s=timeout_s))
+        await asyncio.gather(*(server.stop(timeout_s) for server in (self._grpc, self._rest) if server is not None))
+        self._end(0)
+
+    def _send_stats(self) -> None:
+        self._control.send(FrontendStats(self._core.in_flight(), self._core.answered))
+        self._loop.call_later(_STATS_INTERVAL_S, self._send_stats)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _check_lifeline(self) -> None:
+        if os.read(self._lifeline_fd, 4096):
+            return
+        log.error("the supervisor is gone, exiting")
+        self._grpc.remove_socket()
+        os._exit(1)
+
+    def _start_task(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        """The root of a task: what nobody foresaw ends the process, and the supervisor starts another."""
+        try:
+            await work
+        except Exception:
+            log.exception("frontend failed")
+            self._end(1)
+
+    def _end(self, code: int) -> None:
+        if not self._exit_code.done():
+            self._exit_code.set_result(code)

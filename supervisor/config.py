@@ -1,0 +1,80 @@
+"""The one frozen configuration of a running pool, built from the flags in `main` and handed to everything else."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .devices import Device
+from .flags import Flags
+from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
+from .restart import RestartPolicy
+
+# TF Serving loads a server's first models with so many threads per CPU (core/aspired_versions_manager.h,
+# kDefaultInitialLoadThreads of model_servers/server_core.cc); loads are mostly reading.
+_LOADS_PER_CPU = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """What the supervisor acts on. Ports of 0 and empty paths mean: do not listen there."""
+
+    runtime_dir: Path
+    devices: tuple[Device, ...]
+    grpc_port: int
+    rest_port: int
+    grpc_socket_path: str
+    rest_timeout_s: float
+    max_request_bytes: int
+    model_name: str
+    model_base_path: str
+    model_config_file: str
+    model_config_poll_s: float
+    source_poll_s: float
+    max_loading: int
+    saved_model_tags: tuple[str, ...]
+    warmup: bool
+    warmup_iterations: int
+    drain_timeout_s: float
+    log_level: str
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+    def read_models(self, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:
+        """The models to serve, from the config file where there is one. Raises ConfigError."""
+        if not self.model_config_file:
+            return single_model(self.model_name, self.model_base_path)
+        try:
+            text = Path(self.model_config_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"model_config_file: cannot read '{self.model_config_file}': {error}") from error
+        return parse_model_config(text, self.model_config_file, previous)
+
+    def listening(self) -> dict[str, object]:
+        """Where clients connect, for people and the status document."""
+        return {"grpc_port": self.grpc_port, "rest_port": self.rest_port, "grpc_socket_path": self.grpc_socket_path}
+
+
+def from_flags(flags: Flags, runtime_dir: Path, devices: tuple[Device, ...], cpus: int) -> PoolConfig:
+    """The configuration that the flags ask for."""
+    return PoolConfig(
+        runtime_dir=runtime_dir,
+        devices=devices,
+        grpc_port=flags.port,
+        rest_port=0 if flags.rest_api_port == flags.port else flags.rest_api_port,
+        grpc_socket_path=flags.grpc_socket_path,
+        rest_timeout_s=max(0.0, flags.rest_api_timeout_in_ms / 1000),
+        max_request_bytes=flags.max_request_bytes,
+        model_name=flags.model_name,
+        model_base_path=flags.model_base_path,
+        model_config_file=flags.model_config_file,
+        model_config_poll_s=max(0, flags.model_config_file_poll_wait_seconds),
+        source_poll_s=flags.file_system_poll_wait_seconds,
+        max_loading=flags.num_load_threads or _LOADS_PER_CPU * cpus,
+        saved_model_tags=tuple(tag for tag in flags.saved_model_tags.split(",") if tag),
+        warmup=flags.enable_model_warmup,
+        warmup_iterations=max(1, flags.num_request_iterations_for_warmup),
+        drain_timeout_s=flags.drain_timeout_s,
+        log_level=flags.log_level,
+        restart=RestartPolicy(
+            max_load_retries=flags.max_num_load_retries,
+            load_retry_interval_s=max(0.0, flags.load_retry_interval_micros / 1e6),
+        ),
+    )

@@ -1,0 +1,369 @@
+"""The command line of `modelpool serve`: TF Serving's flags under their own names, and a few of our own.
+
+`Flags` is the single source: names, types, defaults, help and limits of all flags are its fields, and the parser, the
+help text and the list of flags without effect are derived from it. Knows nothing of what the values are used for.
+Pure, used once at the start of the supervisor. Facts: TF Serving's `model_servers/main.cc` and `server.h`.
+"""
+
+import difflib
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from .wire.status import InvalidArgument
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MAX_PORT = 65535
+
+_CPUS = len(os.sched_getaffinity(0))
+_HELP_WIDTH = 100
+_SPEC = "flag"
+_NOT_YET = "not implemented yet"
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+T = TypeVar("T", bool, int, float, str)
+
+
+class UsageError(InvalidArgument):
+    """The command line cannot be used; the text says which flag, what was expected and what came."""
+
+
+class Section(StrEnum):
+    """Headings of the help text, in its order."""
+
+    MODELS = "Which models"
+    LOADING = "Loading and warmup"
+    LISTENING = "Where clients connect"
+    REQUESTS = "Requests"
+    BATCHING = "Batching"
+    TENSORFLOW = "TensorFlow in the workers"
+    SERVER = "The server itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a flag's field says beside its name, type and default. `inert`: why it has no effect, "" if it has."""
+
+    help: str
+    section: Section
+    inert: str
+    low: float
+    high: float
+    one_of: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InertFlag:
+    """A flag that was given on the command line and has no effect, and why."""
+
+    name: str
+    reason: str
+
+
+def flag(
+    default: T,
+    help_text: str,
+    section: Section,
+    *,
+    inert: str = "",
+    low: float = INT32_MIN,
+    high: float = INT32_MAX,
+    one_of: tuple[str, ...] = (),
+) -> T:
+    """A field of `Flags`. `low` and `high` bound numbers, both inclusive; `one_of` lists the texts allowed."""
+    return field(default=default, metadata={_SPEC: Spec(help_text, section, inert, low, high, one_of)})
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Every flag with its value. Defaults and types are TF Serving's."""
+
+    model_base_path: str = flag(
+        "", "Folder of the one model to serve, with its versions as subfolders.", Section.MODELS
+    )
+    model_name: str = flag("default", "Name of the model at --model_base_path.", Section.MODELS)
+    model_config_file: str = flag(
+        "", "ModelServerConfig in text format; then --model_name and --model_base_path are ignored.", Section.MODELS
+    )
+    model_config_file_poll_wait_seconds: int = flag(
+        0, "Read --model_config_file again each so many seconds; 0: never.", Section.MODELS
+    )
+    file_system_poll_wait_seconds: int = flag(
+        1, "Look for new versions each so many seconds; 0: once at the start; negative: never.", Section.MODELS
+    )
+    allow_version_labels_for_unavailable_models: bool = flag(
+        False, "Let labels point to versions that are not available.", Section.MODELS, inert=_NOT_YET
+    )
+
+    num_load_threads: int = flag(0, "Models loaded at the same time; 0: chosen by the server.", Section.LOADING, low=0)
+    num_unload_threads: int = flag(
+        0,
+        "Models unloaded at the same time.",
+        Section.LOADING,
+        low=0,
+        inert="an unload is the exit of a worker process and needs no thread",
+    )
+    max_num_load_retries: int = flag(5, "Tries after the first failure to load a version.", Section.LOADING, low=0)
+    load_retry_interval_micros: int = flag(
+        60_000_000,
+        "Time between two tries, in microseconds; negative: none.",
+        Section.LOADING,
+        low=INT64_MIN,
+        high=INT64_MAX,
+    )
+    saved_model_tags: str = flag("serve", "Tags of the graph to load, separated by commas.", Section.LOADING)
+    enable_model_warmup: bool = flag(
+        True, "Replay assets.extra/tf_serving_warmup_requests before a version takes requests.", Section.LOADING
+    )
+    num_request_iterations_for_warmup: int = flag(
+        0, "Times that each warmup record runs; 0 or less: once.", Section.LOADING
+    )
+    remove_unused_fields_from_bundle_metagraph: bool = flag(
+        True, "Drop the parts of a loaded MetaGraphDef that serving does not need.", Section.LOADING, inert=_NOT_YET
+    )
+    prefer_tflite_model: bool = flag(
+        False, "Load model.tflite where a version has one.", Section.LOADING, inert=_NOT_YET
+    )
+    num_tflite_pools: int = flag(
+        _CPUS, "Interpreter pools of a TensorFlow Lite model.", Section.LOADING, low=1, inert=_NOT_YET
+    )
+    num_tflite_interpreters_per_pool: int = flag(
+        1, "Interpreters in each of these pools.", Section.LOADING, low=1, inert=_NOT_YET
+    )
+    flush_filesystem_caches: bool = flag(
+        True,
+        "Flush file system caches after the first load.",
+        Section.LOADING,
+        inert="each model is read by its own worker process; there is no shared cache to flush",
+    )
+
+    port: int = flag(8500, "TCP port for gRPC; 0: none.", Section.LISTENING, low=0, high=MAX_PORT)
+    rest_api_port: int = flag(0, "TCP port for REST; 0: none.", Section.LISTENING, low=0, high=MAX_PORT)
+    grpc_socket_path: str = flag("", "Unix socket on which gRPC is served as well.", Section.LISTENING)
+    ssl_config_file: str = flag("", "SSLConfig in text format, for gRPC.", Section.LISTENING, inert=_NOT_YET)
+    use_alts_credentials: bool = flag(False, "Use Google ALTS credentials for gRPC.", Section.LISTENING, inert=_NOT_YET)
+    grpc_channel_arguments: str = flag(
+        "", "Arguments of the gRPC server, as k=v,k=v.", Section.LISTENING, inert=_NOT_YET
+    )
+    enable_grpc_healthcheck_service: bool = flag(
+        False, "Serve grpc.health.v1.Health.", Section.LISTENING, inert=_NOT_YET
+    )
+    enable_profiler: bool = flag(
+        True, "Serve tensorflow.ProfilerService on the gRPC port.", Section.LISTENING, inert=_NOT_YET
+    )
+
+    rest_api_timeout_in_ms: int = flag(
+        30_000, "Time limit of a REST call, in milliseconds; 0 or less: none.", Section.REQUESTS
+    )
+    max_request_bytes: int = flag(
+        INT32_MAX, "Biggest body of a request, gRPC and REST, in bytes.", Section.REQUESTS, low=1
+    )
+    rest_api_enable_cors_support: bool = flag(
+        False, "Add CORS headers to REST replies.", Section.REQUESTS, inert=_NOT_YET
+    )
+    rest_api_num_threads: int = flag(
+        4 * _CPUS,
+        "Threads that serve REST.",
+        Section.REQUESTS,
+        low=1,
+        inert="REST runs on an event loop, not on a thread pool",
+    )
+    grpc_max_threads: int = flag(
+        4 * _CPUS,
+        "Most threads that serve gRPC.",
+        Section.REQUESTS,
+        low=1,
+        inert="frontends only forward bytes and size their own threads",
+    )
+    enable_signature_method_name_check: bool = flag(
+        False, "Refuse signatures whose method name is not the call's.", Section.REQUESTS, inert=_NOT_YET
+    )
+    enable_serialization_as_tensor_content: bool = flag(
+        False, "Send numeric outputs of Predict as tensor_content.", Section.REQUESTS, inert=_NOT_YET
+    )
+
+    enable_batching: bool = flag(
+        False, "Run several requests in one call of the model.", Section.BATCHING, inert=_NOT_YET
+    )
+    batching_parameters_file: str = flag("", "BatchingParameters in text format.", Section.BATCHING, inert=_NOT_YET)
+    enable_per_model_batching_parameters: bool = flag(
+        False, "Read batching_params.pbtxt from each version's folder.", Section.BATCHING, inert=_NOT_YET
+    )
+
+    tensorflow_session_parallelism: int = flag(
+        0, "Threads of a session, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+    )
+    tensorflow_intra_op_parallelism: int = flag(
+        0, "Threads inside one operation, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+    )
+    tensorflow_inter_op_parallelism: int = flag(
+        0, "Operations run at the same time, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+    )
+    tensorflow_session_config_file: str = flag(
+        "", "tensorflow.ConfigProto in text format.", Section.TENSORFLOW, inert=_NOT_YET
+    )
+    platform_config_file: str = flag("", "PlatformConfigMap in text format.", Section.TENSORFLOW, inert=_NOT_YET)
+    per_process_gpu_memory_fraction: float = flag(
+        0.0, "Share of a GPU's memory to take, 0: automatic.", Section.TENSORFLOW, low=0, inert=_NOT_YET
+    )
+    xla_cpu_compilation_enabled: bool = flag(False, "Compile for CPUs by XLA.", Section.TENSORFLOW, inert=_NOT_YET)
+    xla_gpu_compilation_enabled: bool = flag(False, "Compile for GPUs by XLA.", Section.TENSORFLOW, inert=_NOT_YET)
+    mixed_precision: str = flag(
+        "", "Lower precision to compute in.", Section.TENSORFLOW, one_of=("", "bfloat16"), inert=_NOT_YET
+    )
+    skip_initialize_tpu: bool = flag(
+        False, "Do not initialize TPUs.", Section.TENSORFLOW, inert="TPUs are never initialized: they are not supported"
+    )
+    thread_pool_factory_config_file: str = flag(
+        "",
+        "ThreadPoolFactoryConfig in text format.",
+        Section.TENSORFLOW,
+        inert="it names a C++ class linked into TF Serving, which does not exist here",
+    )
+
+    runtime_dir: str = flag("", "Folder for sockets between the processes; empty: a fresh one.", Section.SERVER)
+    log_level: str = flag(
+        "INFO", "Least level that is logged.", Section.SERVER, one_of=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    drain_timeout_s: float = flag(
+        30.0, "Time for requests in flight to finish when the server stops, in seconds.", Section.SERVER, low=0
+    )
+    exit_on_startup_failure: bool = flag(
+        False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER, inert=_NOT_YET
+    )
+    monitoring_config_file: str = flag("", "MonitoringConfig in text format.", Section.SERVER, inert=_NOT_YET)
+    version: bool = flag(False, "Print the versions and exit.", Section.SERVER)
+    help: bool = flag(False, "Print this text and exit.", Section.SERVER)
+
+
+_FIELDS: Mapping[str, Field[Any]] = {each.name: each for each in fields(Flags)}
+
+
+def parse(argv: Sequence[str]) -> Flags:
+    """The flags in `argv` (without the program's name) over the defaults; of a repeated flag the last counts.
+
+    Raises UsageError. With `--help` or `--version` no model needs to be named.
+    """
+    values: dict[str, Any] = {name: _value(name, text) for name, text in _given(argv)}
+    flags = Flags(**values)
+    if not (flags.help or flags.version or flags.model_config_file or flags.model_base_path):
+        raise UsageError(
+            "no model to serve: expected --model_base_path=<folder of one model> or "
+            "--model_config_file=<ModelServerConfig in text format>"
+        )
+    return flags
+
+
+def inert_flags(argv: Sequence[str]) -> tuple[InertFlag, ...]:
+    """The flags in `argv` that are accepted without effect, each once, in order. Raises UsageError as `parse` does."""
+    names = dict.fromkeys(name for name, _ in _given(argv))
+    return tuple(InertFlag(name, _spec(name).inert) for name in names if _spec(name).inert)
+
+
+def usage() -> str:
+    """The help text."""
+    lines = [
+        "Serve TensorFlow SavedModels over TF Serving's gRPC and REST APIs, each model in processes of its own.",
+        "",
+        "usage: modelpool serve --model_base_path=FOLDER [--model_name=NAME] [flags]",
+        "       modelpool serve --model_config_file=FILE [flags]",
+        "",
+        "A flag is written --flag=value or --flag value; a boolean --flag, --flag=true or --flag=false.",
+        "If a flag is repeated, the last one counts. Each is shown here with its default.",
+    ]
+    for section in Section:
+        lines += ["", f"{section}:"]
+        for name in _FIELDS:
+            if _spec(name).section is section:
+                lines += _described(name)
+    return "\n".join(lines) + "\n"
+
+
+def _described(name: str) -> Iterator[str]:
+    spec, default = _spec(name), str(_FIELDS[name].default)
+    yield f"  --{name}={default.lower() if _FIELDS[name].type is bool else default}"
+    text = f"{spec.help} One of {_listed(spec.one_of)}." if spec.one_of else spec.help
+    if spec.inert:
+        text += f" [No effect: {spec.inert}.]"
+    yield from textwrap.wrap(text, _HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+def _spec(name: str) -> Spec:
+    spec: Spec = _FIELDS[name].metadata[_SPEC]
+    return spec
+
+
+def _given(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """(flag name, text of its value) for each flag of the command line, in order."""
+    given: list[tuple[str, str]] = []
+    rest = iter(argv)
+    for arg in rest:
+        if not arg.startswith("--"):
+            raise UsageError(_stray(arg, given))
+        name, equals, text = arg[2:].partition("=")
+        if name not in _FIELDS:
+            raise UsageError(_unknown(f"--{name}", "expected a flag of this server"))
+        if not equals:
+            text = "true" if _FIELDS[name].type is bool else _next_value(name, rest)
+        given.append((name, text))
+    return given
+
+
+def _next_value(name: str, rest: Iterator[str]) -> str:
+    text = next(rest, None)
+    if text is None:
+        raise UsageError(f"--{name}: missing value; expected {_expected(name)}")
+    if text.startswith("--"):
+        raise UsageError(
+            f"--{name}: missing value; expected {_expected(name)}, got the flag {text!r}; "
+            f"a value that begins so is written --{name}={text}"
+        )
+    return text
+
+
+def _stray(arg: str, given: list[tuple[str, str]]) -> str:
+    if arg.startswith("-"):
+        return _unknown(arg.partition("=")[0], "expected flags that begin with '--'")
+    if given and _FIELDS[given[-1][0]].type is bool:
+        return f"unexpected argument {arg!r}: a boolean's value is written with '=': --{given[-1][0]}={arg}"
+    return f"unexpected argument {arg!r}: expected only flags, written --flag=value"
+
+
+def _unknown(name: str, expected: str) -> str:
+    nearest = difflib.get_close_matches(name.lstrip("-"), _FIELDS, n=1)
+    hint = f"did you mean --{nearest[0]}?" if nearest else "--help lists them"
+    return f"unknown flag {name}: {expected}; {hint}"
+
+
+def _value(name: str, text: str) -> bool | int | float | str:
+    spec, kind = _spec(name), _FIELDS[name].type
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if kind is int and _INTEGER.fullmatch(text) and len(text) <= 20 and spec.low <= int(text) <= spec.high:
+        return int(text)
+    if kind is float and _NUMBER.fullmatch(text) and spec.low <= float(text) <= spec.high:
+        return float(text)
+    if kind is str and (not spec.one_of or text in spec.one_of):
+        return text
+    raise UsageError(f"--{name}: expected {_expected(name)}, got {text!r}")
+
+
+def _expected(name: str) -> str:
+    spec, kind = _spec(name), _FIELDS[name].type
+    if kind is bool:
+        return "true or false"
+    if kind is int:
+        return f"an integer from {spec.low} to {spec.high}"
+    if kind is float:
+        return f"a number from {spec.low} to {spec.high}"
+    return f"one of {_listed(spec.one_of)}" if spec.one_of else "a string"
+
+
+def _listed(texts: tuple[str, ...]) -> str:
+    return ", ".join(text or "''" for text in texts)

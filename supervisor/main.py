@@ -1,0 +1,136 @@
+"""The command `modelpool`: `serve` runs a pool, `status` shows one. The only reader of the environment."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from . import config, flags, ports, runtime_dir, status_command
+from .devices import CPU, Device, DeviceError, RealNvml, inventory
+from .model_config import ModelConfig
+from .pool import Pool
+from .wire import log as wire_log
+from .wire.log import fields
+from .wire.status import PoolError
+
+log = logging.getLogger(__name__)
+
+USAGE_EXIT_CODE = 2
+# TF Serving ends with -1 when the start fails.
+START_FAILED_EXIT_CODE = 255
+
+_USAGE = """\
+usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` lists the flags
+       modelpool status [--json]   show a running pool
+       modelpool version           print the versions
+"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; the exit code."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {"serve": serve, "status": show_status, "version": version}
+    if not argv or argv[0] in {"--help", "-h", "help"}:
+        print(_USAGE, end="")
+        return 0 if argv else USAGE_EXIT_CODE
+    if argv[0] == "--version":
+        return version(())
+    if argv[0].startswith("-"):
+        # The flags of tensorflow_model_server work without a command, as in its Docker image.
+        return serve(argv)
+    command = commands.get(argv[0])
+    if command is None:
+        expected = ", ".join(sorted(commands))
+        print(f"modelpool: unknown command {argv[0]!r}: expected one of {expected}\n{_USAGE}", end="", file=sys.stderr)
+        return USAGE_EXIT_CODE
+    return command(argv[1:])
+
+
+def version(_: Sequence[str]) -> int:
+    """The two lines of `tensorflow_model_server --version` (model_servers/main.cc), with our version in the first."""
+    print(f"TensorFlow ModelServer: modelpool {metadata.version('modelpool')}")
+    print(f"TensorFlow Library: {metadata.version('tensorflow')}")
+    return 0
+
+
+def show_status(argv: Sequence[str]) -> int:
+    try:
+        return status_command.run(argv, runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR")))
+    except flags.UsageError as error:
+        print(f"modelpool status: {error.message}", file=sys.stderr)
+        return USAGE_EXIT_CODE
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Run a pool until a signal. 0 after an orderly end, 2 for a wrong command line, 255 when the start fails."""
+    try:
+        given = flags.parse(argv)
+        inert = flags.inert_flags(argv)
+    except flags.UsageError as error:
+        print(f"modelpool serve: {error.message}\n`modelpool serve --help` lists the flags.", file=sys.stderr)
+        return USAGE_EXIT_CODE
+    if given.help:
+        print(flags.usage(), end="")
+        return 0
+    if given.version:
+        return version(())
+    wire_log.configure("supervisor", given.log_level)
+    for flag in inert:
+        log.warning("flag accepted without effect %s", fields(flag=flag.name, why=flag.reason))
+    if given.rest_api_port and given.rest_api_port == given.port:
+        log.error("REST not served: its port is gRPC's %s", fields(rest_api_port=given.rest_api_port, port=given.port))
+    try:
+        return _serve(given)
+    except PoolError as error:
+        print(f"Failed to start server. Error: {error.status.code.name}: {error.message}", flush=True)
+        return START_FAILED_EXIT_CODE
+
+
+def _serve(given: flags.Flags) -> int:
+    devices = _devices()
+    base = runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR"))
+    path = Path(given.runtime_dir) if given.runtime_dir else None
+    settings = config.from_flags(
+        given,
+        path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
+        devices,
+        len(os.sched_getaffinity(0)),
+    )
+    models = settings.read_models()
+    for model in models:
+        if model.has_logging:
+            log.warning(
+                "logging_config accepted without effect %s", fields(model=model.name, why="not implemented yet")
+            )
+    ports.require_free(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)
+    directory = runtime_dir.RuntimeDir(settings.runtime_dir)
+    try:
+        asyncio.run(_run_pool(settings, models))
+    finally:
+        directory.remove()
+    return 0
+
+
+async def _run_pool(settings: config.PoolConfig, models: Sequence[ModelConfig]) -> None:
+    await Pool(settings, models).run()
+
+
+def _devices() -> tuple[Device, ...]:
+    try:
+        devices = inventory(RealNvml())
+    except DeviceError as error:
+        log.error("GPUs not used %s", fields(why=error.message))
+        return (CPU,)
+    log.info("devices %s", fields(devices=",".join(device.id for device in devices)))
+    return devices
+
+
+if __name__ == "__main__":
+    main()

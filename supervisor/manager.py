@@ -1,0 +1,410 @@
+"""Reconciles the versions that are aspired with the workers that run. Pure: events in, commands out, no clock.
+
+The caller feeds what happened (polls, worker messages, exits, acknowledgements), then calls `advance`, which
+recomputes everything from the whole state and returns the I/O to do. Runs in the supervisor's event loop.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .devices import Device, least_loaded
+from .lifecycle import LOADING, SlotEvent, SlotState
+from .process import Exit
+from .restart import Death, GiveUp, RestartHistory, RestartPolicy
+from .routes import RouteBoard
+from .servable import Servable, Slot
+from .transition_policy import Presence, TransitionPolicy, next_transition
+from .wire.ids import Incarnation, ServableId, SlotId
+from .wire.log import fields
+from .wire.messages import (
+    ModelRoute,
+    RouteTable,
+    WorkerHeartbeat,
+    WorkerHello,
+    WorkerLoadFailed,
+    WorkerProgress,
+    WorkerReady,
+)
+from .wire.states import WorkerPhase
+from .wire.status import OK, Code, Status
+
+log = logging.getLogger(__name__)
+
+# How many versions that have come to their end a model's status goes on listing.
+MAX_ENDED_VERSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a worker for this slot."""
+
+    incarnation: Incarnation
+    slot: SlotId
+    path: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the worker to finish and go; nothing is in flight on it."""
+
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL; the exit is reported as any other."""
+
+    incarnation: Incarnation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send this table to every frontend."""
+
+    table: RouteTable
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceDeath:
+    """Tell every frontend that the worker is gone."""
+
+    incarnation: Incarnation
+    cause: str
+
+
+Command = Spawn | Stop | Kill | Publish | AnnounceDeath
+WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerOptions:
+    """`heartbeat_timeout_s`: silence after which a worker is taken for hung. `drain_timeout_s`: how long an unloaded
+    worker may go on finishing what is in flight. `max_loading`: workers that load at the same time.
+    """
+
+    devices: tuple[Device, ...]
+    max_loading: int
+    endpoint: Callable[[Incarnation], str]
+    jitter: Callable[[], float]
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING
+    start_timeout_s: float = 120.0
+    heartbeat_timeout_s: float = 30.0
+    drain_timeout_s: float = 30.0
+
+
+@dataclass(slots=True)
+class Model:
+    """A model: its versions, and what its source last said. `polled`: the source has answered once."""
+
+    name: str
+    configured: bool = True
+    polled: bool = False
+    source_error: Status = OK
+    labels: dict[str, int] = field(default_factory=dict)
+    servables: dict[int, Servable] = field(default_factory=dict)
+
+
+class Manager:
+    """The aspired-versions manager (TF Serving's `core/aspired_versions_manager.cc`), over processes."""
+
+    def __init__(self, options: ManagerOptions) -> None:
+        self._options = options
+        self.models: dict[str, Model] = {}
+        self.board = RouteBoard()
+        self._last_incarnation = 0
+        self._running: dict[Incarnation, Slot] = {}
+        self._commands: list[Command] = []
+        self._stopping = False
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def configure(self, names_and_labels: Mapping[str, Mapping[str, int]]) -> None:
+        """The models of the configuration. One that is not named any more loses all its versions."""
+        for name, labels in names_and_labels.items():
+            self.models.setdefault(name, Model(name)).labels = dict(labels)
+        for name, model in self.models.items():
+            model.configured = name in names_and_labels
+            if not model.configured:
+                model.labels, model.polled, model.source_error = {}, False, OK
+                self._aspire(model, {})
+
+    def aspire(self, name: str, paths: Mapping[int, str]) -> None:
+        """The versions of one model that its source wants, with their directories."""
+        model = self.models.get(name)
+        if model is not None and model.configured:
+            model.polled, model.source_error = True, OK
+            self._aspire(model, paths)
+
+    def source_failed(self, name: str, error: Status) -> None:
+        """The source could not look: nothing changes for this model, and only for this one."""
+        model = self.models.get(name)
+        if model is not None and model.configured:
+            model.polled, model.source_error = True, error
+
+    def worker_message(self, incarnation: Incarnation, message: WorkerMessage, now_s: float) -> bool:
+        """What a worker said of itself. False when no such worker is known (its exit was seen before)."""
+        slot = self._running.get(incarnation)
+        if slot is None:
+            return False
+        slot.heartbeat_s = now_s
+        match message:
+            case WorkerHello(pid):
+                slot.pid = pid
+            case WorkerHeartbeat(served):
+                slot.served = served
+            case _ if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
+                pass
+            case WorkerProgress(phase):
+                slot.apply(SlotEvent.WARMING if phase is WorkerPhase.WARMING else SlotEvent.LOADING, now_s)
+            case WorkerReady(load_s, warmup_s):
+                self._became_ready(slot, load_s, warmup_s, now_s)
+            case WorkerLoadFailed(code, text, permanent):
+                slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, True
+                self._kill(slot, "its load failed", now_s)
+        return True
+
+    def spawned(self, incarnation: Incarnation, pid: int) -> None:
+        slot = self._running.get(incarnation)
+        if slot is not None:
+            slot.pid = pid
+
+    def exited(self, incarnation: Incarnation, exit_: Exit, now_s: float) -> None:
+        """A worker's process is gone; the authority on death."""
+        slot = self._running.pop(incarnation, None)
+        if slot is None:
+            return
+        log.info("worker gone %s", fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause))
+        self.board.died(incarnation)
+        self._commands.append(AnnounceDeath(incarnation, exit_.cause))
+        slot.last_exit = exit_
+        slot.incarnation, slot.pid, slot.heartbeat_s, slot.ready_epoch = None, None, None, None
+        slot.served_before, slot.served = slot.served_before + slot.served, 0
+        draining = slot.state is SlotState.DRAINING
+        had_been_ready = slot.was_ready
+        slot.apply(SlotEvent.EXITED, now_s)
+        if not draining:
+            self._schedule(slot, exit_, had_been_ready, now_s)
+
+    # -- reconciliation --------------------------------------------------------------------------------------
+
+    def advance(self, now_s: float) -> list[Command]:
+        """Everything that is due at `now_s`, as commands in the order in which to do them."""
+        self._retry_due(now_s)
+        self._kill_overdue(now_s)
+        if not self._stopping:
+            self._apply_transitions(now_s)
+            self._spawn_pending(now_s)
+        self._forget_gone()
+        table = self.board.publish(self._table())
+        if table is not None:
+            self._mark_published(table)
+            self._commands.append(Publish(table))
+        self._stop_released(now_s)
+        commands, self._commands = self._commands, []
+        return commands
+
+    def next_deadline_s(self) -> float | None:
+        """When `advance` must be called again though nothing happens; None when nothing is due."""
+        times = [slot.retry_at_s for slot in self._slots() if slot.retry_at_s is not None]
+        times += [due for slot in self._running.values() if (due := self._overdue_at_s(slot)) is not None]
+        return min(times, default=None)
+
+    def shut_down(self, now_s: float) -> None:
+        """Unload everything: no frontend sends any more."""
+        self._stopping = True
+        for slot in self._slots():
+            if slot.state not in {SlotState.STOPPED, SlotState.DRAINING}:
+                self._unload(slot, now_s)
+
+    @property
+    def settled(self) -> bool:
+        """Every configured model has a version that answers, or its first attempt has failed."""
+        return all(self._model_settled(model) for model in self.models.values() if model.configured)
+
+    @property
+    def all_gone(self) -> bool:
+        """No worker process is left."""
+        return not self._running
+
+    def slot_of(self, incarnation: Incarnation) -> Slot | None:
+        return self._running.get(incarnation)
+
+    # -- details ---------------------------------------------------------------------------------------------
+
+    def _aspire(self, model: Model, paths: Mapping[int, str]) -> None:
+        for version, path in paths.items():
+            servable = model.servables.get(version)
+            if servable is None or servable.presence is Presence.GONE:
+                servable = model.servables[version] = Servable(ServableId(model.name, version), path)
+            if not servable.aspired and servable.presence is Presence.FAILED:
+                servable = model.servables[version] = Servable(ServableId(model.name, version), path)
+            servable.aspired = True
+        for version, servable in model.servables.items():
+            if version not in paths:
+                servable.aspired = False
+
+    def _apply_transitions(self, now_s: float) -> None:
+        for model in self.models.values():
+            snapshots = [servable.snapshot(self.board.acked_epoch) for servable in model.servables.values()]
+            transition = next_transition(self._options.transition, snapshots)
+            for version in transition.load:
+                self._place(model.servables[version], now_s)
+            for version in transition.unload:
+                for slot in model.servables[version].slots:
+                    if slot.state not in {SlotState.STOPPED, SlotState.DRAINING}:
+                        self._unload(slot, now_s)
+
+    def _place(self, servable: Servable, now_s: float) -> None:
+        taken = [slot.device for slot in self._slots() if slot.state is not SlotState.STOPPED]
+        device = least_loaded(self._options.devices, taken)
+        history = RestartHistory(self._options.restart, self._options.jitter)
+        slot = Slot(SlotId(servable.id, device.id), device, history, since_s=now_s)
+        servable.slots = [slot]
+
+    def _spawn_pending(self, now_s: float) -> None:
+        loading = sum(slot.state in LOADING for slot in self._slots())
+        for servable in self._servables():
+            for slot in servable.slots:
+                if slot.state is SlotState.PENDING and loading < self._options.max_loading:
+                    self._spawn(servable, slot, now_s)
+                    loading += 1
+
+    def _spawn(self, servable: Servable, slot: Slot, now_s: float) -> None:
+        self._last_incarnation += 1
+        incarnation = Incarnation(self._last_incarnation)
+        slot.incarnation = incarnation
+        slot.endpoint = self._options.endpoint(incarnation)
+        slot.load_failed, slot.permanent, slot.was_ready = False, False, False
+        slot.stop_by_s, slot.stop_sent = None, False
+        slot.apply(SlotEvent.SPAWN, now_s)
+        if slot.last_exit is not None:
+            slot.restarts += 1
+        self._running[incarnation] = slot
+        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device))
+        log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
+
+    def _became_ready(self, slot: Slot, load_s: float, warmup_s: float, now_s: float) -> None:
+        slot.apply(SlotEvent.READY, now_s)
+        slot.was_ready, slot.error = True, OK
+        slot.load_s, slot.warmup_s = load_s, warmup_s
+        slot.history.became_ready()
+        names = self._names(slot)
+        log.info("worker ready %s", fields(**names, pid=slot.pid, load_s=f"{load_s:.3f}", warmup_s=f"{warmup_s:.3f}"))
+
+    def _schedule(self, slot: Slot, exit_: Exit, had_been_ready: bool, now_s: float) -> None:
+        if slot.load_failed:
+            death = Death.PERMANENT if slot.permanent else Death.LOAD_FAILED
+        else:
+            death = Death.AFTER_READY if had_been_ready else Death.BEFORE_READY
+            phase = "while serving" if had_been_ready else "while loading"
+            slot.error = Status(Code.UNAVAILABLE, f"The worker of {slot.id.servable} died {phase}: {exit_.cause}")
+        decision = slot.history.died(death, now_s)
+        if isinstance(decision, GiveUp):
+            slot.apply(SlotEvent.GIVE_UP, now_s)
+            slot.retry_at_s = decision.retry_at_s
+            log.error("slot failed %s", fields(slot=slot.id, reason=decision.reason, error=slot.error))
+        else:
+            slot.retry_at_s = decision.at_s
+            log.warning(
+                "slot will be tried again %s",
+                fields(slot=slot.id, in_s=f"{decision.at_s - now_s:.1f}", error=slot.error),
+            )
+
+    def _retry_due(self, now_s: float) -> None:
+        for slot in self._slots():
+            if slot.retry_at_s is not None and slot.retry_at_s <= now_s and not self._stopping:
+                slot.retry_at_s = None
+                slot.apply(SlotEvent.RETRY, now_s)
+
+    def _kill_overdue(self, now_s: float) -> None:
+        for slot in self._running.values():
+            due = self._overdue_at_s(slot)
+            if due is None or now_s < due:
+                continue
+            if slot.state is SlotState.DRAINING:
+                slot.stop_by_s = None
+                self._send_kill(slot, f"it did not stop within {self._options.drain_timeout_s:g} s")
+            elif slot.state is SlotState.STARTING:
+                text = f"The worker of {slot.id.servable} did not start within {self._options.start_timeout_s:g} s"
+                slot.error = Status(Code.DEADLINE_EXCEEDED, text)
+                self._kill(slot, text, now_s)
+            else:
+                self._kill(slot, f"no heartbeat for {self._options.heartbeat_timeout_s:g} s", now_s)
+
+    def _overdue_at_s(self, slot: Slot) -> float | None:
+        match slot.state:
+            case SlotState.DRAINING:
+                return slot.stop_by_s
+            case SlotState.STARTING:
+                return slot.since_s + self._options.start_timeout_s
+            case SlotState.LOADING | SlotState.WARMING | SlotState.READY:
+                return (slot.heartbeat_s or slot.since_s) + self._options.heartbeat_timeout_s
+        return None
+
+    def _unload(self, slot: Slot, now_s: float) -> None:
+        was = slot.state
+        slot.apply(SlotEvent.UNLOAD, now_s)
+        slot.retry_at_s = None
+        if slot.state is not SlotState.DRAINING:
+            return
+        log.info("draining worker %s", fields(**self._names(slot), pid=slot.pid, was=was))
+        slot.stop_by_s = now_s + self._options.drain_timeout_s
+        if was in LOADING:
+            self._send_kill(slot, "it is not wanted any more")
+
+    def _stop_released(self, now_s: float) -> None:
+        for incarnation, slot in self._running.items():
+            if slot.state is SlotState.DRAINING and not slot.stop_sent and self.board.is_released(incarnation):
+                slot.stop_sent = True
+                slot.stop_by_s = now_s + self._options.drain_timeout_s
+                self._commands.append(Stop(incarnation))
+
+    def _kill(self, slot: Slot, reason: str, now_s: float) -> None:
+        slot.apply(SlotEvent.KILL, now_s)
+        self._send_kill(slot, reason)
+
+    def _send_kill(self, slot: Slot, reason: str) -> None:
+        if slot.incarnation is not None:
+            self._commands.append(Kill(slot.incarnation, reason))
+
+    def _mark_published(self, table: RouteTable) -> None:
+        for slot in self._running.values():
+            if slot.state is SlotState.READY and slot.ready_epoch is None:
+                slot.ready_epoch = table.epoch
+
+    def _forget_gone(self) -> None:
+        """Keep the newest ended versions listed, as TF Serving lists them all; forget models with nothing left."""
+        for model in self.models.values():
+            gone = sorted(v for v, s in model.servables.items() if s.presence is Presence.GONE and not s.aspired)
+            for version in gone[: max(0, len(gone) - MAX_ENDED_VERSIONS)]:
+                del model.servables[version]
+
+    def _table(self) -> tuple[ModelRoute, ...]:
+        return tuple(
+            ModelRoute(model.name, tuple(model.servables[v].route() for v in sorted(model.servables)), model.labels)
+            for model in self.models.values()
+        )
+
+    def _model_settled(self, model: Model) -> bool:
+        if not model.polled:
+            return False
+        wanted = [servable for servable in model.servables.values() if servable.aspired]
+        return not wanted or any(s.available(self.board.acked_epoch) for s in wanted) or all(s.settled for s in wanted)
+
+    def _servables(self) -> Iterable[Servable]:
+        """Newest versions first, model by model: the order in which loads start."""
+        for model in self.models.values():
+            for version in sorted(model.servables, reverse=True):
+                yield model.servables[version]
+
+    def _slots(self) -> Iterable[Slot]:
+        for servable in self._servables():
+            yield from servable.slots
+
+    @staticmethod
+    def _names(slot: Slot) -> dict[str, object]:
+        return {"servable": slot.id.servable, "slot": slot.id, "incarnation": slot.incarnation}

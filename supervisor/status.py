@@ -1,0 +1,112 @@
+"""What `GET /pool/v1/status` and `modelpool status --json` answer: the whole pool as one JSON document.
+
+The shape is documented in the README and only grows: later versions add keys, they do not change or drop any.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from .manager import Manager, Model
+from .process import Exit
+from .servable import Servable, Slot
+from .wire.ids import Incarnation
+from .wire.messages import FrontendStats
+from .wire.status import Status
+
+
+def pool_status(
+    manager: Manager,
+    frontends: Mapping[Incarnation, tuple[int, FrontendStats | None]],
+    supervisor: Mapping[str, Any],
+    now_s: float,
+) -> dict[str, Any]:
+    """The document. `frontends`: pid and last statistics of each; `supervisor`: what the caller adds of itself."""
+    in_flight: dict[int, int] = {}
+    for _, stats in frontends.values():
+        for worker, count in (stats.in_flight if stats is not None else {}).items():
+            in_flight[worker] = in_flight.get(worker, 0) + count
+    acked = manager.board.frontends
+    return {
+        "models": [_model(model, in_flight, now_s) for model in manager.models.values()],
+        "frontends": [
+            {
+                "pid": pid,
+                "incarnation": incarnation,
+                "rss_bytes": rss_bytes(pid),
+                "routes_epoch": acked.get(incarnation, 0),
+                "answered": stats.answered if stats is not None else 0,
+            }
+            for incarnation, (pid, stats) in frontends.items()
+        ],
+        "supervisor": {
+            "pid": os.getpid(),
+            "rss_bytes": rss_bytes(os.getpid()),
+            "routes_epoch": manager.board.table.epoch,
+            **supervisor,
+        },
+    }
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
+
+
+def rss_bytes(pid: int | None) -> int | None:
+    """Resident memory; None when the process is gone."""
+    if pid is None:
+        return None
+    try:
+        rss: int = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return None
+    return rss
+
+
+def _model(model: Model, in_flight: Mapping[int, int], now_s: float) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "source_error": _error(model.source_error),
+        "versions": [_version(model.servables[v], in_flight, now_s) for v in sorted(model.servables, reverse=True)],
+    }
+
+
+def _version(servable: Servable, in_flight: Mapping[int, int], now_s: float) -> dict[str, Any]:
+    return {
+        "version": servable.id.version,
+        "state": servable.state.name,
+        "aspired": servable.aspired,
+        "path": servable.path,
+        "error": _error(servable.error),
+        "workers": [_worker(slot, in_flight, now_s) for slot in servable.slots],
+    }
+
+
+def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str, Any]:
+    return {
+        "pid": slot.pid,
+        "device": slot.device.id,
+        "incarnation": slot.incarnation,
+        "state": slot.state.value,
+        "state_s": round(max(0.0, now_s - slot.since_s), 3),
+        "restarts": slot.restarts,
+        "last_exit": _exit(slot.last_exit),
+        "error": _error(slot.error),
+        "retry_in_s": None if slot.retry_at_s is None else round(max(0.0, slot.retry_at_s - now_s), 3),
+        "rss_bytes": rss_bytes(slot.pid),
+        "in_flight": in_flight.get(slot.incarnation or 0, 0),
+        "served": slot.served_before + slot.served,
+        "load_s": slot.load_s,
+        "warmup_s": slot.warmup_s,
+    }
+
+
+def _exit(exit_: Exit | None) -> dict[str, Any] | None:
+    return None if exit_ is None else {"signal": exit_.signal, "code": exit_.code, "cause": exit_.cause}
+
+
+def _error(status: Status) -> dict[str, str]:
+    return {"code": status.code.name, "message": status.message}

@@ -1,0 +1,161 @@
+"""The command `modelpool status`: asks a running pool by its control socket, prints a table or its JSON."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from . import runtime_dir
+from .flags import UsageError
+from .wire import codec, sockets
+from .wire.ids import Incarnation
+from .wire.messages import StatusReply, StatusRequest
+from .wire.sockets import Peer
+from .wire.status import DeadlineExceeded, PoolError
+
+_TIMEOUT_S = 5.0
+_USAGE = "usage: modelpool status [--json] [--port=PORT | --runtime_dir=FOLDER]\n"
+_MIB = 1 << 20
+_STATE_COLOURS = {"AVAILABLE": "green", "LOADING": "yellow", "START": "yellow", "UNLOADING": "yellow", "END": "dim"}
+
+
+def run(argv: Sequence[str], base: Path) -> int:
+    """Print the status; 0, or 1 when there is no pool to ask. Raises UsageError."""
+    as_json, folder, port = False, "", None
+    for name, value in _options(argv):
+        match name:
+            case "help":
+                print(_USAGE, end="")
+                return 0
+            case "json":
+                as_json = True
+            case "runtime_dir":
+                folder = value
+            case "port":
+                if not value.isdigit():
+                    raise UsageError(f"--port: expected a whole number, got {value!r}")
+                port = int(value)
+    try:
+        body = ask(runtime_dir.find_pool(base, folder, port))
+    except PoolError as error:
+        print(f"modelpool status: {error.message}")
+        return 1
+    print(body.decode() if as_json else _table(json.loads(body)), end="\n" if as_json else "")
+    return 0
+
+
+def ask(path: Path) -> bytes:
+    """The status document of the pool with this runtime directory. Raises DeadlineExceeded when it does not answer."""
+    token = secrets.randbits(63)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    socket = context.socket(zmq.DEALER)
+    try:
+        name = sockets.identity(Peer.CLIENT, Incarnation(token))
+        sockets.configure_dealer(socket, name, sockets.CONTROL_HWM)
+        socket.connect(sockets.control_endpoint(path))
+        socket.send(codec.encode(StatusRequest(token)))
+        deadline_s = time.monotonic() + _TIMEOUT_S
+        while (left_s := deadline_s - time.monotonic()) > 0 and socket.poll(int(left_s * 1000)):
+            reply = codec.decode(socket.recv())
+            if isinstance(reply, StatusReply) and reply.token == token:
+                return reply.body
+        raise DeadlineExceeded(f"the pool at {path} does not answer within {_TIMEOUT_S:g} s")
+    finally:
+        socket.close(linger=0)
+        context.term()
+
+
+def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of each option. Raises UsageError."""
+    rest = iter(argv)
+    for arg in rest:
+        name, has_value, value = arg.removeprefix("--").partition("=")
+        if not arg.startswith("--") or name not in {"json", "help", "port", "runtime_dir"}:
+            raise UsageError(f"{arg}: unknown option\n{_USAGE}".rstrip())
+        if name in {"port", "runtime_dir"} and not has_value:
+            value = next(rest, "")
+        yield name, value
+
+
+def _table(status: dict[str, Any]) -> str:
+    """The document as a person likes to read it: a line per worker, and whatever is wrong below."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only people need it
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (
+        "MODEL",
+        "VERSION",
+        "STATE",
+        "WORKER",
+        "PID",
+        "DEVICE",
+        "MEMORY",
+        "IN FLIGHT",
+        "SERVED",
+        "RESTARTS",
+    ):
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
+    notes: list[str] = []
+    for model in status["models"]:
+        for cells in _rows(model, notes):
+            table.add_row(*cells)
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+        for note in notes:
+            console.print(note, soft_wrap=True)
+        console.print(_processes(status), style="dim", soft_wrap=True)
+    return captured.get()
+
+
+_NUMBERS = frozenset({"VERSION", "PID", "MEMORY", "IN FLIGHT", "SERVED", "RESTARTS"})
+
+
+def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
+    from rich.markup import escape  # noqa: PLC0415
+
+    name = escape(model["name"])
+    if model["source_error"]["code"] != "OK":
+        notes.append(f"[red]{name}[/red]: {escape(model['source_error']['message'])}")
+    if not model["versions"]:
+        yield (name, "-", "[yellow]no version[/yellow]", *[""] * 7)
+    for version in model["versions"]:
+        state = version["state"]
+        colour = "red" if state == "END" and version["error"]["code"] != "OK" else _STATE_COLOURS[state]
+        head = (name, str(version["version"]), f"[{colour}]{state}[/{colour}]")
+        if version["error"]["code"] != "OK":
+            error = version["error"]
+            notes.append(f"[red]{name} {version['version']}[/red]: {error['code']}: {escape(error['message'])}")
+        for worker in version["workers"]:
+            if worker["last_exit"] is not None:
+                notes.append(f"{name} {version['version']}: the last worker {escape(worker['last_exit']['cause'])}")
+            yield (*head, *_worker_cells(worker))
+        if not version["workers"]:
+            yield (*head, *[""] * 7)
+
+
+def _worker_cells(worker: dict[str, Any]) -> tuple[str, ...]:
+    state = worker["state"]
+    if state != "ready" and worker["pid"] is not None:
+        state = f"{state} for {worker['state_s']:.1f} s"
+    if worker["retry_in_s"] is not None:
+        state = f"{state}, again in {worker['retry_in_s']:.0f} s"
+    memory = "" if worker["rss_bytes"] is None else f"{worker['rss_bytes'] / _MIB:.0f} MiB"
+    numbers = (str(worker["in_flight"]), str(worker["served"]), str(worker["restarts"]))
+    return (state, str(worker["pid"] or ""), worker["device"], memory, *numbers)
+
+
+def _processes(status: dict[str, Any]) -> str:
+    own = status["supervisor"]
+    parts = [f"supervisor pid {own['pid']}, {(own['rss_bytes'] or 0) / _MIB:.0f} MiB"]
+    for frontend in status["frontends"]:
+        parts.append(f"frontend pid {frontend['pid']}, {(frontend['rss_bytes'] or 0) / _MIB:.0f} MiB")
+    where = [f"gRPC {own['grpc_port']}"] if own["grpc_port"] else []
+    where += [f"REST {own['rest_port']}"] if own["rest_port"] else []
+    where += [own["grpc_socket_path"]] if own["grpc_socket_path"] else []
+    return f"{'; '.join(parts)}\n{'serving on' if own['serving'] else 'not serving yet:'} {', '.join(where)}"

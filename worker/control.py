@@ -1,0 +1,128 @@
+"""The worker's link to the supervisor: messages, heartbeats, the order to stop, and the end of the supervisor.
+
+A thread of its own, so that the supervisor hears of this process while the main thread loads or executes. It owns the
+control socket; the main thread hands it messages by a queue and an eventfd, and is told to stop by another.
+"""
+
+import os
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+import zmq
+
+from modelpool.supervisor.wire import codec, sockets
+from modelpool.supervisor.wire.messages import Message, StopWorker, WorkerHeartbeat, WorkerSpec
+from modelpool.supervisor.wire.sockets import Peer
+from modelpool.supervisor.wire.status import InvalidArgument
+
+# Exit code of a worker whose supervisor is gone. Nobody is left to read it; it shows up in a trace.
+_ORPHANED = 70
+
+
+class Gauge:
+    """What the main thread says of itself and heartbeats report. Plain attributes: one writer, one reader."""
+
+    def __init__(self) -> None:
+        self.served = 0
+        self.in_flight = 0
+        self.busy_since_s = 0.0
+
+    def begin(self) -> None:
+        self.in_flight = 1
+        self.busy_since_s = time.monotonic()
+
+    def end(self) -> None:
+        self.in_flight = 0
+        self.served += 1
+
+    def heartbeat(self) -> WorkerHeartbeat:
+        busy_s = time.monotonic() - self.busy_since_s if self.in_flight else 0.0
+        return WorkerHeartbeat(self.served, self.in_flight, busy_s)
+
+
+class ControlLink:
+    """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop."""
+
+    def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", lifeline_fd: int) -> None:
+        self.gauge = Gauge()
+        self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._spec = spec
+        self._lifeline_fd = lifeline_fd
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._outbox: SimpleQueue[Message | None] = SimpleQueue()
+        self._context = context
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def say(self, message: Message) -> None:
+        """Send a message to the supervisor; from the main thread, never blocks."""
+        self._outbox.put(message)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def close(self, timeout_s: float) -> None:
+        """Send what was said, then end the thread."""
+        self._outbox.put(None)
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        sockets.configure_dealer(socket, sockets.identity(Peer.WORKER, self._spec.incarnation), sockets.CONTROL_HWM)
+        # What was said last (why the load failed) must leave this process before it exits.
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(self._spec.control_endpoint)
+        poller = zmq.Poller()
+        for source in (socket, self._wake_fd, self._lifeline_fd):
+            poller.register(source, zmq.POLLIN)
+        try:
+            self._serve(socket, poller)
+        finally:
+            socket.close()
+
+    def _serve(self, socket: "zmq.Socket[bytes]", poller: zmq.Poller) -> None:
+        next_beat_s = time.monotonic() + self._spec.heartbeat_s
+        while True:
+            wait_ms = max(0, int((next_beat_s - time.monotonic()) * 1000) + 1)
+            ready = dict(poller.poll(wait_ms))
+            if self._lifeline_fd in ready:
+                os._exit(_ORPHANED)
+            if self._wake_fd in ready:
+                os.eventfd_read(self._wake_fd)
+            if not self._send_outbox(socket):
+                return
+            if socket in ready:
+                self._receive(socket)
+            if time.monotonic() >= next_beat_s:
+                _send(socket, self.gauge.heartbeat())
+                next_beat_s = time.monotonic() + self._spec.heartbeat_s
+
+    def _send_outbox(self, socket: "zmq.Socket[bytes]") -> bool:
+        """False when the main thread has closed the link."""
+        while True:
+            try:
+                message = self._outbox.get_nowait()
+            except Empty:
+                return True
+            if message is None:
+                return False
+            _send(socket, message)
+
+    def _receive(self, socket: "zmq.Socket[bytes]") -> None:
+        while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            try:
+                message = codec.decode(socket.recv(zmq.NOBLOCK))
+            except InvalidArgument:
+                continue
+            if isinstance(message, StopWorker):
+                os.eventfd_write(self.stop_fd, 1)
+
+
+def _send(socket: "zmq.Socket[bytes]", message: Message) -> None:
+    """A full queue means a supervisor that does not read: it is stopped or gone, and the lifeline tells which."""
+    try:
+        socket.send(codec.encode(message), zmq.NOBLOCK)
+    except zmq.Again:
+        return

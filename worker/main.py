@@ -1,0 +1,143 @@
+"""A worker's life after its fork: tie it to the supervisor, set its device, load, warm up, serve, go.
+
+Runs in a process forked from the fork server, with TensorFlow imported and no device touched yet.
+"""
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+import time
+
+import zmq
+
+from modelpool.supervisor.wire import log as wire_log
+from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import (
+    WorkerHello,
+    WorkerLoadFailed,
+    WorkerProgress,
+    WorkerReady,
+    WorkerSpec,
+)
+from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.status import Code, PoolError, Status, truncated
+
+from .control import ControlLink
+from .session import Session
+
+log = logging.getLogger(__name__)
+
+LOAD_FAILED_EXIT_CODE = 3
+_PR_SET_PDEATHSIG = 1
+_LINK_CLOSE_S = 2.0
+# What another try would end the same with. NOT_FOUND is not among them: a file may be on its way.
+_PERMANENT = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.UNIMPLEMENTED,
+        Code.DATA_LOSS,
+        Code.ALREADY_EXISTS,
+        Code.PERMISSION_DENIED,
+    }
+)
+
+
+def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
+    """Serve one model until told to stop; the exit code."""
+    wire_log.configure(f"worker[{spec.name}/{spec.version}#{spec.incarnation}]", log_level)
+    os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    link = ControlLink(spec, context, lifeline_fd)
+    link.start()
+    link.say(WorkerHello(os.getpid()))
+    try:
+        session = _prepare(spec, context, link)
+    except PoolError as error:
+        return _fail(link, error.status)
+    except Exception as error:
+        log.exception("load failed %s", fields(path=spec.path))
+        return _fail(link, Status(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+    session.run()
+    session.close()
+    link.close(_LINK_CLOSE_S)
+    context.term()
+    return 0
+
+
+def _prepare(spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink) -> Session:
+    """Load and warm the model and bind its endpoint. Raises PoolError."""
+    from . import loader, warmup  # noqa: PLC0415 - TensorFlow: imported by the fork server before the fork
+    from .predict import Predictor  # noqa: PLC0415
+
+    started_s = time.monotonic()
+    link.say(WorkerProgress(WorkerPhase.LOADING))
+    model = loader.load(spec.path, spec.tags)
+    loaded_s = time.monotonic()
+    predictor = Predictor(model, spec.name, spec.version)
+    if spec.warmup:
+        link.say(WorkerProgress(WorkerPhase.WARMING))
+        count = warmup.warm_up(predictor, spec.path, spec.warmup_iterations)
+        log.info("warm %s", fields(records=count, iterations=spec.warmup_iterations))
+    warm_s = time.monotonic()
+    handlers = {Method.PREDICT: predictor.grpc, Method.REST_PREDICT: predictor.rest}
+    session = Session(context, spec.data_endpoint, handlers, link.gauge, link.stop_fd)
+    link.say(WorkerReady(loaded_s - started_s, warm_s - loaded_s))
+    return session
+
+
+def _fail(link: ControlLink, status: Status) -> int:
+    log.error("load failed %s", fields(status=status))
+    link.say(WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT))
+    link.close(_LINK_CLOSE_S)
+    return LOAD_FAILED_EXIT_CODE
+
+
+def tie_to_supervisor(middle_pid: int, lifeline_fd: int) -> None:
+    """Die when the supervisor dies, even when stopped: by prctl(PR_SET_PDEATHSIG), once it has become our parent.
+
+    The process that forked us exits at once; a death signal set before that would be its own. Its pidfd is readable
+    only when its children have been handed over (kernel/exit.c: exit_notify).
+    """
+    if os.getppid() == middle_pid:
+        try:
+            middle = os.pidfd_open(middle_pid)
+        except ProcessLookupError:
+            pass
+        else:
+            select.select([middle], [], [])
+            os.close(middle)
+    die_with_parent(lifeline_fd)
+
+
+def die_with_parent(lifeline_fd: int) -> None:
+    """SIGKILL for this process when its parent dies; at once when the parent is dead already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if select.select([lifeline_fd], [], [], 0)[0]:
+        os._exit(1)
+
+
+def ignore_terminal_signals() -> None:
+    """Ctrl-C and a stop of the whole group reach every process; the supervisor drains, the others wait for it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main(spec: WorkerSpec, middle_pid: int, lifeline_fd: int, log_level: str) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        tie_to_supervisor(middle_pid, lifeline_fd)
+        code = run(spec, lifeline_fd, log_level)
+    except Exception:
+        log.exception("worker failed")
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,104 @@
+"""The worker's data plane: takes requests from its ROUTER, executes them one by one in their order, answers.
+
+Main thread only, which owns the socket: a request crosses no thread on its way to the model. Requests wait in
+ZeroMQ's bounded queue; a full one is refused at the frontend. What has expired while it waited is not executed.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import zmq
+
+from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.status import (
+    Code,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    PoolError,
+    Unimplemented,
+    truncated,
+)
+
+from .control import Gauge
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[bytes], bytes]
+# How long a reply waits for a frontend that does not read before it is given up; nobody else is served meanwhile.
+_REPLY_TIMEOUT_MS = 1000
+
+
+class Session:
+    """Serves one bound endpoint until told to stop."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: str,
+        handlers: Mapping[Method, Handler],
+        gauge: Gauge,
+        stop_fd: int,
+    ) -> None:
+        self._handlers = handlers
+        self._gauge = gauge
+        self._stop_fd = stop_fd
+        self._socket = context.socket(zmq.ROUTER)
+        sockets.configure_router(self._socket, sockets.DATA_HWM)
+        self._socket.setsockopt(zmq.SNDTIMEO, _REPLY_TIMEOUT_MS)
+        self._socket.bind(endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(stop_fd, zmq.POLLIN)
+
+    def run(self) -> None:
+        """Serve until `stop_fd` is readable and the queue is empty."""
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                ready = dict(self._poller.poll())
+                if self._socket not in ready and self._stop_fd in ready:
+                    return
+                continue
+            self._serve(frames)
+
+    def close(self) -> None:
+        self._socket.close(linger=1000)
+
+    def _serve(self, frames: list[bytes]) -> None:
+        try:
+            if len(frames) != 3:
+                raise InvalidArgument(f"request: expected 3 frames, got {len(frames)}")
+            peer, head, payload = frames
+            header = data.unpack_request(head)
+        except InvalidArgument as error:
+            log.warning("request refused %s", fields(error=error.message))
+            return
+        self._gauge.begin()
+        code, reply = self._execute(header, payload)
+        self._gauge.end()
+        try:
+            self._socket.send_multipart(
+                [peer, data.pack_reply(header.request_id, code), reply], copy=len(reply) < 65536
+            )
+        except zmq.ZMQError as error:
+            log.warning("reply not sent %s", fields(request=header.request_id, error=error))
+
+    def _execute(self, header: data.RequestHeader, payload: bytes) -> tuple[Code, bytes]:
+        try:
+            if header.deadline_ns and time.monotonic_ns() > header.deadline_ns:
+                raise DeadlineExceeded("Deadline exceeded while the request waited for the model")
+            handler = self._handlers.get(header.method)
+            if handler is None:
+                raise Unimplemented(f"This worker does not serve {header.method.name}")
+            return Code.OK, handler(payload)
+        except PoolError as error:
+            return error.status.code, truncated(error.status.message).encode("utf-8", "replace")
+        except Exception as error:
+            log.exception("request failed %s", fields(request=header.request_id, method=header.method.name))
+            bug = Internal(f"{type(error).__name__}: {error}")
+            return bug.code, truncated(bug.message).encode("utf-8", "replace")
