@@ -208,6 +208,11 @@ class Core:
         names = fields(servable=servable, incarnation=incarnation, cause=cause, lost=len(lost))
         log.info("settled the requests of a dead worker %s", names)
 
+    def close(self) -> None:
+        """Close all links. What is still in flight gets no answer any more."""
+        for worker in self._workers.values():
+            worker.link.close()
+
     def in_flight(self) -> dict[int, int]:
         """Requests in flight by worker incarnation."""
         return {int(worker.incarnation): len(worker.in_flight) for worker in self._workers.values()}

@@ -75,7 +75,9 @@ class Session:
         self._control.send(FrontendHello(os.getpid()))
         self._send_stats()
         code = await self._exit_code
+        self._core.close()
         self._control.close()
+        self._context.term()
         return code
 
     # -- control messages ----------------------------------------------------------------------------------------

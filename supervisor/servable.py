@@ -93,12 +93,9 @@ class Servable:
         )
 
     @property
-    def settled(self) -> bool:
-        """It has answered once, or its first attempt has failed: the start need not wait for it any longer."""
-        return bool(self.slots) and all(
-            slot.was_ready or slot.error.code is not Code.OK or slot.state in {SlotState.READY, SlotState.FAILED}
-            for slot in self.slots
-        )
+    def has_failed(self) -> bool:
+        """Its first attempt, or its present one, has ended with an error: the start need not wait for it."""
+        return bool(self.slots) and all(slot.error.code is not Code.OK for slot in self.slots)
 
     @property
     def state(self) -> ServableState:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .wire.status import DeadlineExceeded, PoolError
 _TIMEOUT_S = 5.0
 _USAGE = "usage: modelpool status [--json] [--port=PORT | --runtime_dir=FOLDER]\n"
 _MIB = 1 << 20
+_FILE_COLUMNS = 200
 _STATE_COLOURS = {"AVAILABLE": "green", "LOADING": "yellow", "START": "yellow", "UNLOADING": "yellow", "END": "dim"}
 
 
@@ -104,7 +106,8 @@ def _table(status: dict[str, Any]) -> str:
     for model in status["models"]:
         for cells in _rows(model, notes):
             table.add_row(*cells)
-    console = Console(highlight=False)
+    # Into a pipe or a file nothing is cut: the reader's tool decides what to do with long lines.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_FILE_COLUMNS)
     with console.capture() as captured:
         console.print(table)
         for note in notes:

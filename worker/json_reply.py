@@ -7,6 +7,7 @@ PrettyWriter). It knows nothing of requests beyond their layout, nor of models, 
 import base64
 import math
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from tensorflow.core.framework import types_pb2
 from modelpool.supervisor.wire.status import InvalidArgument
 
 from . import json_text
-from .rest_json import Layout
 from .tensors import dtype_name
 
 Outputs = Mapping[str, tuple[int, npt.NDArray[Any]]]
@@ -33,6 +33,13 @@ _WHOLE = (
     types_pb2.DT_UINT32,
     types_pb2.DT_UINT64,
 )
+
+
+class Layout(Enum):
+    """How a request was laid out, and therefore how its reply is: json_tensor.h JsonPredictRequestFormat."""
+
+    ROW = "instances"
+    COLUMNAR = "inputs"
 
 
 def reply(outputs: Outputs, layout: Layout) -> bytes:

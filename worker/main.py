@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 LOAD_FAILED_EXIT_CODE = 3
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _LINK_CLOSE_S = 2.0
 # What another try would end the same with. NOT_FOUND is not among them: a file may be on its way.
 _PERMANENT = frozenset(
@@ -50,7 +51,9 @@ _PERMANENT = frozenset(
 
 def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
     """Serve one model until told to stop; the exit code."""
+    _set_process_name(f"mp:{spec.version}/{spec.name}")
     wire_log.configure(f"worker[{spec.name}/{spec.version}#{spec.incarnation}]", log_level)
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
     os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     link = ControlLink(spec, context, lifeline_fd)
@@ -120,6 +123,11 @@ def die_with_parent(lifeline_fd: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if select.select([lifeline_fd], [], [], 0)[0]:
         os._exit(1)
+
+
+def _set_process_name(name: str) -> None:
+    """What `ps` and `top` show; the kernel keeps 15 bytes."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def ignore_terminal_signals() -> None:

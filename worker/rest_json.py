@@ -1,4 +1,4 @@
-"""The body of a REST predict call: JSON to the tensors of a signature.
+"""The body of a REST predict call: JSON to the tensors of a signature; and back, by `json_reply`.
 
 Owns TensorFlow Serving's two layouts (row `instances`, columnar `inputs`), which JSON value fits which dtype, and the
 error texts of both; after json_tensor.cc FillPredictRequestFromJson. It takes the signature as names and dtypes and
@@ -10,27 +10,23 @@ Regular numeric lists go to numpy in one call. Whatever is unusual, wrong values
 import binascii
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from tensorflow.core.framework import types_pb2
 
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unimplemented
 
-from . import json_text
+from . import json_parser, json_text
+from .json_reply import Layout, reply
 from .tensors import DTYPES, MAX_RANK, dtype_name
 
+__all__ = ["Layout", "PredictBody", "parse", "reply"]
+
 Array = npt.NDArray[Any]
-
-
-class Layout(Enum):
-    """How a request was laid out, and therefore how its reply is: json_tensor.h JsonPredictRequestFormat."""
-
-    ROW = "instances"
-    COLUMNAR = "inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ def parse(body: bytes) -> PredictBody:
 
     Raises InvalidArgument: a JSON parse error, not an object, signature_name not a string.
     """
-    document = json_text.parse(body)
+    document = json_parser.parse(body)
     if not isinstance(document, dict):
         raise _format_error(document, "Is not object")
     name = document.get("signature_name", "")
@@ -122,7 +118,7 @@ def _rows(instances: list[Any], inputs: Mapping[str, int], has_booleans: bool) -
     if _is_named(instances[0]):
         return _named_rows(instances, inputs, has_booleans)
     name, enum = next(iter(inputs.items()))
-    array = None if has_booleans and enum != types_pb2.DT_BOOL else _regular(instances, enum)
+    array = _regular(instances, enum, has_booleans)
     return {name: _bare_rows(instances, enum) if array is None else array}
 
 
@@ -149,9 +145,7 @@ def _named_rows(instances: list[Any], inputs: Mapping[str, int], has_booleans: b
     if all(isinstance(item, dict) and item.keys() == inputs.keys() for item in instances):
         arrays = {}
         for name, enum in inputs.items():
-            if has_booleans and enum != types_pb2.DT_BOOL:
-                break
-            array = _regular([item[name] for item in instances], enum)
+            array = _regular([item[name] for item in instances], enum, has_booleans)
             if array is None:
                 break
             arrays[name] = array
@@ -233,10 +227,9 @@ def _columns(value: Any, inputs: Mapping[str, int], has_booleans: bool) -> dict[
 
 
 def _column(value: Any, enum: int, has_booleans: bool) -> Array:
-    if isinstance(value, list) and (enum == types_pb2.DT_BOOL or not has_booleans):
-        array = _regular(value, enum)
-        if array is not None:
-            return array
+    array = _regular(value, enum, has_booleans) if isinstance(value, list) else None
+    if array is not None:
+        return array
     shape = _shape_of(value)
     return _array(_values_of(value, shape, enum), shape, enum)
 
@@ -244,31 +237,38 @@ def _column(value: Any, enum: int, has_booleans: bool) -> Array:
 # -- values ------------------------------------------------------------------------------------------------------
 
 
-def _regular(value: list[Any], enum: int) -> Array | None:
+def _regular(value: list[Any], enum: int, has_booleans: bool) -> Array | None:
     """The tensor of a regular nested list of numbers or booleans; None: take the exact way, it may be an error.
 
-    numpy's own choice of dtype tells which JSON types are in the list, except that booleans vanish among numbers:
-    the caller keeps lists of numbers away while there are booleans in the body.
+    numpy's own choice of dtype tells which JSON types are in the list, except that booleans vanish among numbers.
     """
     if enum not in _WHOLE and enum not in _DECIMAL and enum != types_pb2.DT_BOOL:
         return None
-    if len(_shape_of(value)) > MAX_RANK:
+    if len(_shape_of(value)) > MAX_RANK or (has_booleans and enum != types_pb2.DT_BOOL and _hides_booleans(value)):
         return None
     try:
         found = np.array(value)
     except (ValueError, OverflowError):
         return None
-    kind, dtype = found.dtype.kind, DTYPES[enum].numpy
     if enum == types_pb2.DT_BOOL:
-        return found if kind == "b" else None
-    if found.size == 0 or kind not in "iuf":
+        return found if found.dtype.kind == "b" else None
+    if found.size == 0 or found.dtype.kind not in "iuf":
         return None
     if enum in _DECIMAL:
-        return _narrowed(found.astype(np.float64, copy=False), dtype)
+        return _narrowed(found.astype(np.float64, copy=False), DTYPES[enum].numpy)
     whole = _WHOLE[enum]
-    if kind == "f" or int(found.min()) < whole.low or int(found.max()) > whole.high:
+    if found.dtype.kind == "f" or int(found.min()) < whole.low or int(found.max()) > whole.high:
         return None
-    return found.astype(dtype, copy=False)
+    return found.astype(DTYPES[enum].numpy, copy=False)
+
+
+def _hides_booleans(value: list[Any]) -> bool:
+    """Whether there may be a boolean somewhere in the list: its text tells faster than its elements."""
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return True
+    return b"true" in text or b"false" in text
 
 
 def _narrowed(numbers: Array, dtype: np.dtype[Any]) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.lib.io import _pywrap_record_io
 from tensorflow_serving.apis import prediction_log_pb2
 
 from modelpool.supervisor.wire.log import fields
@@ -46,7 +47,8 @@ def _records(file: str) -> Iterator[bytes]:
     if not os.path.exists(file):
         return
     try:
-        yield from tf.compat.v1.io.tf_record_iterator(file)
+        # What the deprecated tf_record_iterator calls; the other reader, tf.data, would start the eager runtime.
+        yield from _pywrap_record_io.RecordIterator(file, "")
     except tf.errors.DataLossError as error:
         raise DataLoss(f"{error.message}. Please verify your warmup data is in TFRecord format.") from error
 

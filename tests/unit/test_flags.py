@@ -1,11 +1,10 @@
 """The command line: forms, limits, error texts, and that `Flags` has all of TF Serving's flags and defaults."""
 
-import contextlib
 from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor.flags import Flags, InertFlag, UsageError, inert_flags, parse, usage
@@ -208,6 +207,14 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _refusal(argv: list[str]) -> str:
+    try:
+        parse(argv)
+    except UsageError as error:
+        return error.message
+    return ""
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 chosen = st.fixed_dictionaries(
     {"model_base_path": texts.filter(bool)},
@@ -223,6 +230,7 @@ chosen = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(chosen, st.data())
 def test_round_trip(values: dict[str, Any], data: st.DataObject) -> None:
     argv: list[str] = []
@@ -232,6 +240,7 @@ def test_round_trip(values: dict[str, Any], data: st.DataObject) -> None:
     assert parse(argv) == Flags(**values)
 
 
+@settings(max_examples=40)
 @given(st.lists(texts.filter(lambda text: not text.startswith("--"))))
 def test_what_is_no_flag_is_refused_and_never_crashes(argv: list[str]) -> None:
     with pytest.raises(UsageError):
@@ -240,8 +249,5 @@ def test_what_is_no_flag_is_refused_and_never_crashes(argv: list[str]) -> None:
 
 @given(st.sampled_from(sorted({*TF_SERVING_DEFAULTS, *OUR_DEFAULTS})), texts)
 def test_a_value_is_taken_or_refused_with_the_name_of_its_flag(name: str, text: str) -> None:
-    with contextlib.suppress(UsageError):
-        parse([*BASE, f"--{name}={text}"])
-        return
-    with pytest.raises(UsageError, match=rf"^(--{name}: expected |no model to serve: )"):
-        parse([*BASE, f"--{name}={text}"])
+    text = _refusal([*BASE, f"--{name}={text}"])
+    assert text == "" or text.startswith((f"--{name}: expected ", "no model to serve: "))

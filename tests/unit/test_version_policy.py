@@ -1,6 +1,6 @@
 """Version policies: laws over any set of versions, and TF Serving's corner cases."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor.version_policy import All, Latest, Specific, absent, aspired
@@ -21,6 +21,7 @@ def test_latest_zero_counts_as_one() -> None:
     assert aspired(Latest(0), (1, 2)) == (2,)
 
 
+@settings(max_examples=50)
 @given(versions, st.integers(0, 15))
 def test_latest_takes_the_highest(available: list[int], number: int) -> None:
     wanted = aspired(Latest(number), available)
@@ -29,11 +30,13 @@ def test_latest_takes_the_highest(available: list[int], number: int) -> None:
     assert all(old < new for old in left for new in wanted)
 
 
+@settings(max_examples=50)
 @given(versions)
 def test_all_takes_everything(available: list[int]) -> None:
     assert aspired(All(), available) == tuple(sorted(set(available)))
 
 
+@settings(max_examples=50)
 @given(versions, versions)
 def test_specific_splits_into_aspired_and_absent(available: list[int], named: list[int]) -> None:
     policy = Specific(tuple(named))
@@ -43,6 +46,7 @@ def test_specific_splits_into_aspired_and_absent(available: list[int], named: li
     assert not missing & set(available)
 
 
+@settings(max_examples=50)
 @given(
     versions, st.one_of(st.builds(Latest, st.integers(0, 5)), st.just(All()), st.builds(Specific, versions.map(tuple)))
 )
@@ -55,6 +59,7 @@ def test_every_policy_is_idempotent_ordered_and_blind_to_order(
     assert aspired(policy, list(reversed(available))) == wanted
 
 
+@settings(max_examples=50)
 @given(versions)
 def test_only_specific_can_miss_a_version(available: list[int]) -> None:
     assert absent(Latest(3), available) == absent(All(), available) == ()

@@ -1,0 +1,504 @@
+"""The manager against a world of fake processes and frontends, with a clock that the test owns."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from modelpool.supervisor.devices import Device
+from modelpool.supervisor.manager import (
+    AnnounceDeath,
+    Command,
+    Kill,
+    Manager,
+    ManagerOptions,
+    Publish,
+    Spawn,
+    Stop,
+)
+from modelpool.supervisor.process import Exit
+from modelpool.supervisor.restart import RestartPolicy
+from modelpool.supervisor.servable import Servable, Slot
+from modelpool.supervisor.transition_policy import TransitionPolicy
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.messages import (
+    RouteTable,
+    WorkerHello,
+    WorkerLoadFailed,
+    WorkerProgress,
+    WorkerReady,
+)
+from modelpool.supervisor.wire.states import ServableState, WorkerPhase
+from modelpool.supervisor.wire.status import Code, Status
+
+FRONTEND = Incarnation(1)
+KILLED = Exit(None, 9, "killed by SIGKILL")
+STOPPED = Exit(0, None, "exited with code 0")
+LOAD_FAILED = Exit(3, None, "exited with code 3")
+GPUS = (Device("gpu:0", "GPU-a"), Device("gpu:1", "GPU-b"))
+
+
+class World:
+    """Fake processes and one frontend; does what the manager says, when the test says so."""
+
+    def __init__(
+        self,
+        transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING,
+        restart: RestartPolicy | None = None,
+        max_loading: int = 100,
+        devices: tuple[Device, ...] = (Device("cpu", "-1"),),
+    ) -> None:
+        self.now_s = 1000.0
+        self.alive: dict[Incarnation, Spawn] = {}
+        self.doomed: dict[Incarnation, Exit] = {}
+        self.tables: list[RouteTable] = []
+        self.deaths: list[AnnounceDeath] = []
+        self.manager = Manager(
+            ManagerOptions(
+                devices=devices,
+                max_loading=max_loading,
+                endpoint=lambda incarnation: f"ipc:///fake/w{incarnation}",
+                jitter=lambda: 0.0,
+                restart=restart or RestartPolicy(max_load_retries=2, load_retry_interval_s=10.0, max_restarts=3),
+                transition=transition,
+            )
+        )
+        self.manager.board.join(FRONTEND)
+        self.manager.configure({"m": {}})
+
+    def advance(self) -> list[Command]:
+        commands = self.manager.advance(self.now_s)
+        for command in commands:
+            match command:
+                case Spawn(incarnation):
+                    assert incarnation not in self.alive
+                    self.alive[incarnation] = command
+                case Kill(incarnation):
+                    self.doomed.setdefault(incarnation, KILLED)
+                case Stop(incarnation):
+                    self.doomed.setdefault(incarnation, STOPPED)
+                case Publish(table):
+                    self.tables.append(table)
+                case AnnounceDeath():
+                    self.deaths.append(command)
+        return commands
+
+    def aspire(self, *versions: int) -> None:
+        self.manager.aspire("m", {version: f"/models/m/{version}" for version in versions})
+        self.advance()
+
+    def incarnation(self, version: int) -> Incarnation:
+        return next(i for i, spawn in self.alive.items() if spawn.slot.servable.version == version)
+
+    def ready(self, version: int) -> Incarnation:
+        """The worker of this version loads without trouble."""
+        incarnation = self.incarnation(version)
+        for message in (
+            WorkerHello(pid=100 + incarnation),
+            WorkerProgress(WorkerPhase.LOADING),
+            WorkerProgress(WorkerPhase.WARMING),
+            WorkerReady(load_s=1.0, warmup_s=0.5),
+        ):
+            self.manager.worker_message(incarnation, message, self.now_s)
+        self.advance()
+        return incarnation
+
+    def fail_load(self, version: int, *, permanent: bool, code: Code = Code.DATA_LOSS) -> None:
+        incarnation = self.incarnation(version)
+        self.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), self.now_s)
+        self.manager.worker_message(incarnation, WorkerLoadFailed(code, "no good", permanent), self.now_s)
+        self.die(incarnation, LOAD_FAILED)
+
+    def die(self, incarnation: Incarnation, exit_: Exit) -> None:
+        del self.alive[incarnation]
+        self.doomed.pop(incarnation, None)
+        self.manager.exited(incarnation, exit_, self.now_s)
+        self.advance()
+
+    def bury(self) -> None:
+        """Those who were told to go, go."""
+        while self.doomed:
+            incarnation, exit_ = next(iter(self.doomed.items()))
+            self.die(incarnation, exit_)
+
+    def ack(self) -> None:
+        """The frontend takes the newest table and lets go of the workers that it does not name."""
+        board = self.manager.board
+        board.ack(FRONTEND, board.table.epoch)
+        named = {w.incarnation for m in board.table.models for v in m.versions for w in v.workers}
+        for incarnation in set(self.alive) - named:
+            board.released(FRONTEND, incarnation)
+        self.advance()
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.advance()
+
+    def servable(self, version: int) -> Servable:
+        return self.manager.models["m"].servables[version]
+
+    def slot(self, version: int) -> Slot:
+        return self.servable(version).slots[0]
+
+    def states(self) -> dict[int, ServableState]:
+        return {version: servable.state for version, servable in self.manager.models["m"].servables.items()}
+
+    def routed(self) -> set[Incarnation]:
+        return {w.incarnation for m in self.tables[-1].models for v in m.versions for w in v.workers}
+
+
+def test_a_version_is_loaded_published_and_available() -> None:
+    world = World()
+    world.aspire(1)
+    assert world.states() == {1: ServableState.LOADING}
+    assert not world.manager.settled
+    incarnation = world.ready(1)
+    assert world.states() == {1: ServableState.AVAILABLE}
+    assert world.routed() == {incarnation}
+    assert not world.manager.settled, "no frontend routes to it yet"
+    world.ack()
+    assert world.manager.settled
+
+
+def test_the_old_version_goes_only_when_every_frontend_routes_to_the_new_one() -> None:
+    world = World()
+    world.aspire(1)
+    old = world.ready(1)
+    world.ack()
+    world.aspire(2)
+    new = world.ready(2)
+    assert world.routed() == {old, new}
+    assert world.states()[1] is ServableState.AVAILABLE
+    world.ack()
+    assert world.routed() == {new}
+    assert world.states() == {1: ServableState.UNLOADING, 2: ServableState.AVAILABLE}
+
+
+def test_a_drained_worker_is_stopped_only_when_every_frontend_has_let_go_of_it() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.ack()
+    world.aspire()
+    board = world.manager.board
+    board.ack(FRONTEND, board.table.epoch)
+    assert not any(isinstance(command, Stop) for command in world.advance())
+    board.released(FRONTEND, incarnation)
+    assert Stop(incarnation) in world.advance()
+    world.bury()
+    assert world.states() == {1: ServableState.END}
+    assert world.servable(1).error.code is Code.OK
+
+
+def test_a_worker_that_drains_for_too_long_is_killed() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.ack()
+    world.aspire()
+    due = world.manager.next_deadline_s()
+    assert due == world.now_s + 30.0
+    world.sleep(30.0)
+    assert world.doomed == {incarnation: KILLED}
+
+
+def test_a_killed_worker_is_replaced_at_once_and_the_state_says_so() -> None:
+    world = World()
+    world.aspire(1)
+    first = world.ready(1)
+    world.ack()
+    world.die(first, KILLED)
+    assert world.deaths == [AnnounceDeath(first, "killed by SIGKILL")]
+    assert world.routed() == set()
+    assert world.states() == {1: ServableState.LOADING}
+    assert world.servable(1).error == Status(
+        Code.UNAVAILABLE, "The worker of m/1 died while serving: killed by SIGKILL"
+    )
+    second = world.ready(1)
+    assert second != first
+    assert world.slot(1).restarts == 1
+    assert world.slot(1).last_exit == KILLED
+    assert world.servable(1).error.code is Code.OK
+
+
+def test_two_workers_that_die_together_both_come_back() -> None:
+    world = World()
+    world.aspire(1, 2)
+    dead = [world.ready(1), world.ready(2)]
+    for incarnation in dead:
+        del world.alive[incarnation]
+        world.manager.exited(incarnation, KILLED, world.now_s)
+    world.advance()
+    assert world.ready(1) not in dead
+    assert world.ready(2) not in dead
+
+
+def test_a_permanent_load_error_ends_with_its_status_and_others_serve() -> None:
+    world = World()
+    world.aspire(1, 2)
+    world.fail_load(2, permanent=True)
+    world.ready(1)
+    assert world.states() == {1: ServableState.AVAILABLE, 2: ServableState.END}
+    assert world.servable(2).error == Status(Code.DATA_LOSS, "no good")
+    world.sleep(1e6)
+    assert [spawn.slot.servable.version for spawn in world.alive.values()] == [1]
+
+
+def test_a_passing_load_error_is_tried_again_after_the_interval() -> None:
+    world = World()
+    world.aspire(1)
+    world.fail_load(1, permanent=False, code=Code.NOT_FOUND)
+    assert world.manager.settled, "its first attempt has failed: the others need not wait"
+    assert world.states() == {1: ServableState.LOADING}
+    assert world.servable(1).error == Status(Code.NOT_FOUND, "no good")
+    assert world.manager.next_deadline_s() == world.now_s + 10.0
+    world.sleep(9.9)
+    assert not world.alive
+    world.sleep(0.1)
+    world.ready(1)
+    assert world.states() == {1: ServableState.AVAILABLE}
+
+
+def test_load_retries_used_up_end_it_for_a_long_while() -> None:
+    world = World()
+    world.aspire(1)
+    for _ in range(3):
+        world.fail_load(1, permanent=False)
+        world.sleep(10.0)
+    assert world.states() == {1: ServableState.END}
+    assert world.slot(1).retry_at_s is not None
+    world.sleep(60.0)
+    assert world.states() == {1: ServableState.LOADING}
+
+
+def test_a_source_that_cannot_look_changes_nothing() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.manager.source_failed("m", Status(Code.NOT_FOUND, "gone"))
+    world.advance()
+    assert world.states() == {1: ServableState.AVAILABLE}
+    assert world.manager.models["m"].source_error.code is Code.NOT_FOUND
+    world.aspire(1)
+    assert world.manager.models["m"].source_error.code is Code.OK
+
+
+def test_a_model_with_an_empty_or_missing_base_path_is_settled() -> None:
+    world = World()
+    assert not world.manager.settled
+    world.aspire()
+    assert world.manager.settled
+
+
+def test_a_version_that_is_not_wanted_while_it_loads_is_killed_when_nothing_else_is_wanted() -> None:
+    world = World()
+    world.aspire(1)
+    world.aspire()
+    assert world.doomed == {world.incarnation(1): KILLED}
+    world.bury()
+    assert world.states() == {1: ServableState.END}
+
+
+def test_a_version_that_comes_back_while_it_drains_is_loaded_anew() -> None:
+    world = World()
+    world.aspire(1)
+    first = world.ready(1)
+    world.ack()
+    world.aspire()
+    world.ack()
+    world.aspire(1)
+    world.bury()
+    world.aspire(1)
+    assert world.ready(1) != first
+    assert world.states() == {1: ServableState.AVAILABLE}
+
+
+def test_silence_is_taken_for_a_hang() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.sleep(29.9)
+    assert not world.doomed
+    world.sleep(0.1)
+    assert world.doomed == {incarnation: KILLED}
+    assert world.states() == {1: ServableState.LOADING}
+
+
+def test_a_worker_that_never_speaks_is_killed_and_tried_again() -> None:
+    world = World()
+    world.aspire(1)
+    silent = world.incarnation(1)
+    world.sleep(120.0)
+    assert world.doomed == {silent: KILLED}
+    world.bury()
+    world.sleep(1.0)
+    world.ready(1)
+
+
+def test_only_so_many_load_at_once() -> None:
+    world = World(max_loading=2)
+    world.aspire(1, 2, 3)
+    assert sorted(spawn.slot.servable.version for spawn in world.alive.values()) == [2, 3]
+    world.ready(3)
+    assert sorted(spawn.slot.servable.version for spawn in world.alive.values()) == [1, 2, 3]
+
+
+def test_slots_spread_over_the_gpus() -> None:
+    world = World(devices=GPUS)
+    world.aspire(1, 2)
+    assert {spawn.device.cuda_visible_devices for spawn in world.alive.values()} == {"GPU-a", "GPU-b"}
+
+
+def test_a_model_that_is_configured_away_is_unloaded() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.manager.configure({})
+    world.advance()
+    world.ack()
+    world.bury()
+    assert world.states() == {1: ServableState.END}
+    assert world.manager.settled
+
+
+def test_ended_versions_do_not_pile_up() -> None:
+    world = World()
+    for version in range(1, 30):
+        world.aspire(version)
+        world.ready(version)
+        world.ack()
+        world.ack()
+        world.bury()
+    assert len(world.states()) < 12
+
+
+def test_shutdown_stops_everybody_and_starts_nobody() -> None:
+    world = World()
+    world.aspire(1, 2)
+    world.ready(1)
+    world.manager.board.leave(FRONTEND)
+    world.manager.shut_down(world.now_s)
+    world.advance()
+    world.bury()
+    assert world.manager.all_gone
+    world.sleep(1000.0)
+    assert not world.alive
+
+
+def test_messages_of_the_dead_are_refused() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.die(incarnation, KILLED)
+    assert not world.manager.worker_message(incarnation, WorkerReady(1.0, 1.0), world.now_s)
+
+
+@pytest.mark.parametrize("policy", list(TransitionPolicy))
+def test_resource_preserving_never_has_two_versions_in_memory(policy: TransitionPolicy) -> None:
+    world = World(transition=policy)
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.aspire(2)
+    together = {spawn.slot.servable.version for spawn in world.alive.values()}
+    assert together == ({1} if policy is TransitionPolicy.RESOURCE_PRESERVING else {1, 2})
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens in whatever order: routes only to the living and READY, and nothing is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.steps: dict[Incarnation, int] = {}
+
+    @rule(versions=st.sets(st.integers(1, 4), max_size=3))
+    def aspire(self, versions: set[int]) -> None:
+        answering = {v for v, s in self.world.states().items() if self._available(v)}
+        self.world.aspire(*versions)
+        if answering and versions:
+            left = {v for v in answering if self.world.servable(v).slots[0].route() is not None}
+            assert left, "the last version that answers was unloaded while its successor does not answer yet"
+
+    @precondition(lambda self: self._loading())
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        incarnation = data.draw(st.sampled_from(sorted(self._loading())))
+        done = self.steps.get(incarnation, 0)
+        messages = [
+            WorkerHello(pid=incarnation),
+            WorkerProgress(WorkerPhase.LOADING),
+            WorkerProgress(WorkerPhase.WARMING),
+            WorkerReady(1.0, 1.0),
+        ]
+        self.world.manager.worker_message(incarnation, messages[done], self.world.now_s)
+        self.steps[incarnation] = done + 1
+        self.world.advance()
+
+    @precondition(lambda self: any(self.steps.get(i, 0) in (2, 3) for i in self._loading()))
+    @rule(data=st.data(), permanent=st.booleans())
+    def fail(self, data: st.DataObject, permanent: bool) -> None:
+        loading = sorted(i for i in self._loading() if self.steps.get(i, 0) in (2, 3))
+        incarnation = data.draw(st.sampled_from(loading))
+        self.world.manager.worker_message(
+            incarnation, WorkerLoadFailed(Code.INTERNAL, "no good", permanent), self.world.now_s
+        )
+        self.world.advance()
+
+    @precondition(lambda self: self.world.alive)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        self.world.die(data.draw(st.sampled_from(sorted(self.world.alive))), KILLED)
+
+    @rule()
+    def bury(self) -> None:
+        self.world.bury()
+
+    @rule()
+    def ack(self) -> None:
+        self.world.ack()
+
+    @rule(seconds=st.floats(0.0, 40.0))
+    def sleep(self, seconds: float) -> None:
+        self.world.sleep(seconds)
+
+    @invariant()
+    def routes_lead_to_the_ready_only(self) -> None:
+        if not self.world.tables:
+            return
+        ready = {slot.incarnation for slot in self._slots(lambda slot: slot.route() is not None)}
+        assert self.world.routed() == ready
+        assert ready <= set(self.world.alive)
+
+    @invariant()
+    def every_process_has_its_slot(self) -> None:
+        assert {slot.incarnation for slot in self._slots(lambda slot: slot.incarnation is not None)} == set(
+            self.world.alive
+        )
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        """Every slot that is wanted and has no process waits for a known moment, unless it failed for good."""
+        for slot in self._slots(lambda slot: slot.incarnation is None):
+            servable = self.world.servable(slot.id.servable.version)
+            if servable.aspired and slot.state.value in ("backoff", "failed") and not slot.permanent:
+                assert slot.retry_at_s is not None
+
+    def _available(self, version: int) -> bool:
+        servable = self.world.servable(version)
+        return servable.aspired and servable.available(self.world.manager.board.acked_epoch)
+
+    def _slots(self, wanted: Callable[[Slot], bool]) -> list[Slot]:
+        servables = self.world.manager.models["m"].servables.values()
+        return [slot for servable in servables for slot in servable.slots if wanted(slot)]
+
+    def _loading(self) -> list[Incarnation]:
+        return [i for i in self.world.alive if self.steps.get(i, 0) < 4 and i not in self.world.doomed]
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
