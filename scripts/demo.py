@@ -49,7 +49,7 @@ class Tour:
     wrong: list[str] = field(default_factory=list)
 
     def grpc(
-        self, model: str, inputs: dict[str, Any], wanted: dict[str, Any], version: int | None = None, sign: str = ""
+        self, model: str, inputs: dict[str, Any], wanted: dict[str, Any], *, version: int | None = None, sign: str = ""
     ) -> None:
         """Ask over gRPC by the stock client; `wanted`: the outputs."""
         words = [_shown(Path(sys.executable)), "scripts/demo_client.py", model]
@@ -59,7 +59,7 @@ class Tour:
         words += [f"--server={self.host}:{self.grpc_port}"] if self.grpc_port != 8500 else []
         server = f"{self.host}:{self.grpc_port}"
         try:
-            served_by, got = demo_client.predict(server, model, inputs, version, sign)
+            served_by, got = demo_client.predict(server, model, inputs, version=version, signature=sign)
         except grpc.RpcError as error:
             self._told(shlex.join(words), f"{error.code().name}: {error.details()}", right=False)
             return
@@ -115,7 +115,7 @@ def _ask_half_plus_two(tour: Tour) -> None:
     print("\n--- half_plus_two: y = 0.5 x + 2, a TensorFlow 1 SavedModel, version 123", flush=True)
     x, y = [1.0, 2.0, 5.0], [2.5, 3.0, 4.5]
     tour.grpc("half_plus_two", {"x": x}, {"y": y})
-    tour.grpc("half_plus_two", {"x": x}, {"y": y}, HALF_PLUS_TWO)
+    tour.grpc("half_plus_two", {"x": x}, {"y": y}, version=HALF_PLUS_TWO)
     tour.rest("/v1/models/half_plus_two:predict", {"instances": x}, {"predictions": y})
     tour.rest(f"/v1/models/half_plus_two/versions/{HALF_PLUS_TWO}:predict", {"inputs": x}, {"outputs": y})
     tour.rest("/v1/models/half_plus_two", None, _available(HALF_PLUS_TWO))
@@ -127,7 +127,7 @@ def _ask_dense(tour: Tour) -> None:
     rows, answers = expected["inputs"], {int(version): values for version, values in expected["answers"].items()}
     tour.grpc("dense", {"inputs": rows}, {"output_0": answers[2]})
     for version, values in sorted(answers.items()):
-        tour.grpc("dense", {"inputs": rows}, {"output_0": values}, version)
+        tour.grpc("dense", {"inputs": rows}, {"output_0": values}, version=version)
     tour.rest("/v1/models/dense:predict", {"instances": rows}, {"predictions": answers[2]})
     tour.rest("/v1/models/dense/versions/1:predict", {"instances": rows}, {"predictions": answers[1]})
     tour.rest("/v1/models/dense/versions/1:predict", {"inputs": {"inputs": rows}}, {"outputs": answers[1]})
@@ -140,7 +140,7 @@ def _ask_demo(tour: Tour) -> None:
     latest, first = "/v1/models/demo:predict", "/v1/models/demo/versions/1:predict"
     tour.grpc("demo", {"b": "one"}, {"output_0": "one"}, sign="test_assign")
     tour.grpc("demo", {"a": " two"}, {"output_0": "one two"}, sign="test_concat")
-    tour.grpc("demo", {"a": " three"}, {"output_0": "one two three"}, 1, "test_concat")
+    tour.grpc("demo", {"a": " three"}, {"output_0": "one two three"}, version=1, sign="test_concat")
     body: dict[str, Any] = {"signature_name": "test_concat", "inputs": {"a": " four"}}
     tour.rest(latest, body, {"outputs": "one two three four"})
     body = {"signature_name": "test_assign", "inputs": {"b": {"b64": "Zml2ZQ=="}}}

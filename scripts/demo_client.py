@@ -60,6 +60,7 @@ def predict(
     server: str,
     model: str,
     inputs: dict[str, Value],
+    *,
     version: int | None = None,
     signature: str = "",
     timeout_s: float = 30,
@@ -90,7 +91,9 @@ def main() -> int:
     parser.add_argument("--signature", default="")
     args = parser.parse_args()
     try:
-        version, outputs = predict(args.server, args.model, dict(args.inputs), args.version, args.signature)
+        version, outputs = predict(
+            args.server, args.model, dict(args.inputs), version=args.version, signature=args.signature
+        )
     except grpc.RpcError as error:
         print(f"{error.code().name}: {error.details()}", file=sys.stderr)
         return 1

@@ -131,7 +131,7 @@ def check(raw: bytes) -> None:
     ],
 )
 def test_malformed(raw: bytes) -> None:
-    with pytest.raises(MalformedRequest, match="^Malformed request: ") as caught:
+    with pytest.raises(MalformedRequest, match=r"^Malformed request: ") as caught:
         model_spec.read(raw)
     assert caught.value.code is Code.INTERNAL
 

@@ -27,6 +27,7 @@ from modelpool.supervisor.wire.messages import (
     Message,
     ModelRoute,
     OpenPorts,
+    RoutesAck,
     RouteTable,
     VersionRoute,
     WorkerReleased,
@@ -182,11 +183,11 @@ class FakeFrontendOwner:
         assert message is not None
         return message
 
-    def route(self, *models: ModelRoute) -> int:
-        """Send a route table; its epoch."""
+    def route(self, *models: ModelRoute) -> None:
+        """Send a route table and wait until the frontend has acknowledged it."""
         self.epoch += 1
         self.send(RouteTable(self.epoch, models))
-        return self.epoch
+        self.expect(RoutesAck, lambda message: message.epoch == self.epoch)
 
     def expect_released(self, worker: FakeWorker) -> None:
         self.expect(WorkerReleased, lambda message: message.incarnation == worker.incarnation)

@@ -1,0 +1,288 @@
+"""The life of a frontend process: handshake, routes acknowledged and released, ports, drain, and its ends."""
+
+import http.client
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from modelpool.supervisor.wire import codec
+from modelpool.supervisor.wire.messages import (
+    DrainFrontend,
+    FrontendBindFailed,
+    FrontendStats,
+    ModelRoute,
+    OpenPorts,
+    RoutesAck,
+    RouteTable,
+    WorkerDied,
+    WorkerReleased,
+)
+
+from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, free_port, resident_mb, version
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+REQUEST_M = b"\x0a\x03\x0a\x01m"
+
+
+def test_a_worker_is_released_only_when_nothing_is_in_flight(
+    stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel
+) -> None:
+    old, new, idle = stage.worker("old"), stage.worker("new"), stage.worker("idle")
+    old.hold.set()
+    frontend.route(ModelRoute("m", (version(1, old),), {}), ModelRoute("n", (version(1, idle),), {}))
+    call = channel.unary_unary(PREDICT).future(REQUEST_M, timeout=WAIT_S)
+    eventually(lambda: old.held, "the request")
+    frontend.route(ModelRoute("m", (version(1, old), version(2, new)), {}))
+    frontend.expect_released(idle)
+    frontend.route(ModelRoute("m", (version(2, new),), {}))
+    assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"new:")
+    busy = frontend.expect(FrontendStats, lambda message: message.in_flight == {1: 1, 2: 0})
+    assert busy.answered == 1
+    frontend.receive()
+    assert not [message for message in frontend.received if isinstance(message, WorkerReleased)]
+    old.release()
+    assert call.result(WAIT_S).startswith(b"old:")
+    frontend.expect_released(old)
+    frontend.expect(FrontendStats, lambda message: message.in_flight == {2: 0} and message.answered == 2)
+
+
+def test_the_acknowledgement_comes_before_the_release(stage: Stage, frontend: FakeFrontendOwner) -> None:
+    worker = stage.worker()
+    frontend.route(ModelRoute("m", (version(1, worker),), {}))
+    frontend.send(RouteTable(2, ()))
+    eventually(lambda: frontend.receive() or len(_of_routes(frontend)) == 2, "ack and release")
+    assert _of_routes(frontend) == [RoutesAck(2), WorkerReleased(worker.incarnation)]
+
+
+def _of_routes(frontend: FakeFrontendOwner) -> list[object]:
+    return [message for message in frontend.received if isinstance(message, RoutesAck | WorkerReleased)]
+
+
+def test_an_old_table_is_ignored_and_a_dead_worker_is_not_released(stage: Stage, frontend: FakeFrontendOwner) -> None:
+    worker = stage.worker()
+    frontend.route()
+    frontend.route(ModelRoute("m", (version(1, worker),), {}))
+    frontend.send(RouteTable(1, ()))
+    frontend.send(WorkerDied(worker.incarnation, "exit code 1"))
+    frontend.send(WorkerDied(worker.incarnation, "exit code 1"))
+    frontend.route()
+    assert _of_routes(frontend) == []
+    assert b"ignored an old route table epoch=1" in frontend.log
+
+
+def test_garbage_on_the_control_socket(stage: Stage, frontend: FakeFrontendOwner) -> None:
+    for frames in (
+        [b""],
+        [b"\xc1"],
+        [b"a", b"b"],
+        [codec.encode(OpenPorts())[:-1]],
+        [b"\x91\xa4Nope"],
+        [os.urandom(99)],
+    ):
+        frontend.send_raw(frames)
+    frontend.send(FrontendStats({}, 0))
+    frontend.route()
+    assert frontend.process.poll() is None
+    assert b"Traceback" not in frontend.log
+
+
+@pytest.mark.parametrize(("field", "name"), [("grpc_port", "gRPC port"), ("rest_port", "REST port")])
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::"])
+def test_a_taken_port_is_named(stage: Stage, field: str, name: str, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind((host, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        frontend = stage.frontend(**{field: port})
+        frontend.send(OpenPorts())
+        assert f"cannot listen on {name} {port}: " in frontend.expect(FrontendBindFailed).message
+        assert frontend.wait_exit() == 1
+
+
+def test_unix_socket(stage: Stage) -> None:
+    path = stage.folder / "grpc.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    frontend = stage.frontend(grpc_socket_path=str(path), grpc_port=0, rest_port=0)
+    frontend.route(ModelRoute("m", (version(1, stage.worker()),), {}))
+    frontend.open_ports()
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
+        second = stage.frontend(grpc_socket_path=str(path))
+        second.send(OpenPorts())
+        text = second.expect(FrontendBindFailed).message
+        assert text == f"grpc_socket_path: {str(path)!r} is in use by another process"
+        assert second.wait_exit() == 1
+        assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    frontend.send(DrainFrontend(1.0))
+    assert frontend.wait_exit() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("case", ["file", "folder", "long"])
+def test_a_bad_socket_path_is_named(stage: Stage, case: str) -> None:
+    path = {"file": stage.folder / "file", "folder": stage.folder / "no" / "s", "long": stage.folder / ("x" * 120)}[
+        case
+    ]
+    (stage.folder / "file").write_text("precious")
+    frontend = stage.frontend(grpc_socket_path=str(path))
+    frontend.send(OpenPorts())
+    text = frontend.expect(FrontendBindFailed).message
+    assert text.startswith("grpc_socket_path: ")
+    assert repr(str(path)) in text
+    assert frontend.wait_exit() == 1
+    assert (stage.folder / "file").read_text() == "precious"
+
+
+def test_equal_ports_keep_grpc(stage: Stage) -> None:
+    port = free_port()
+    frontend = stage.frontend(grpc_port=port, rest_port=port)
+    frontend.route(ModelRoute("m", (version(1, stage.worker()),), {}))
+    frontend.open_ports()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
+    assert f"REST is off: its port is the gRPC port port={port}".encode() in frontend.log
+
+
+def test_listens_on_ipv4_and_ipv6(stage: Stage, frontend: FakeFrontendOwner) -> None:
+    frontend.route(ModelRoute("m", (version(1, stage.worker()),), {}))
+    for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
+        target = f"[{host}]" if ":" in host else host
+        with grpc.insecure_channel(f"{target}:{frontend.spec.grpc_port}") as channel:
+            assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
+        client = http.client.HTTPConnection(host, frontend.spec.rest_port, timeout=WAIT_S)
+        client.request("GET", "/v1/models/m")
+        assert client.getresponse().status == 200
+        client.close()
+
+
+def test_nothing_listens_before_open_ports(stage: Stage) -> None:
+    frontend = stage.frontend()
+    frontend.route()
+    for port in (frontend.spec.grpc_port, frontend.spec.rest_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    frontend.send(DrainFrontend(1.0))
+    assert frontend.wait_exit() == 0
+
+
+def test_drain_finishes_what_is_in_flight(stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel) -> None:
+    worker = stage.worker()
+    worker.hold.set()
+    frontend.route(ModelRoute("m", (version(1, worker),), {}))
+    idle = http.client.HTTPConnection("127.0.0.1", frontend.spec.rest_port, timeout=WAIT_S)
+    idle.request("GET", "/v1/models/m")
+    assert idle.getresponse().read()
+    client = http.client.HTTPConnection("127.0.0.1", frontend.spec.rest_port, timeout=WAIT_S)
+    client.request("POST", "/v1/models/m:predict", b"{}")
+    call = channel.unary_unary(PREDICT).future(REQUEST_M, timeout=WAIT_S)
+    eventually(lambda: len(worker.held) == 2, "the requests")
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        frontend.process.send_signal(signal_number)
+    frontend.send(DrainFrontend(WAIT_S))
+    eventually(lambda: _refuses(frontend.spec.rest_port), "the REST port closed")
+    eventually(lambda: _refuses(frontend.spec.grpc_port), "the gRPC port closed")
+    assert frontend.process.poll() is None
+    worker.release()
+    assert call.result(WAIT_S).startswith(b"echo:")
+    reply = client.getresponse()
+    assert (reply.status, reply.read()) == (200, b"echo:{}")
+    assert frontend.wait_exit() == 0
+    client.close()
+    idle.close()
+    assert b"Traceback" not in frontend.log
+
+
+def _refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_drain_ends_at_its_timeout(stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel) -> None:
+    worker = stage.worker()
+    worker.hold.set()
+    frontend.route(ModelRoute("m", (version(1, worker),), {}))
+    client = http.client.HTTPConnection("127.0.0.1", frontend.spec.rest_port, timeout=WAIT_S)
+    client.request("POST", "/v1/models/m:predict", b"{}")
+    call = channel.unary_unary(PREDICT).future(REQUEST_M, timeout=WAIT_S)
+    eventually(lambda: len(worker.held) == 2, "the requests")
+    start = time.monotonic()
+    frontend.send(DrainFrontend(0.5))
+    assert frontend.wait_exit() == 0
+    assert time.monotonic() - start < 3
+    assert call.exception(WAIT_S) is not None
+    client.close()
+
+
+def test_the_end_of_the_lifeline_ends_the_process(stage: Stage) -> None:
+    path = stage.folder / "grpc.sock"
+    frontend = stage.frontend(grpc_socket_path=str(path))
+    frontend.open_ports()
+    assert frontend.process.stdin is not None
+    frontend.process.stdin.close()
+    assert frontend.wait_exit() == 1
+    assert not path.exists()
+
+
+def test_dies_with_its_parent(stage: Stage) -> None:
+    """A parent that is killed while somebody else still holds the lifeline open."""
+    frontend = stage.frontend()
+    program = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'modelpool.frontend.main'], stdin=0)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    reader, writer = os.pipe()
+    parent = subprocess.Popen([sys.executable, "-c", program], stdin=reader, stdout=subprocess.PIPE)
+    os.close(reader)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    eventually(lambda: "modelpool.frontend.main" in _command(pid) and _ignores_sigterm(pid), "the frontend")
+    parent.kill()
+    parent.wait(WAIT_S)
+    eventually(lambda: not Path(f"/proc/{pid}").exists() or _state(pid) == "Z", "its end")
+    parent.stdout.close()
+    os.close(writer)
+    assert frontend.process.poll() is None
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def _ignores_sigterm(pid: int) -> bool:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn"))
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.parametrize("raw", [b"", b"\0\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xff", b"\0\0\0\x01\xc1"])
+def test_a_bad_spec_ends_the_process(raw: bytes) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "modelpool.frontend.main"], input=raw, capture_output=True, timeout=WAIT_S, check=False
+    )
+    assert process.returncode == 1
+    assert b"frontend failed" in process.stderr
+
+
+def test_memory_and_imports(frontend: FakeFrontendOwner) -> None:
+    assert resident_mb(frontend.process.pid) < 80
+    maps = Path(f"/proc/{frontend.process.pid}/maps").read_text()
+    assert "libtensorflow" not in maps
+    assert "numpy" not in maps
