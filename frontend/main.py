@@ -31,9 +31,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """The process's exit code: 0 after a drain, 1 after an error."""
+    _die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
     configure("frontend")
     try:
         spec = read_spec(_STDIN_FD)

@@ -130,7 +130,7 @@ def _dense_layer(units: int, activation: str, seed: int) -> Any:
 
 def dense_inputs() -> list[list[float]]:
     """Two rows of 15 that the demo sends and the warmup uses; exact in float32."""
-    return [[(i - 7) / 8 for i in range(DENSE_FEATURES)], [((5 * i) % 7 - 3) / 4 for i in range(DENSE_FEATURES)]]
+    return [[(5 * i % 7) / 2 for i in range(DENSE_FEATURES)], [(3 * i % 5) - 2.0 for i in range(DENSE_FEATURES)]]
 
 
 def dense_answers(version_dir: Path) -> list[list[float]]:

@@ -27,6 +27,7 @@ from .wire.messages import FrontendSpec, WorkerSpec
 log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
+_FORK_SERVER = "modelpool.worker.fork_server"
 # A fork server that dies sooner than this after its start is not started again at once.
 _FORK_SERVER_MIN_LIFE_S = 5.0
 
@@ -67,8 +68,10 @@ class ProcessEvents:
 class Processes:
     """All children of the supervisor."""
 
-    def __init__(self, events: ProcessEvents, log_level: str) -> None:
+    def __init__(self, events: ProcessEvents, log_level: str, fork_server: str = _FORK_SERVER) -> None:
+        """`fork_server` is the module to run as such; tests bring one that forks workers without TensorFlow."""
         self._events = events
+        self._fork_server_module = fork_server
         self._log_level = log_level
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
@@ -102,7 +105,7 @@ class Processes:
                 [
                     sys.executable,
                     "-m",
-                    "modelpool.worker.fork_server",
+                    self._fork_server_module,
                     str(theirs.fileno()),
                     str(self._lifeline_read),
                     self._log_level,

@@ -46,7 +46,7 @@ def run(argv: Sequence[str], base: Path) -> int:
     except PoolError as error:
         print(f"modelpool status: {error.message}")
         return 1
-    print(body.decode() if as_json else _table(json.loads(body)), end="\n" if as_json else "")
+    print(body.decode() if as_json else render(json.loads(body)), end="\n" if as_json else "")
     return 0
 
 
@@ -83,7 +83,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def _table(status: dict[str, Any]) -> str:
+def render(status: dict[str, Any]) -> str:
     """The document as a person likes to read it: a line per worker, and whatever is wrong below."""
     from rich.console import Console  # noqa: PLC0415 - slow to import, and only people need it
     from rich.table import Table  # noqa: PLC0415

@@ -95,7 +95,7 @@ def test_garbage_on_the_control_socket(stage: Stage, frontend: FakeFrontendOwner
 
 
 @pytest.mark.parametrize(("field", "name"), [("grpc_port", "gRPC port"), ("rest_port", "REST port")])
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
 def test_a_taken_port_is_named(stage: Stage, field: str, name: str, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as other:
@@ -236,9 +236,8 @@ def test_the_end_of_the_lifeline_ends_the_process(stage: Stage) -> None:
     assert not path.exists()
 
 
-def test_dies_with_its_parent(stage: Stage) -> None:
+def test_dies_with_its_parent() -> None:
     """A parent that is killed while somebody else still holds the lifeline open."""
-    frontend = stage.frontend()
     program = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-m', 'modelpool.frontend.main'], stdin=0)\n"
@@ -256,7 +255,6 @@ def test_dies_with_its_parent(stage: Stage) -> None:
     eventually(lambda: not Path(f"/proc/{pid}").exists() or _state(pid) == "Z", "its end")
     parent.stdout.close()
     os.close(writer)
-    assert frontend.process.poll() is None
 
 
 def _command(pid: int) -> str:

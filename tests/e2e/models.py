@@ -1,0 +1,165 @@
+"""Models that only tests need, built once into `build/test-models/<digest of the builders>`.
+
+`test_models()` is for the tests' process and builds by a process of its own; the builders below import TensorFlow and
+run there only. All models are whole SavedModels below `<directory>/<name>/<version>`, made as the demo models are.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPTS = ROOT / "scripts"
+
+# Names as in `tf.dtypes`; every type that an Identity of a graph carries and a TensorProto has a field for.
+DTYPES = (
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("bool", "string", "qint8", "quint8", "qint16", "quint16", "qint32"),
+)
+
+
+def test_models() -> Path:
+    """The directory of all models, built first where that has not been done with these very builders."""
+    sources = (Path(__file__), SCRIPTS / "demo_models.py")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    directory = ROOT / "build" / "test-models" / digest
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "complete").exists():
+            command = [sys.executable, __file__, str(directory)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            assert done.returncode == 0, f"the test models could not be built:\n{done.stdout}"
+    finally:
+        os.close(lock)
+    return directory
+
+
+test_models.__test__ = False  # type: ignore[attr-defined]  # a function, not a test
+
+
+# -- builders: only in the process that builds -------------------------------------------------------------------
+
+
+def _save(path: Path, signatures: Callable[[Any], dict[str, tuple[dict[str, Any], dict[str, Any]]]]) -> None:
+    """A TF1 SavedModel without variables; `signatures(tf)` makes its graph: key to (inputs, outputs)."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    info = v1.saved_model.utils.build_tensor_info
+    with tf.Graph().as_default(), v1.Session() as session:
+        definitions = {
+            key: v1.saved_model.signature_def_utils.build_signature_def(
+                {name: info(tensor) for name, tensor in inputs.items()},
+                {name: info(tensor) for name, tensor in outputs.items()},
+                "tensorflow/serving/predict",
+            )
+            for key, (inputs, outputs) in signatures(tf).items()
+        }
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=definitions)
+        builder.save()
+
+
+def build_dtypes(path: Path) -> None:
+    """For each of DTYPES a signature of that name, `x` of any shape to `y`, its identity. TF1."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        made = {}
+        for name in DTYPES:
+            x = tf.compat.v1.placeholder(tf.as_dtype(name), shape=None, name=f"x_{name}")
+            made[name] = ({"x": x}, {"y": tf.identity(x, name=f"y_{name}")})
+        return made
+
+    _save(path, signatures)
+
+
+def build_dtypes_tf2(path: Path) -> None:
+    """The same for the types that a tf.function takes, in the TF2 format."""
+    import tensorflow as tf
+
+    def identity(name: str) -> Any:
+        spec = tf.TensorSpec(None, tf.as_dtype(name), name="x")
+        return tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[spec])
+
+    module = tf.Module()
+    functions = {name: identity(name) for name in DTYPES if not name.startswith(("qint", "quint"))}
+    module.functions = functions
+    tf.saved_model.save(module, str(path), signatures={name: f for name, f in functions.items()})
+
+
+def build_slow(path: Path) -> None:
+    """Computes for `seconds` (scalar float64) and answers `elapsed`; not to be interrupted."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        seconds = tf.compat.v1.placeholder(tf.float64, shape=[], name="seconds")
+        with tf.control_dependencies([seconds]):
+            started = tf.timestamp()
+
+        def body(now: Any) -> Any:
+            with tf.control_dependencies([now]):
+                return tf.timestamp()
+
+        now = tf.while_loop(lambda now: now - started < seconds, body, [started])
+        return {"serving_default": ({"seconds": seconds}, {"elapsed": tf.identity(now - started)})}
+
+    _save(path, signatures)
+
+
+def build_sum(path: Path) -> None:
+    """Two inputs: `total` = `a` + `b`, `product` = `a` * `b`; float32 of any shape."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        a, b = (tf.compat.v1.placeholder(tf.float32, shape=None, name=name) for name in "ab")
+        return {"serving_default": ({"a": a, "b": b}, {"total": a + b, "product": a * b})}
+
+    _save(path, signatures)
+
+
+def build_corrupt(path: Path) -> None:
+    """A folder whose `saved_model.pb` is no SavedModel."""
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").write_bytes(b"\xff\xfethis was a model once" * 20)
+
+
+def build_bad_warmup(path: Path) -> None:
+    """half_plus_two with a warmup request that fails: an input that the signature does not have."""
+    import demo_models
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    demo_models.build_half_plus_two(path)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "bad_warmup"
+    request.inputs["nonesuch"].CopyFrom(tf.make_tensor_proto([1.0]))
+    demo_models.write_warmup(path, [request])
+
+
+def _build_all(directory: Path) -> None:
+    import demo_models
+
+    demo_models.build_all(directory)
+    builders = {
+        "dtypes": build_dtypes,
+        "dtypes_tf2": build_dtypes_tf2,
+        "slow": build_slow,
+        "sum": build_sum,
+        "corrupt": build_corrupt,
+        "bad_warmup": build_bad_warmup,
+    }
+    for name, build in builders.items():
+        demo_models.publish_version(directory / name, "1", build)
+    (directory / "empty").mkdir(exist_ok=True)
+    (directory / "complete").touch()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(SCRIPTS))
+    _build_all(Path(sys.argv[1]))

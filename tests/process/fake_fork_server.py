@@ -1,0 +1,35 @@
+"""The real fork server and the real double fork, with workers that need no TensorFlow.
+
+What a worker does is the name of its model: `idle` waits for the supervisor's end, `exit` and `signal` die.
+"""
+
+import os
+import select
+import signal
+
+from modelpool.supervisor.wire.messages import WorkerSpec
+from modelpool.worker import fork_server
+from modelpool.worker import main as worker_main
+
+
+def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
+    del log_level
+    match spec.name:
+        case "exit":
+            return spec.version
+        case "signal":
+            os.kill(os.getpid(), spec.version)
+            signal.pause()
+        case "orphan":
+            # A grandchild that outlives its parent becomes the supervisor's, which must reap it.
+            if os.fork() == 0:
+                os._exit(0)
+            return 0
+    select.select([lifeline_fd], [], [])
+    return 70
+
+
+if __name__ == "__main__":
+    worker_main.run = run
+    fork_server.preload = lambda: None
+    fork_server.main()

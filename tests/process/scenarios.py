@@ -1,0 +1,164 @@
+"""Scenes with real processes, each run in a process of its own: `python -m tests.process.scenarios NAME`.
+
+Apart from pytest's process, because `Processes` makes its process a subreaper and reaps every child in it. A scene
+prints what it saw as one JSON line.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psutil
+
+from modelpool.supervisor.process import Exit, Processes, ProcessEvents
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.messages import FrontendSpec, WorkerSpec
+
+FAKE = "tests.process.fake_fork_server"
+TIMEOUT_S = 30.0
+
+
+class Stage:
+    """`Processes` with its events recorded, and a way to wait for them."""
+
+    def __init__(self) -> None:
+        self.pids: dict[int, int] = {}
+        self.exits: dict[int, Exit] = {}
+        self.frontend_exits: dict[int, Exit] = {}
+        self._changed = asyncio.Event()
+        self.processes = Processes(ProcessEvents(self._spawned, self._exited, self._frontend_exited), "INFO", FAKE)
+        self.processes.start_fork_server()
+
+    def spawn(self, number: int, name: str, version: int = 0) -> None:
+        self.processes.spawn_worker(
+            WorkerSpec(Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, 0.5)
+        )
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _spawned(self, incarnation: Incarnation, pid: int) -> None:
+        self.pids[incarnation] = pid
+        self._changed.set()
+
+    def _exited(self, incarnation: Incarnation, exit_: Exit) -> None:
+        self.exits[incarnation] = exit_
+        self._changed.set()
+
+    def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
+        self.frontend_exits[incarnation] = exit_
+        self._changed.set()
+
+
+async def exits() -> dict[str, Any]:
+    """Codes and signals are told apart, also of workers that die before their pid is known."""
+    stage = Stage()
+    stage.spawn(1, "exit", 7)
+    stage.spawn(2, "signal", signal.SIGKILL)
+    stage.spawn(3, "signal", signal.SIGSEGV)
+    await stage.until(lambda: len(stage.exits) == 3)
+    await stage.processes.close()
+    return {number: [e.code, e.signal, e.cause] for number, e in stage.exits.items()}
+
+
+async def parenthood() -> dict[str, Any]:
+    """A worker is the supervisor's own child, whatever becomes of the fork server."""
+    stage = Stage()
+    stage.spawn(1, "idle")
+    stage.spawn(2, "idle")
+    await stage.until(lambda: len(stage.pids) == 2)
+    parents = [psutil.Process(pid).ppid() == os.getpid() for pid in stage.pids.values()]
+    fork_server_pid = stage.processes.fork_server_pid
+    assert fork_server_pid is not None
+    os.kill(fork_server_pid, signal.SIGKILL)
+    # The next worker needs a fork server: asking for it fails, or it comes from the next one.
+    stage.spawn(3, "idle")
+    await stage.until(lambda: 3 in stage.pids or 3 in stage.exits)
+    if 3 not in stage.pids:
+        stage.spawn(4, "idle")
+        await stage.until(lambda: 4 in stage.pids or 4 in stage.exits)
+    replaced = stage.processes.fork_server_pid
+    alive = [psutil.pid_exists(stage.pids[number]) for number in (1, 2)]
+    os.kill(stage.pids[1], signal.SIGKILL)
+    await stage.until(lambda: 1 in stage.exits)
+    await stage.processes.close()
+    return {
+        "parents": parents,
+        "alive": alive,
+        "noticed": stage.exits[1].cause,
+        "replaced": replaced is not None and replaced != fork_server_pid,
+    }
+
+
+async def burst() -> dict[str, Any]:
+    """Many workers that die in the same instant are all noticed, and no zombie stays."""
+    stage = Stage()
+    for number in range(1, 21):
+        stage.spawn(number, "idle")
+    await stage.until(lambda: len(stage.pids) == 20)
+    for pid in stage.pids.values():
+        os.kill(pid, signal.SIGKILL)
+    await stage.until(lambda: len(stage.exits) == 20)
+    zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+    await stage.processes.close()
+    return {"causes": sorted({e.cause for e in stage.exits.values()}), "zombies": len(zombies)}
+
+
+async def orphans() -> dict[str, Any]:
+    """A process that a worker left behind is reaped and not mistaken for anybody."""
+    stage = Stage()
+    for number in range(1, 6):
+        stage.spawn(number, "orphan")
+    await stage.until(lambda: len(stage.exits) == 5)
+    # Nothing announces the end of an orphan: look until only the fork server is left.
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(psutil.Process().children()) > 1:
+            await asyncio.sleep(0.01)
+    await stage.processes.close()
+    return {"codes": [e.code for e in stage.exits.values()], "children": len(psutil.Process().children())}
+
+
+async def stray() -> dict[str, Any]:
+    """Only a child that nobody knows is killed as a stray; other processes are not ours to kill."""
+    stage = Stage()
+    stage.spawn(1, "idle")
+    await stage.until(lambda: 1 in stage.pids)
+    stage.processes.kill_stray_worker(stage.pids[1])
+    stage.processes.kill_stray_worker(os.getppid())
+    known = psutil.pid_exists(stage.pids[1])
+    await stage.processes.close()
+    return {"known_spared": known, "parent_spared": psutil.pid_exists(os.getppid())}
+
+
+async def abandoned() -> dict[str, Any]:
+    """Say the pids of a fork server, a worker, a stopped worker and a frontend, then wait to be killed."""
+    stage = Stage()
+    stage.spawn(1, "idle")
+    stage.spawn(2, "idle")
+    await stage.until(lambda: len(stage.pids) == 2)
+    spec = FrontendSpec(Incarnation(1), 0, "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
+    frontend = stage.processes.spawn_frontend(spec)
+    os.kill(stage.pids[2], signal.SIGSTOP)
+    print(json.dumps([stage.processes.fork_server_pid, frontend, *stage.pids.values()]), flush=True)
+    await asyncio.Event().wait()
+    return {}
+
+
+SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+    scene.__name__: scene for scene in (exits, parenthood, burst, orphans, stray, abandoned)
+}
+
+
+async def main() -> None:
+    print(json.dumps(await SCENES[sys.argv[1]]()), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,68 @@
+"""Real processes, injected deaths, no TensorFlow: who notices what, and what is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PARENT_DEATH_S = 5.0
+
+
+def start(scene: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.process.scenarios", scene], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def play(scene: str) -> Any:
+    with start(scene) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return json.loads(out)
+
+
+def test_how_a_worker_ended_is_told_in_words() -> None:
+    assert play("exits") == {
+        "1": [7, None, "exited with code 7"],
+        "2": [None, signal.SIGKILL, "killed by SIGKILL"],
+        "3": [None, signal.SIGSEGV, "killed by SIGSEGV"],
+    }
+
+
+def test_the_fork_servers_death_touches_no_worker() -> None:
+    assert play("parenthood") == {
+        "parents": [True, True],
+        "alive": [True, True],
+        "noticed": "killed by SIGKILL",
+        "replaced": True,
+    }
+
+
+def test_deaths_in_the_same_instant_are_all_noticed() -> None:
+    assert play("burst") == {"causes": ["killed by SIGKILL"], "zombies": 0}
+
+
+def test_what_a_worker_leaves_behind_is_reaped() -> None:
+    assert play("orphans") == {"codes": [0] * 5, "children": 0}
+
+
+def test_only_our_own_strays_are_killed() -> None:
+    assert play("stray") == {"known_spared": True, "parent_spared": True}
+
+
+def test_nobody_outlives_a_killed_supervisor_not_even_a_stopped_worker() -> None:
+    with start("abandoned") as process:
+        assert process.stdout is not None
+        children = [psutil.Process(pid) for pid in json.loads(process.stdout.readline())]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+        started_s = time.monotonic()
+        _, left = psutil.wait_procs(children, timeout=PARENT_DEATH_S)
+        assert left == [], f"still there after {time.monotonic() - started_s:.1f} s"

@@ -1,0 +1,108 @@
+"""The status document keeps its promised shape, and the table says what is wrong."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelpool.supervisor import status, status_command
+from modelpool.supervisor.devices import CPU
+from modelpool.supervisor.flags import UsageError
+from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
+from modelpool.supervisor.process import Exit
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.messages import (
+    FrontendStats,
+    WorkerHeartbeat,
+    WorkerLoadFailed,
+    WorkerProgress,
+    WorkerReady,
+)
+from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.status import Code, Status
+
+# What the first issue promised to whoever reads the document; keys may be added, never dropped.
+WORKER_KEYS = {"pid", "device", "incarnation", "state", "restarts", "last_exit", "rss_bytes", "in_flight", "served"}
+
+
+def manager_with_one_of_each() -> Manager:
+    """`good` serves and was restarted once; `bad` cannot be loaded; `lost` has no base path."""
+    options = ManagerOptions((CPU,), 10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0)
+    manager = Manager(options)
+    manager.configure({"good": {}, "bad": {}, "lost": {}})
+    manager.aspire("good", {3: "/models/good/3"})
+    manager.aspire("bad", {1: "/models/bad/1"})
+    manager.source_failed("lost", Status(Code.NOT_FOUND, "Could not find base path /models/lost for servable lost"))
+    started = {c.slot.servable.name: c.incarnation for c in manager.advance(0.0) if isinstance(c, Spawn)}
+    for incarnation in started.values():
+        manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), 0.0)
+    manager.exited(started["good"], Exit(None, 9, "killed by SIGKILL"), 0.0)
+    manager.worker_message(started["bad"], WorkerLoadFailed(Code.DATA_LOSS, "Can't parse it", True), 0.0)
+    manager.exited(started["bad"], Exit(3, None, "exited with code 3"), 0.0)
+    (again,) = [c.incarnation for c in manager.advance(10.0) + manager.advance(10.0) if isinstance(c, Spawn)]
+    manager.worker_message(again, WorkerProgress(WorkerPhase.LOADING), 10.0)
+    manager.worker_message(again, WorkerReady(0.5, 0.1), 11.0)
+    manager.worker_message(again, WorkerHeartbeat(served=42, in_flight=1, busy_s=0.1), 12.0)
+    return manager
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    manager = manager_with_one_of_each()
+    frontends = {Incarnation(1): (1, FrontendStats({3: 2}, 40)), Incarnation(2): (1, None)}
+    own = {"serving": True, "grpc_port": 8500, "rest_port": 8501, "grpc_socket_path": ""}
+    parsed: dict[str, Any] = json.loads(status.to_json(status.pool_status(manager, frontends, own, 13.0)))
+    return parsed
+
+
+def test_the_promised_shape(document: dict[str, Any]) -> None:
+    assert {"models", "frontends", "supervisor"} <= set(document)
+    assert all("pid" in frontend for frontend in document["frontends"])
+    assert document["supervisor"]["pid"] > 0
+    for model in document["models"]:
+        assert {"name", "versions"} <= set(model)
+        for version in model["versions"]:
+            assert {"version", "state", "error", "workers"} <= set(version)
+            assert set(version["error"]) == {"code", "message"}
+            assert all(set(worker) >= WORKER_KEYS for worker in version["workers"])
+
+
+def test_what_happened_is_told(document: dict[str, Any]) -> None:
+    good, bad, lost = document["models"]
+    (worker,) = good["versions"][0]["workers"]
+    assert good["versions"][0]["state"] == "AVAILABLE"
+    assert worker["restarts"] == 1
+    assert worker["last_exit"] == {"signal": 9, "code": None, "cause": "killed by SIGKILL"}
+    assert (worker["served"], worker["in_flight"]) == (42, 2)
+    assert (worker["load_s"], worker["warmup_s"]) == (0.5, 0.1)
+    assert bad["versions"][0]["state"] == "END"
+    assert bad["versions"][0]["error"] == {"code": "DATA_LOSS", "message": "Can't parse it"}
+    assert lost["versions"] == []
+    assert lost["source_error"]["code"] == "NOT_FOUND"
+
+
+def test_the_table_shows_states_and_what_is_wrong(document: dict[str, Any]) -> None:
+    table = status_command.render(document)
+    assert "AVAILABLE" in table
+    assert "bad 1: DATA_LOSS: Can't parse it" in table
+    assert "lost: Could not find base path" in table
+    assert "good 3: the last worker killed by SIGKILL" in table
+    assert "serving on gRPC 8500, REST 8501" in table
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--jsno"], "--jsno: unknown option"),
+        (["what"], "what: unknown option"),
+        (["--port=x"], "--port: expected a whole number, got 'x'"),
+    ],
+)
+def test_a_wrong_command_line_is_named(argv: list[str], text: str, tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match=text):
+        status_command.run(argv, tmp_path)
+
+
+def test_no_pool_is_said_and_is_a_failure(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_command.run([], tmp_path) == 1
+    assert "no pool runs below" in capsys.readouterr().out
