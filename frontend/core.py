@@ -160,9 +160,10 @@ class Core:
         if table.epoch <= self.routes.table.epoch:
             return False
         named = {worker.incarnation for _, worker in workers_of(table)}
-        self._dead = {incarnation: text for incarnation, text in self._dead.items() if incarnation in named}
+        self._dead = {incarnation: cause for incarnation, cause in self._dead.items() if incarnation in named}
         for servable, route in workers_of(table):
-            text = self._dead.get(route.incarnation) or self._connected(servable, route)
+            cause = self._dead.get(route.incarnation)
+            text = _lost_text(servable, cause) if cause is not None else self._connected(servable, route)
             if text:
                 table = without_worker(table, route.incarnation, text)
         for worker in self._workers.values():
@@ -194,17 +195,17 @@ class Core:
 
     def bury(self, incarnation: Incarnation, cause: str) -> None:
         """A worker died: answer UNAVAILABLE to all that is in flight there, and route no more to it."""
+        self._dead[incarnation] = cause
         worker = self._workers.pop(incarnation, None)
         if worker is None:
             return
         worker.link.close()
         servable = worker.servable
-        text = f"The worker of model {servable.name} version {servable.version} died"
-        self._dead[incarnation] = f"{text} ({cause}) and is being replaced"
-        self.routes = Routes(without_worker(self.routes.table, incarnation, self._dead[incarnation]))
+        self.routes = Routes(without_worker(self.routes.table, incarnation, _lost_text(servable, cause)))
+        text = f"{_death_text(servable)} while this request was in flight: {cause}"
         lost = [self._pending[request_id] for request_id in sorted(worker.in_flight)]
         for pending in lost:
-            self._settle(pending, Code.UNAVAILABLE, f"{text} while this request was in flight: {cause}".encode())
+            self._settle(pending, Code.UNAVAILABLE, text.encode())
         names = fields(servable=servable, incarnation=incarnation, cause=cause, lost=len(lost))
         log.info("settled the requests of a dead worker %s", names)
 
@@ -220,3 +221,11 @@ class Core:
 
 def _deadline_text(servable: ServableId) -> str:
     return f"Deadline exceeded before model {servable.name} version {servable.version} answered"
+
+
+def _death_text(servable: ServableId) -> str:
+    return f"The worker of model {servable.name} version {servable.version} died"
+
+
+def _lost_text(servable: ServableId, cause: str) -> str:
+    return f"{_death_text(servable)} ({cause}) and is being replaced"

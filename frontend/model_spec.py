@@ -12,6 +12,7 @@ from modelpool.supervisor.wire.status import Internal
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _MAX_GROUP_DEPTH = 100  # protobuf's own recursion limit
 _MAX_VARINT_SHIFT = 63
+_MAX_TAG = (1 << 32) - 1
 
 # Tags: field number << 3 | wire type (apis/model.proto, google/protobuf/wrappers.proto).
 _MODEL_SPEC = 1 << 3 | _BYTES
@@ -111,8 +112,8 @@ def _tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
         pos += 1
     else:
         tag, pos = _varint(data, pos, end)
-    if not 0 < tag >> 3 < 1 << 29:
-        raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
+        if tag > _MAX_TAG:
+            raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
     return tag, pos
 
 
@@ -125,7 +126,12 @@ def _span(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
-    """The position after the value of an unknown field, groups with all that is in them."""
+    """The position after the value of an unknown field, groups with all that is in them.
+
+    Field number 0 is invalid; within a group protobuf's parser does not look, and neither does this one.
+    """
+    if tag >> 3 == 0:
+        raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
     groups: list[int] = []
     while True:
         wire_type = tag & 7

@@ -89,13 +89,23 @@ def _wait_telling(installing: subprocess.Popen[bytes], log: Path) -> None:
         try:
             installing.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            lines = log.read_text("utf-8", "replace").splitlines()
-            now = " ".join(lines[-1].split()[:2]) if lines else "starting"
+            now = _last_step(log.read_text("utf-8", "replace"))
             if sys.stdout.isatty() or now != last:
                 print(f"  {time.monotonic() - started:4.0f} s  {now}", flush=True)
             last = now
         else:
             return
+
+
+def _last_step(words: str) -> str:
+    """What pip was last at, in short."""
+    for line in reversed(words.splitlines()):
+        step, _, what = line.strip().partition(" ")
+        if step in ("Collecting", "Downloading", "Processing"):
+            return f"{step} {what.split(' ')[0].rpartition('/')[2]}"
+        if step == "Installing":
+            return "Installing the packages" if what.startswith("collected") else "Preparing to build"
+    return "Starting pip"
 
 
 def main() -> NoReturn:

@@ -42,7 +42,7 @@ class LoadedModel:
         key = (names, tuple(fetches))
         with errors.mapped():
             call = self._callables.get(key) or self._make(key)
-            return call(*(feeds[name] for name in names))
+            return [_array(value) for value in call(*(feeds[name] for name in names))]
 
     def _make(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Run:
         options = config_pb2.CallableOptions(feed=key[0], fetch=key[1])
@@ -52,6 +52,13 @@ class LoadedModel:
         if len(self._callables) > MAX_CALLABLES:
             self._callables.popitem(last=False)
         return call
+
+
+def _array(value: Any) -> np.ndarray:
+    """TensorFlow gives a scalar string as bytes and other scalars as numpy scalars."""
+    if isinstance(value, np.ndarray):
+        return value
+    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
 def load(path: str, tags: Sequence[str]) -> LoadedModel:

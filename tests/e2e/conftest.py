@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: the models, a pool for all tests that leave it as it was, and pools of one's own."""
+"""Fixtures of the end-to-end tests: the models, a pool for tests that leave it as it was, and pools of one's own."""
 
 import contextlib
 from collections.abc import Iterator

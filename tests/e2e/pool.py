@@ -93,9 +93,13 @@ class Pool:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the server; returns at once. `wait_open` waits for it."""
-        self.grpc_port, self.rest_port = free_ports(2)
+    def start(self, grpc_port: int = 0, rest_port: int = 0) -> None:
+        """Start the server, on free ports unless told; returns at once. `wait_open` waits for it."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        free = free_ports(2)
+        self.grpc_port, self.rest_port = grpc_port or free[0], rest_port or free[1]
         config_file = self.root / "models.config"
         config_file.write_text(self.config, encoding="utf-8")
         command = [str(_MODELPOOL), "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
@@ -243,10 +247,12 @@ class Pool:
         """POST bytes or a text as they are, anything else as JSON."""
         return self.http("POST", path, body if isinstance(body, bytes | str) else json.dumps(body))
 
-    def http(self, method: str, path: str, body: bytes | str | None = None) -> Reply:
+    def http(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=CALL_WITHIN_S)
         with contextlib.closing(connection):
-            connection.request(method, path, body)
+            connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             return Reply(response.status, response.read().decode(), response.getheader("Content-Type", ""))
 

@@ -84,9 +84,6 @@ def test_demo_over_rest(shared_pool: Pool) -> None:
     assert shared_pool.post(path, body).json == {"outputs": "one \u00e4 two"}
     body = {"signature_name": "test_assign", "inputs": {"b": {"b64": "YmFzZTY0"}}}
     assert shared_pool.post(path, body).json == {"outputs": "base64"}
-    body = {"signature_name": "test_concat", "instances": ["x"]}
-    refused = shared_pool.post(path, body)
-    assert refused.status == 400, "the row format makes a batch, and a scalar cannot be one"
 
 
 def test_status_over_rest_and_grpc(shared_pool: Pool) -> None:

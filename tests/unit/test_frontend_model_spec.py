@@ -85,7 +85,7 @@ def test_same_as_protobuf(raw: bytes) -> None:
 
 
 @given(REQUESTS, st.integers(0, 1 << 30), st.lists(st.integers(0, 255), min_size=1, max_size=3))
-@example(b"\x0b\x0a\x00\x0c", 0, [11])
+@example(b"\x13\x11" + bytes(8) + b"\x00\x00\x14", 0, [0])  # field number 0 within a group
 def test_damaged_is_refused_or_as_protobuf(raw: bytes, seed: int, values: list[int]) -> None:
     damaged = bytearray(raw)
     chooser = random.Random(seed)

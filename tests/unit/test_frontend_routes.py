@@ -16,7 +16,12 @@ LOST = {"state": ServableState.LOADING, "code": Code.UNAVAILABLE, "message": "ki
 
 def version(number: int, *workers: int, **changes: Any) -> VersionRoute:
     routes = tuple(WorkerRoute(Incarnation(worker), f"ipc://w{worker}") for worker in workers)
-    values = {"state": ServableState.AVAILABLE, "code": Code.OK, "message": "", "workers": routes} | changes
+    values: dict[str, Any] = {
+        "state": ServableState.AVAILABLE,
+        "code": Code.OK,
+        "message": "",
+        "workers": routes,
+    } | changes
     return VersionRoute(number, **values)
 
 

@@ -61,7 +61,12 @@ def free_port() -> int:
 
 def version(number: int, *workers: "FakeWorker", **changes: Any) -> VersionRoute:
     routes = tuple(WorkerRoute(worker.incarnation, worker.endpoint) for worker in workers)
-    values = {"state": ServableState.AVAILABLE, "code": Code.OK, "message": "", "workers": routes} | changes
+    values: dict[str, Any] = {
+        "state": ServableState.AVAILABLE,
+        "code": Code.OK,
+        "message": "",
+        "workers": routes,
+    } | changes
     return VersionRoute(number, **values)
 
 
@@ -161,19 +166,19 @@ class FakeFrontendOwner:
     def send_raw(self, frames: list[bytes]) -> None:
         self._router.send_multipart([self._name, *frames])
 
-    def receive(self) -> None:
-        """Take in what has arrived."""
+    def receive(self) -> list[Message]:
+        """Take in what has arrived; all that nobody has taken out yet."""
         while self._router.poll(0):
             sender, raw = self._router.recv_multipart()
             assert sender == self._name
             self.received.append(codec.decode(raw))
+        return self.received
 
     def expect(self, kind: type[M], matches: Callable[[M], bool] = lambda _: True) -> M:
         """The next message of a kind, taken out of `received`."""
 
         def found() -> M | None:
-            self.receive()
-            for message in self.received:
+            for message in self.receive():
                 if isinstance(message, kind) and matches(message):
                     self.received.remove(message)
                     return message
@@ -226,7 +231,7 @@ class Stage:
 
     def frontend(self, **changes: Any) -> FakeFrontendOwner:
         number = len(self.owners) + 1
-        values = {
+        values: dict[str, Any] = {
             "incarnation": Incarnation(number),
             "index": 0,
             "control_endpoint": sockets.ipc_endpoint(self.folder / f"control{number}"),
@@ -271,6 +276,7 @@ def frontend(stage: Stage) -> FakeFrontendOwner:
 @pytest.fixture
 def channel(frontend: FakeFrontendOwner) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"127.0.0.1:{frontend.spec.grpc_port}") as channel:
+        grpc.channel_ready_future(channel).result(WAIT_S)
         yield channel
 
 

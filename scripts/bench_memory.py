@@ -1,0 +1,58 @@
+"""Resident and proportional memory of every process of a pool, found by a mark in their environment."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MARK = "MODELPOOL_BENCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One process. `pss_bytes`: pages shared by n processes count as an nth; the sum over all is what is in use."""
+
+    role: str
+    pid: int
+    rss_bytes: int
+    pss_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def marked_processes(mark: str) -> list[int]:
+    """The pids of all living processes that were started, or forked, with the mark."""
+    pids = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                pids.append(process.pid)
+    return sorted(pids)
+
+
+def roles(status: Mapping[str, Any]) -> dict[int, str]:
+    """What each pid is, from the document of `GET /pool/v1/status`."""
+    named = {status["supervisor"]["pid"]: "supervisor"}
+    named.update({frontend["pid"]: "frontend" for frontend in status["frontends"]})
+    for model in status["models"]:
+        for version in model["versions"]:
+            for worker in version["workers"]:
+                named[worker["pid"]] = f"worker {model['name']} {version['version']}"
+    return named
+
+
+def measure(pids: list[int], named: Mapping[int, str]) -> list[Memory]:
+    """The memory of the processes; one that has no name in the status is the fork server."""
+    return [memory_of(pid, named.get(pid, "fork server")) for pid in pids]
+
+
+def memory_of(pid: int, role: str) -> Memory:
+    fields = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()[1:]:
+        key, _, value = line.partition(":")
+        fields[key] = int(value.split()[0]) * 1024
+    return Memory(role, pid, fields["Rss"], fields["Pss"])

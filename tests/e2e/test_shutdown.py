@@ -1,0 +1,116 @@
+"""The end of a server, in order and by -9: what is in flight is answered, and nothing of it is left behind."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from tests.e2e.eventually import eventually
+from tests.e2e.pool import STOP_WITHIN_S, Pool, StartPool, model_config, predict_request
+from tests.e2e.tensor_proto import tensor
+
+SHARED_MEMORY = Path("/dev/shm")
+GONE_WITHIN_S = 5.0
+
+
+@pytest.fixture
+def slow_pool(start_pool: StartPool, models: Path) -> Pool:
+    pool = start_pool(model_config({name: models / name for name in ("slow", "half_plus_two")}))
+    pool.wait_available("slow", "half_plus_two")
+    return pool
+
+
+def slow_request_in_flight(pool: Pool, seconds: float) -> Any:
+    """A call that is executing in its worker."""
+    request = predict_request("slow", {"seconds": tensor(seconds, "float64")})
+    call = pool.stub().Predict.future(request, timeout=60)
+    eventually(lambda: pool.worker("slow")["in_flight"] == 1, what="the slow request is at its worker")
+    return call
+
+
+def assert_nothing_left(pool: Pool) -> None:
+    eventually(lambda: not pool.processes(), GONE_WITHIN_S, "no process is left")
+    assert not pool.runtime_dir.exists(), list(pool.runtime_dir.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_stops_with_nothing_left(pool: Pool, how: signal.Signals) -> None:
+    shared_memory = set(SHARED_MEMORY.iterdir())
+    assert pool.runtime_dir.exists()
+    assert pool.stop(how) == 0
+    assert_nothing_left(pool)
+    assert set(SHARED_MEMORY.iterdir()) <= shared_memory
+
+
+def test_what_is_in_flight_is_answered_first(slow_pool: Pool) -> None:
+    call = slow_request_in_flight(slow_pool, 3.0)
+    slow_pool.child.send_signal(signal.SIGTERM)
+    reply = call.result()
+    assert reply.outputs["elapsed"].double_val[0] >= 3.0
+    assert slow_pool.child.wait(STOP_WITHIN_S) == 0
+    assert_nothing_left(slow_pool)
+
+
+def test_while_it_drains_new_calls_are_refused(slow_pool: Pool) -> None:
+    call = slow_request_in_flight(slow_pool, 3.0)
+    slow_pool.child.send_signal(signal.SIGTERM)
+
+    def refused() -> bool:
+        with grpc.insecure_channel(f"127.0.0.1:{slow_pool.grpc_port}") as channel:
+            ask = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            try:
+                ask(predict_request("half_plus_two", {"x": tensor([1.0])}).SerializeToString(), timeout=5)
+            except grpc.RpcError as error:
+                return error.code() is grpc.StatusCode.UNAVAILABLE
+            return False
+
+    eventually(refused, what="a new call is refused")
+    assert not call.done(), "refused while the old call still runs"
+    assert call.result().outputs["elapsed"].double_val[0] >= 3.0
+    assert slow_pool.child.wait(STOP_WITHIN_S) == 0
+
+
+def test_a_drain_has_an_end(start_pool: StartPool, models: Path) -> None:
+    pool = start_pool(model_config({"slow": models / "slow"}), "--drain_timeout_s=1")
+    pool.wait_available("slow")
+    call = slow_request_in_flight(pool, 50.0)
+    assert pool.stop() == 0
+    assert call.exception() is not None
+    assert_nothing_left(pool)
+
+
+def test_a_killed_supervisor_takes_everything_along(slow_pool: Pool) -> None:
+    call = slow_request_in_flight(slow_pool, 50.0)
+    assert len(slow_pool.processes()) >= 4
+    slow_pool.child.kill()
+    assert slow_pool.child.wait(STOP_WITHIN_S) == -signal.SIGKILL
+    eventually(lambda: not slow_pool.processes(), GONE_WITHIN_S, "no orphan is left")
+    assert call.exception() is not None
+
+
+def test_a_new_server_takes_the_place_of_a_killed_one(slow_pool: Pool) -> None:
+    slow_pool.child.kill()
+    slow_pool.child.wait(STOP_WITHIN_S)
+    eventually(lambda: not slow_pool.processes(), GONE_WITHIN_S, "no orphan is left")
+    slow_pool.start()
+    slow_pool.wait_open()
+    slow_pool.wait_available("half_plus_two")
+    assert slow_pool.stop() == 0
+    assert_nothing_left(slow_pool)
+
+
+def test_a_taken_port_is_named_and_the_other_server_unharmed(slow_pool: Pool, models: Path) -> None:
+    second = Pool(slow_pool.root / "second", model_config({"half_plus_two": models / "half_plus_two"}))
+    second.root.mkdir()
+    second.start(slow_pool.grpc_port, slow_pool.rest_port)
+    try:
+        assert second.child.wait(STOP_WITHIN_S) != 0
+        assert str(slow_pool.grpc_port) in second.log
+        assert not second.processes()
+    finally:
+        second.destroy()
+    assert slow_pool.versions("half_plus_two") == {123: "AVAILABLE"}
+    assert psutil.pid_exists(slow_pool.pid)
