@@ -162,7 +162,10 @@ def serving(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The server as a child, its words in a file; stopped and awaited at the end, whatever happened."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        # In a process group of its own, so that Ctrl-C reaches the demo alone and the server is told once.
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0
+        )
     try:
         yield server
     finally:

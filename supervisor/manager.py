@@ -393,7 +393,9 @@ class Manager:
         if not model.polled:
             return False
         wanted = [servable for servable in model.servables.values() if servable.aspired]
-        return not wanted or any(s.available(self.board.acked_epoch) for s in wanted) or all(s.has_failed for s in wanted)
+        return (
+            not wanted or any(s.available(self.board.acked_epoch) for s in wanted) or all(s.has_failed for s in wanted)
+        )
 
     def _servables(self) -> Iterable[Servable]:
         """Newest versions first, model by model: the order in which loads start."""
