@@ -214,6 +214,9 @@ class Pool:
             tags=self._config.saved_model_tags,
             warmup=self._config.warmup,
             warmup_iterations=self._config.warmup_iterations,
+            auto_warmup=False,
+            golden_rtol=1e-5,
+            golden_atol=1e-6,
             heartbeat_s=_HEARTBEAT_S,
         )
 

@@ -19,7 +19,8 @@ class WorkerSpec:
     """All a worker needs to know; given to the fork server, which forks the worker with it.
 
     `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
-    `warmup_iterations` is how often each warmup record runs.
+    `warmup_iterations` is how often each warmup record runs. `auto_warmup`: without a warmup file, run each signature
+    once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
     """
 
     incarnation: Incarnation
@@ -33,6 +34,9 @@ class WorkerSpec:
     tags: tuple[str, ...]
     warmup: bool
     warmup_iterations: int
+    auto_warmup: bool
+    golden_rtol: float
+    golden_atol: float
     heartbeat_s: float
 
 
@@ -98,6 +102,26 @@ class WorkerHeartbeat:
 @dataclass(frozen=True, slots=True)
 class StopWorker:
     """Finish what is executing and exit with code 0. Sent when no frontend has a request there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWarmup:
+    """Write a warmup file from live traffic: up to `count` requests, evenly sampled over `seconds`, to `path`."""
+
+    token: int
+    count: int
+    seconds: float
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupRecorded:
+    """Worker to supervisor, and on to the asker: how a recording ended. `records` were written when `code` is OK."""
+
+    token: int
+    code: Code
+    message: str
+    records: int
 
 
 # -- supervisor to frontend --------------------------------------------------------------------------------------
@@ -203,6 +227,23 @@ class StatusRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRequest:
+    """A ReloadConfigRequest of a client, serialized as it came."""
+
+    token: int
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReply:
+    """Supervisor to frontend: how the reload ended; its status is the RPC's, too."""
+
+    token: int
+    code: Code
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class FrontendStats:
     """Requests in flight per worker incarnation, and in all answered since the start. Sent once a second."""
 
@@ -230,6 +271,10 @@ Message = (
     | RoutesAck
     | WorkerReleased
     | StatusRequest
+    | RecordWarmup
+    | WarmupRecorded
+    | ReloadRequest
+    | ReloadReply
     | FrontendStats
 )
 

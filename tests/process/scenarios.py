@@ -35,7 +35,7 @@ class Stage:
 
     def spawn(self, number: int, name: str, version: int = 0) -> None:
         self.processes.spawn_worker(
-            WorkerSpec(Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, 0.5)
+            WorkerSpec(Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, 0.5)
         )
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -119,7 +119,7 @@ async def orphans() -> dict[str, Any]:
     await stage.until(lambda: len(stage.exits) == 5)
     # Nothing announces the end of an orphan: look until only the fork server is left.
     async with asyncio.timeout(TIMEOUT_S):
-        while len(psutil.Process().children()) > 1:
+        while len(psutil.Process().children()) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await stage.processes.close()
     return {"codes": [e.code for e in stage.exits.values()], "children": len(psutil.Process().children())}
