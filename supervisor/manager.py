@@ -8,17 +8,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from . import lifecycle
 from .devices import Device, least_loaded
 from .lifecycle import LOADING, SlotEvent, SlotState
+from .model import Model, ModelSettings
 from .process import Exit
 from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
-from .transition_policy import Presence, TransitionPolicy, next_transition
-from .wire.ids import Incarnation, ServableId, SlotId
+from .transition_policy import next_transition
+from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
 from .wire.messages import (
-    ModelRoute,
     RouteTable,
     WorkerHeartbeat,
     WorkerHello,
@@ -30,9 +31,6 @@ from .wire.states import WorkerPhase
 from .wire.status import OK, Code, Status
 
 log = logging.getLogger(__name__)
-
-# How many versions that have come to their end a model's status goes on listing.
-MAX_ENDED_VERSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +88,9 @@ class ManagerOptions:
     endpoint: Callable[[Incarnation], str]
     jitter: Callable[[], float]
     restart: RestartPolicy = field(default_factory=RestartPolicy)
-    transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING
     start_timeout_s: float = 120.0
     heartbeat_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
-
-
-@dataclass(slots=True)
-class Model:
-    """A model: its versions, and what its source last said. `polled`: the source has answered once."""
-
-    name: str
-    configured: bool = True
-    polled: bool = False
-    source_error: Status = OK
-    labels: dict[str, int] = field(default_factory=dict)
-    servables: dict[int, Servable] = field(default_factory=dict)
 
 
 class Manager:
@@ -122,28 +107,33 @@ class Manager:
 
     # -- events ----------------------------------------------------------------------------------------------
 
-    def configure(self, names_and_labels: Mapping[str, Mapping[str, int]]) -> None:
+    def configure(self, settings: Mapping[str, ModelSettings]) -> None:
         """The models of the configuration. One that is not named any more loses all its versions."""
-        for name, labels in names_and_labels.items():
-            self.models.setdefault(name, Model(name)).labels = dict(labels)
+        for name, wanted in settings.items():
+            self.models.setdefault(name, Model(name)).configure(wanted)
         for name, model in self.models.items():
-            model.configured = name in names_and_labels
-            if not model.configured:
-                model.labels, model.polled, model.source_error = {}, False, OK
-                self._aspire(model, {})
+            if name not in settings and model.configured:
+                model.retire()
 
-    def aspire(self, name: str, paths: Mapping[int, str]) -> None:
-        """The versions of one model that its source wants, with their directories."""
+    def aspire(
+        self,
+        name: str,
+        wanted: Mapping[int, str],
+        on_disk: Mapping[int, str] | None = None,
+        fingerprints: Mapping[int, str] | None = None,
+    ) -> None:
+        """What the source of one model found: versions to serve, versions that exist (default: the same), with their
+        directories, and what the files of those that failed look like now.
+        """
         model = self.models.get(name)
         if model is not None and model.configured:
-            model.polled, model.source_error = True, OK
-            self._aspire(model, paths)
+            model.aspire(wanted, wanted if on_disk is None else on_disk, fingerprints or {})
 
     def source_failed(self, name: str, error: Status) -> None:
         """The source could not look: nothing changes for this model, and only for this one."""
         model = self.models.get(name)
         if model is not None and model.configured:
-            model.polled, model.source_error = True, error
+            model.source_failed(error)
 
     def worker_message(self, incarnation: Incarnation, message: WorkerMessage, now_s: float) -> bool:
         """What a worker said of itself. False when no such worker is known (its exit was seen before)."""
@@ -159,13 +149,23 @@ class Manager:
             case _ if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
                 pass
             case WorkerProgress(phase):
-                slot.apply(SlotEvent.WARMING if phase is WorkerPhase.WARMING else SlotEvent.LOADING, now_s)
+                self._told(slot, SlotEvent.WARMING if phase is WorkerPhase.WARMING else SlotEvent.LOADING, now_s)
             case WorkerReady(load_s, warmup_s):
-                self._became_ready(slot, load_s, warmup_s, now_s)
+                if self._told(slot, SlotEvent.READY, now_s):
+                    self._became_ready(slot, load_s, warmup_s)
             case WorkerLoadFailed(code, text, permanent):
-                slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, True
+                slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
                 self._kill(slot, "its load failed", now_s)
         return True
+
+    def _told(self, slot: Slot, event: SlotEvent, now_s: float) -> bool:
+        """Move by what a worker says. One that speaks out of turn is out of its mind, and must not harm the pool."""
+        if (slot.state, event) in lifecycle.TRANSITIONS:
+            slot.apply(event, now_s)
+            return True
+        slot.error = Status(Code.INTERNAL, f"The worker of {slot.id.servable} said {event} while {slot.state}")
+        self._kill(slot, "it spoke out of turn", now_s)
+        return False
 
     def spawned(self, incarnation: Incarnation, pid: int) -> None:
         slot = self._running.get(incarnation)
@@ -198,8 +198,9 @@ class Manager:
         if not self._stopping:
             self._apply_transitions(now_s)
             self._spawn_pending(now_s)
-        self._forget_gone()
-        table = self.board.publish(self._table())
+        for model in self.models.values():
+            model.forget_gone()
+        table = self.board.publish(tuple(model.route() for model in self.models.values()))
         if table is not None:
             self._mark_published(table)
             self._commands.append(Publish(table))
@@ -223,7 +224,11 @@ class Manager:
     @property
     def settled(self) -> bool:
         """Every configured model has a version that answers, or its first attempt has failed."""
-        return all(self._model_settled(model) for model in self.models.values() if model.configured)
+        return all(self.outcome(name) is not None for name, model in self.models.items() if model.configured)
+
+    def outcome(self, name: str) -> Status | None:
+        """Whether a model answers: OK, or why not, or None while that is open. Raises KeyError for an unknown one."""
+        return self.models[name].outcome(self.board.acked_epoch)
 
     @property
     def all_gone(self) -> bool:
@@ -235,25 +240,15 @@ class Manager:
 
     # -- details ---------------------------------------------------------------------------------------------
 
-    def _aspire(self, model: Model, paths: Mapping[int, str]) -> None:
-        for version, path in paths.items():
-            servable = model.servables.get(version)
-            if servable is None or servable.presence is Presence.GONE:
-                servable = model.servables[version] = Servable(ServableId(model.name, version), path)
-            if not servable.aspired and servable.presence is Presence.FAILED:
-                servable = model.servables[version] = Servable(ServableId(model.name, version), path)
-            servable.aspired = True
-        for version, servable in model.servables.items():
-            if version not in paths:
-                servable.aspired = False
-
     def _apply_transitions(self, now_s: float) -> None:
         for model in self.models.values():
-            snapshots = [servable.snapshot(self.board.acked_epoch) for servable in model.servables.values()]
-            transition = next_transition(self._options.transition, snapshots)
+            available = model.available_versions(self.board.acked_epoch)
+            transition = next_transition(model.settings.transition, model.snapshots(self.board.acked_epoch))
             for version in transition.load:
                 self._place(model.servables[version], now_s)
             for version in transition.unload:
+                if version in available:
+                    model.left(version)
                 for slot in model.servables[version].slots:
                     if slot.state not in {SlotState.STOPPED, SlotState.DRAINING}:
                         self._unload(slot, now_s)
@@ -287,8 +282,7 @@ class Manager:
         self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device))
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 
-    def _became_ready(self, slot: Slot, load_s: float, warmup_s: float, now_s: float) -> None:
-        slot.apply(SlotEvent.READY, now_s)
+    def _became_ready(self, slot: Slot, load_s: float, warmup_s: float) -> None:
         slot.was_ready, slot.error = True, OK
         slot.load_s, slot.warmup_s = load_s, warmup_s
         slot.history.became_ready()
@@ -306,6 +300,8 @@ class Manager:
         if isinstance(decision, GiveUp):
             slot.apply(SlotEvent.GIVE_UP, now_s)
             slot.retry_at_s = decision.retry_at_s
+            if death is Death.AFTER_READY:
+                self._roll_back(slot)
             log.error("slot failed %s", fields(slot=slot.id, reason=decision.reason, error=slot.error))
         else:
             slot.retry_at_s = decision.at_s
@@ -313,6 +309,14 @@ class Manager:
                 "slot will be tried again %s",
                 fields(slot=slot.id, in_s=f"{decision.at_s - now_s:.1f}", error=slot.error),
             )
+
+    def _roll_back(self, slot: Slot) -> None:
+        """A version that died too often after it was promoted gives way to the last one that served."""
+        good = self.models[slot.id.servable.name].roll_back(slot.id.servable.version)
+        if good is not None:
+            slot.retry_at_s = None
+            slot.error = Status(slot.error.code, f"{slot.error.message}. Rolled back to version {good}")
+            log.error("rolled back %s", fields(servable=slot.id.servable, to_version=good))
 
     def _retry_due(self, now_s: float) -> None:
         for slot in self._slots():
@@ -376,32 +380,10 @@ class Manager:
             if slot.state is SlotState.READY and slot.ready_epoch is None:
                 slot.ready_epoch = table.epoch
 
-    def _forget_gone(self) -> None:
-        """Keep the newest ended versions listed, as TF Serving lists them all; forget models with nothing left."""
-        for model in self.models.values():
-            gone = sorted(v for v, s in model.servables.items() if s.presence is Presence.GONE and not s.aspired)
-            for version in gone[: max(0, len(gone) - MAX_ENDED_VERSIONS)]:
-                del model.servables[version]
-
-    def _table(self) -> tuple[ModelRoute, ...]:
-        return tuple(
-            ModelRoute(model.name, tuple(model.servables[v].route() for v in sorted(model.servables)), model.labels)
-            for model in self.models.values()
-        )
-
-    def _model_settled(self, model: Model) -> bool:
-        if not model.polled:
-            return False
-        wanted = [servable for servable in model.servables.values() if servable.aspired]
-        return (
-            not wanted or any(s.available(self.board.acked_epoch) for s in wanted) or all(s.has_failed for s in wanted)
-        )
-
     def _servables(self) -> Iterable[Servable]:
         """Newest versions first, model by model: the order in which loads start."""
         for model in self.models.values():
-            for version in sorted(model.servables, reverse=True):
-                yield model.servables[version]
+            yield from model.newest_first()
 
     def _slots(self) -> Iterable[Slot]:
         for servable in self._servables():

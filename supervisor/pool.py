@@ -16,6 +16,7 @@ from . import source, status
 from .config import PoolConfig
 from .control import ControlSocket
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
+from .model import ModelSettings
 from .model_config import ModelConfig
 from .process import Exit, Processes, ProcessEvents
 from .wire import sockets
@@ -228,7 +229,7 @@ class Pool:
             if name.startswith("source "):
                 self._pollers.pop(name).cancel()
         self._models = {model.name: model for model in models}
-        self._manager.configure({model.name: dict(model.labels) for model in models})
+        self._manager.configure({model.name: ModelSettings(dict(model.labels)) for model in models})
         for model in models:
             self._background(self._poll_source(model), f"source {model.name}")
         self._advance()

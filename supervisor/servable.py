@@ -68,6 +68,8 @@ class Servable:
     id: ServableId
     path: str
     aspired: bool = True
+    fingerprint: str | None = None
+    """What its files looked like after it had failed."""
     slots: list[Slot] = field(default_factory=list)
 
     def snapshot(self, acked_epoch: int) -> VersionSnapshot:
@@ -108,6 +110,10 @@ class Servable:
             return OK
         if self.presence is Presence.GONE and not any(slot.permanent for slot in self.slots):
             return OK
+        return self.first_error
+
+    @property
+    def first_error(self) -> Status:
         return next((slot.error for slot in self.slots if slot.error.code is not Code.OK), OK)
 
     def route(self) -> VersionRoute:

@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 
-from .manager import Manager, Model
+from .manager import Manager
+from .model import Model
 from .process import Exit
 from .servable import Servable, Slot
 from .wire.ids import Incarnation

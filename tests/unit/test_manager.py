@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelpool.supervisor.devices import Device
+from modelpool.supervisor.lifecycle import SlotState
 from modelpool.supervisor.manager import (
     AnnounceDeath,
     Command,
@@ -18,6 +19,7 @@ from modelpool.supervisor.manager import (
     Spawn,
     Stop,
 )
+from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.process import Exit
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.servable import Servable, Slot
@@ -62,11 +64,10 @@ class World:
                 endpoint=lambda incarnation: f"ipc:///fake/w{incarnation}",
                 jitter=lambda: 0.0,
                 restart=restart or RestartPolicy(max_load_retries=2, load_retry_interval_s=10.0, max_restarts=3),
-                transition=transition,
             )
         )
         self.manager.board.join(FRONTEND)
-        self.manager.configure({"m": {}})
+        self.manager.configure({"m": ModelSettings(transition=transition)})
 
     def advance(self) -> list[Command]:
         commands = self.manager.advance(self.now_s)
@@ -406,6 +407,97 @@ def test_resource_preserving_never_has_two_versions_in_memory(policy: Transition
     world.aspire(2)
     together = {spawn.slot.servable.version for spawn in world.alive.values()}
     assert together == ({1} if policy is TransitionPolicy.RESOURCE_PRESERVING else {1, 2})
+
+
+def promote(world: World, version: int) -> None:
+    """The source wants `version` alone; it loads, is routed to, and its predecessor goes."""
+    world.manager.aspire("m", {version: f"/models/m/{version}"}, {v: f"/models/m/{v}" for v in (1, 2, 3)})
+    world.advance()
+    world.ready(version)
+    world.ack()
+    world.ack()
+    world.bury()
+
+
+def crash_loop(world: World, version: int) -> None:
+    for _ in range(4):
+        world.die(world.incarnation(version), KILLED)
+        if world.slot(version).state is SlotState.FAILED:
+            return
+        world.ready(version)
+        world.ack()
+
+
+def test_a_version_that_crash_loops_is_rolled_back_to_the_last_good_one() -> None:
+    world = World()
+    promote(world, 1)
+    promote(world, 2)
+    crash_loop(world, 2)
+    assert world.states()[2] is ServableState.END
+    assert "Rolled back to version 1" in world.servable(2).error.message
+    world.ready(1)
+    assert world.states()[1] is ServableState.AVAILABLE
+    world.sleep(1e5)
+    world.aspire(2)
+    assert world.states() == {1: ServableState.LOADING, 2: ServableState.END}, "the same news changes nothing"
+
+
+def test_the_next_version_ends_a_rollback() -> None:
+    world = World()
+    promote(world, 1)
+    promote(world, 2)
+    crash_loop(world, 2)
+    world.ready(1)
+    world.ack()
+    promote(world, 3)
+    assert world.states() == {1: ServableState.END, 2: ServableState.END, 3: ServableState.AVAILABLE}
+
+
+def test_there_is_no_rollback_to_what_is_not_on_disk_any_more() -> None:
+    world = World()
+    promote(world, 1)
+    promote(world, 2)
+    world.manager.aspire("m", {2: "/models/m/2"}, {2: "/models/m/2"})
+    crash_loop(world, 2)
+    assert 1 not in {spawn.slot.servable.version for spawn in world.alive.values()}
+    assert world.slot(2).retry_at_s is not None
+
+
+def test_rollback_can_be_turned_off() -> None:
+    world = World()
+    world.manager.configure({"m": ModelSettings(rollback=False)})
+    promote(world, 1)
+    promote(world, 2)
+    crash_loop(world, 2)
+    assert not world.alive
+    assert world.slot(2).retry_at_s is not None
+
+
+def test_a_failed_version_is_tried_again_when_its_files_change() -> None:
+    world = World()
+    world.aspire(1)
+    world.fail_load(1, permanent=True)
+    assert world.manager.models["m"].failed_versions() == (1,)
+    for fingerprint, tried in (("a", False), ("a", False), ("b", True)):
+        world.manager.aspire("m", {1: "/models/m/1"}, None, {1: fingerprint})
+        world.advance()
+        assert bool(world.alive) is tried
+
+
+@pytest.mark.parametrize(
+    "message", [WorkerProgress(WorkerPhase.LOADING), WorkerReady(1.0, 1.0), WorkerProgress(WorkerPhase.WARMING)]
+)
+def test_a_worker_that_speaks_out_of_turn_is_killed_and_harms_nobody(message: WorkerProgress | WorkerReady) -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.manager.worker_message(incarnation, message, world.now_s)
+    world.advance()
+    assert world.doomed == {incarnation: KILLED}
+    assert world.routed() == set()
+    world.bury()
+    world.ready(1)
+    assert world.states() == {1: ServableState.AVAILABLE}
 
 
 class AnyOrder(RuleBasedStateMachine):

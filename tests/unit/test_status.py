@@ -9,6 +9,7 @@ from modelpool.supervisor import status, status_command
 from modelpool.supervisor.devices import CPU
 from modelpool.supervisor.flags import UsageError
 from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
+from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.process import Exit
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
@@ -29,7 +30,7 @@ def manager_with_one_of_each() -> Manager:
     """`good` serves and was restarted once; `bad` cannot be loaded; `lost` has no base path."""
     options = ManagerOptions((CPU,), 10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0)
     manager = Manager(options)
-    manager.configure({"good": {}, "bad": {}, "lost": {}})
+    manager.configure({name: ModelSettings() for name in ("good", "bad", "lost")})
     manager.aspire("good", {3: "/models/good/3"})
     manager.aspire("bad", {1: "/models/bad/1"})
     manager.source_failed("lost", Status(Code.NOT_FOUND, "Could not find base path /models/lost for servable lost"))

@@ -1,0 +1,168 @@
+"""One model as the manager keeps it: what its source wants, what exists of it, and what it falls back to. Pure.
+
+Which versions are wanted comes from the source; in what order they come and go is `transition_policy`'s; here is what
+lies between: versions that come back, that failed and have changed since, and the roll-back of one that crash-loops.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .servable import Servable
+from .transition_policy import Presence, TransitionPolicy, VersionSnapshot
+from .wire.ids import ServableId
+from .wire.messages import ModelRoute
+from .wire.status import OK, Code, Status
+
+# How many versions that have come to their end a model's status goes on listing.
+MAX_ENDED_VERSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How one model is handled. `rollback`: a crash-looping version gives way to the last one that served."""
+
+    labels: Mapping[str, int] = field(default_factory=dict)
+    transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING
+    rollback: bool = True
+
+
+@dataclass(slots=True)
+class Model:
+    """A model that is, or was, configured. `polled`: its source has answered once."""
+
+    name: str
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    configured: bool = True
+    polled: bool = False
+    source_error: Status = OK
+    servables: dict[int, Servable] = field(default_factory=dict)
+    fallback: int | None = None
+    """The version that serves in place of one that crash-looped."""
+    _wanted: dict[int, str] = field(default_factory=dict)
+    _on_disk: dict[int, str] = field(default_factory=dict)
+    _last_good: int | None = None
+
+    def configure(self, settings: ModelSettings) -> None:
+        self.configured, self.settings = True, settings
+
+    def retire(self) -> None:
+        """The model is not configured any more: nothing of it is wanted."""
+        self.configured, self.polled, self.source_error = False, False, OK
+        self.settings = ModelSettings(transition=self.settings.transition)
+        self._want({}, {})
+
+    def aspire(self, wanted: Mapping[int, str], on_disk: Mapping[int, str], fingerprints: Mapping[int, str]) -> None:
+        """What the source found: versions to serve, versions that exist, and what the failed ones look like now."""
+        self.polled, self.source_error = True, OK
+        for version, fingerprint in fingerprints.items():
+            servable = self.servables.get(version)
+            if servable is not None and servable.presence is Presence.FAILED:
+                self._seen_failed(servable, fingerprint)
+        self._want(wanted, on_disk)
+
+    def source_failed(self, error: Status) -> None:
+        """The source could not look: nothing changes."""
+        self.polled, self.source_error = True, error
+
+    def roll_back(self, version: int) -> int | None:
+        """`version` has crash-looped: want the last good one in its place; which one, None when there is none."""
+        good = self._last_good
+        if not self.settings.rollback or version not in self._wanted or good in {None, version}:
+            return None
+        if good not in self._on_disk:
+            return None
+        self.fallback = good
+        self._refresh()
+        return good
+
+    def left(self, version: int) -> None:
+        """A version that answered is being unloaded in good order."""
+        self._last_good = version
+
+    def snapshots(self, acked_epoch: int) -> list[VersionSnapshot]:
+        return [servable.snapshot(acked_epoch) for servable in self.servables.values()]
+
+    def failed_versions(self) -> tuple[int, ...]:
+        """Wanted versions that were given up: those to be tried again when their files change."""
+        return tuple(
+            version
+            for version, servable in self.servables.items()
+            if servable.aspired and servable.presence is Presence.FAILED
+        )
+
+    def available_versions(self, acked_epoch: int) -> tuple[int, ...]:
+        return tuple(version for version, servable in self.servables.items() if servable.available(acked_epoch))
+
+    def outcome(self, acked_epoch: int) -> Status | None:
+        """Whether it answers: OK, or why not, or None while that is open."""
+        if not self.polled:
+            return None
+        wanted = self._aspired()
+        if any(servable.available(acked_epoch) for servable in wanted):
+            return OK
+        if not wanted:
+            return self.source_error if self.source_error.code is not Code.OK else _no_versions(self.name)
+        if all(servable.has_failed for servable in wanted):
+            return max(wanted, key=lambda servable: servable.id.version).first_error
+        return None
+
+    def ended(self) -> tuple[ServableId, Status] | None:
+        """The newest wanted version, when every wanted one was given up."""
+        wanted = self._aspired()
+        if wanted and all(servable.presence is Presence.FAILED for servable in wanted):
+            newest = max(wanted, key=lambda servable: servable.id.version)
+            return newest.id, newest.first_error
+        return None
+
+    def route(self) -> ModelRoute:
+        versions = tuple(self.servables[version].route() for version in sorted(self.servables))
+        return ModelRoute(self.name, versions, dict(self.settings.labels))
+
+    def newest_first(self) -> Iterable[Servable]:
+        for version in sorted(self.servables, reverse=True):
+            yield self.servables[version]
+
+    def forget_gone(self) -> None:
+        """Keep the newest ended versions listed; TF Serving lists them all, for ever."""
+        gone = sorted(v for v, s in self.servables.items() if s.presence is Presence.GONE and not s.aspired)
+        for version in gone[: max(0, len(gone) - MAX_ENDED_VERSIONS)]:
+            del self.servables[version]
+
+    def _aspired(self) -> list[Servable]:
+        return [servable for servable in self.servables.values() if servable.aspired]
+
+    def _want(self, wanted: Mapping[int, str], on_disk: Mapping[int, str]) -> None:
+        if set(wanted) != set(self._wanted):
+            self.fallback = None
+        self._wanted, self._on_disk = dict(wanted), dict(on_disk)
+        self._refresh()
+
+    def _seen_failed(self, servable: Servable, fingerprint: str) -> None:
+        """A version that failed is tried afresh when its files have changed; the first look sets the measure."""
+        if servable.fingerprint is None:
+            servable.fingerprint = fingerprint
+        elif servable.fingerprint != fingerprint:
+            self.servables[servable.id.version] = Servable(servable.id, servable.path)
+            self.fallback = None
+
+    def _refresh(self) -> None:
+        """Mark what is wanted, with a fresh record for what has come to its end before."""
+        paths = dict(self._wanted)
+        if self.fallback is not None and self.fallback in self._on_disk:
+            paths.setdefault(self.fallback, self._on_disk[self.fallback])
+        for version, path in paths.items():
+            servable = self.servables.get(version)
+            if servable is None or servable.presence is Presence.GONE or _came_back_failed(servable):
+                servable = self.servables[version] = Servable(ServableId(self.name, version), path)
+            servable.aspired = True
+        for version, servable in self.servables.items():
+            servable.aspired = version in paths
+
+
+def _came_back_failed(servable: Servable) -> bool:
+    """Removed and wanted again: TF Serving, too, tries such a version afresh."""
+    return not servable.aspired and servable.presence is Presence.FAILED
+
+
+def _no_versions(name: str) -> Status:
+    return Status(Code.NOT_FOUND, f"No versions of servable {name} found under its base path")
