@@ -1,21 +1,30 @@
 """The frontend's end of the control socket: messages to and from the supervisor. In the event loop's thread.
 
-What is no message of this version is logged and ignored. It knows how a status question finds its answer; what the
-other messages mean is the session's.
+What is no message of this version is logged and ignored. It knows how a question to the supervisor finds its answer;
+what the other messages mean is the session's.
 """
 
 import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import zmq
 
 from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import FrontendSpec, Message, StatusReply, StatusRequest, WorkerReleased
-from modelpool.supervisor.wire.status import Unavailable
+from modelpool.supervisor.wire.messages import (
+    FrontendSpec,
+    Message,
+    ReloadReply,
+    ReloadRequest,
+    StatusReply,
+    StatusRequest,
+    WorkerReleased,
+)
+from modelpool.supervisor.wire.status import ResourceExhausted, Status, Unavailable
 
 from .dealer import Dealer
 
@@ -23,10 +32,51 @@ log = logging.getLogger(__name__)
 
 _STATUS_TIMEOUT_S = 2.0
 _FLUSH_S = 1.0
+# A configuration of a hundred thousand models fits; more is not worth the supervisor's memory.
+_MAX_RELOAD_BYTES = 16 << 20
+
+R = TypeVar("R", StatusReply, ReloadReply)
+
+
+class _Questions(Generic[R]):
+    """Questions of one kind to the supervisor, each waiting for the answer that carries its token."""
+
+    def __init__(self, send: Callable[[Message], bool]) -> None:
+        self._send = send
+        self._tokens = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[R]] = {}
+        self._refusal: str | None = None
+
+    async def ask(self, question: Callable[[int], Message]) -> R:
+        """The answer to what `question` makes of a token; waits as long as the caller does. Raises Unavailable."""
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
+        token = next(self._tokens)
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = answer
+        try:
+            if not self._send(question(token)):
+                raise Unavailable("The supervisor does not take in its messages")
+            return await answer
+        finally:
+            del self._waiting[token]
+
+    def settle(self, answer: R) -> None:
+        """Hand an answer to its asker; nothing when nobody waits for it any more."""
+        waiting = self._waiting.get(answer.token)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def refuse(self, reason: str) -> None:
+        """Fail what waits, and all questions to come, with Unavailable."""
+        self._refusal = reason
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable(reason))
 
 
 class Control:
-    """`on_message` is called for each message of the supervisor except StatusReply."""
+    """`on_message` is called for each message of the supervisor except the answers to our own questions."""
 
     def __init__(
         self,
@@ -35,8 +85,8 @@ class Control:
         on_message: Callable[[Message], None],
     ) -> None:
         self._on_message = on_message
-        self._tokens = itertools.count(1)
-        self._questions: dict[int, asyncio.Future[bytes]] = {}
+        self._status_questions: _Questions[StatusReply] = _Questions(self.send)
+        self._reloads: _Questions[ReloadReply] = _Questions(self.send)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
         self._dealer = Dealer(context, spec.control_endpoint, name, sockets.CONTROL_HWM, self._handle_frames)
 
@@ -52,16 +102,28 @@ class Control:
 
     async def pool_status(self) -> bytes:
         """The supervisor's JSON status. Raises Unavailable when it does not come soon."""
-        token = next(self._tokens)
-        question = asyncio.get_running_loop().create_future()
-        self._questions[token] = question
         try:
-            self.send(StatusRequest(token))
-            return await asyncio.wait_for(question, _STATUS_TIMEOUT_S)
+            async with asyncio.timeout(_STATUS_TIMEOUT_S):
+                return (await self._status_questions.ask(StatusRequest)).body
         except TimeoutError as error:
             raise Unavailable(f"The supervisor did not answer within {_STATUS_TIMEOUT_S} s") from error
-        finally:
-            del self._questions[token]
+
+    async def reload(self, request: bytes) -> Status:
+        """How the supervisor took over a serialized ReloadConfigRequest; waits as long as the caller does.
+
+        Raises Unavailable when the supervisor cannot be asked or the frontend drains, ResourceExhausted for a request
+        that is too big.
+        """
+        if len(request) > _MAX_RELOAD_BYTES:
+            raise ResourceExhausted(
+                f"ReloadConfigRequest: expected at most {_MAX_RELOAD_BYTES} bytes, got {len(request)}"
+            )
+        reply = await self._reloads.ask(lambda token: ReloadRequest(token, request))
+        return Status(reply.code, reply.message)
+
+    def drain(self) -> None:
+        """Stop waiting for reloads: a supervisor that shuts down may never answer them."""
+        self._reloads.refuse("The server is shutting down; the reload may not have been carried out")
 
     def close(self) -> None:
         """Let queued messages leave, then close."""
@@ -76,9 +138,10 @@ class Control:
         except codec.WireError as error:
             log.warning("ignored a control message %s", fields(error=error.message))
             return
-        if not isinstance(message, StatusReply):
-            self._on_message(message)
-            return
-        question = self._questions.get(message.token)
-        if question is not None and not question.done():
-            question.set_result(message.body)
+        match message:
+            case StatusReply():
+                self._status_questions.settle(message)
+            case ReloadReply():
+                self._reloads.settle(message)
+            case _:
+                self._on_message(message)

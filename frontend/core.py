@@ -20,12 +20,18 @@ from modelpool.supervisor.wire.messages import RouteTable, WorkerRoute
 from modelpool.supervisor.wire.sockets import DATA_HWM
 from modelpool.supervisor.wire.status import Code, DeadlineExceeded, InvalidArgument, PoolError, Unavailable
 
+from .callback import guarded
 from .model_spec import ModelSpec
 from .routes import Routes, Target, without_worker, workers_of
 
 log = logging.getLogger(__name__)
 
 Answer = tuple[Code, bytes]  # the reply's bytes, or the error's text in UTF-8
+
+# Payloads in flight: a slow model must not take the memory of the frontend that all models share.
+WORKER_BUDGET_BYTES = 1 << 30
+TOTAL_BUDGET_BYTES = 2 << 30
+_MAX_DEADLINE_NS = (1 << 63) - 1  # what the request header can carry
 
 
 class Link(Protocol):
@@ -45,6 +51,7 @@ class _Worker:
     servable: ServableId
     link: Link
     in_flight: set[int] = field(default_factory=set)
+    in_flight_bytes: int = 0
     leaving: bool = False
 
 
@@ -54,26 +61,39 @@ class Pending:
 
     request_id: int
     worker: _Worker
+    size_bytes: int
     answer: asyncio.Future[Answer]
     timer: asyncio.TimerHandle | None = None
 
 
 class Core:
-    """Routes requests over the links that `connect` makes; tells `on_released` of each worker it has let go."""
+    """Routes requests over the links that `connect` makes; tells `on_released` of each worker it has let go.
+
+    Bounds of what is in flight: `max_in_flight` requests and `worker_budget_bytes` of payload per worker, and
+    `total_budget_bytes` over all workers. A payload bigger than a budget passes when nothing else counts against it.
+    """
 
     def __init__(
-        self, connect: Connect, on_released: Callable[[Incarnation], None], max_in_flight: int = DATA_HWM
+        self,
+        connect: Connect,
+        on_released: Callable[[Incarnation], None],
+        max_in_flight: int = DATA_HWM,
+        worker_budget_bytes: int = WORKER_BUDGET_BYTES,
+        total_budget_bytes: int = TOTAL_BUDGET_BYTES,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._on_released = on_released
         self._max_in_flight = max_in_flight
+        self._worker_budget_bytes = worker_budget_bytes
+        self._total_budget_bytes = total_budget_bytes
         self._next_id = 1
         self._pending: dict[int, Pending] = {}
         self._workers: dict[Incarnation, _Worker] = {}
         self._dead: dict[Incarnation, str] = {}
         self.routes = Routes(RouteTable(-1, ()))
         self.answered = 0
+        self.in_flight_bytes = 0
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -89,30 +109,44 @@ class Core:
         """Send a request to the worker with the fewest in flight. Never blocks.
 
         `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none. Raises what `Routes.find` raises,
-        DeadlineExceeded when it has passed already, and Unavailable when the worker's queue is full.
+        DeadlineExceeded when it has passed already, and Unavailable when the worker's queue or a budget is full.
         """
         target = self.routes.find(spec)
         remaining_s = 0.0
         if deadline_ns != data.NO_DEADLINE_NS:
+            deadline_ns = min(deadline_ns, _MAX_DEADLINE_NS)
             remaining_s = (deadline_ns - time.monotonic_ns()) / 1e9
             if remaining_s <= 0:
                 raise DeadlineExceeded(_deadline_text(target.servable))
         worker = self._pick(target)
+        size_bytes = len(payload)
+        self._require_room(worker, size_bytes)
         request_id = self._next_id
         self._next_id += 1
-        if len(worker.in_flight) >= self._max_in_flight or not worker.link.send(
-            data.pack_request(request_id, deadline_ns, method), payload
-        ):
-            raise Unavailable(
-                "The batch scheduling queue to which this task was submitted is full: "
-                f"model {target.servable.name} version {target.servable.version}"
-            )
-        pending = Pending(request_id, worker, self._loop.create_future())
+        if not worker.link.send(data.pack_request(request_id, deadline_ns, method), payload):
+            raise Unavailable(_full_text(worker.servable))
+        pending = Pending(request_id, worker, size_bytes, self._loop.create_future())
         if deadline_ns != data.NO_DEADLINE_NS:
             pending.timer = self._loop.call_later(remaining_s, self._expire, pending)
         self._pending[request_id] = pending
         worker.in_flight.add(request_id)
+        worker.in_flight_bytes += size_bytes
+        self.in_flight_bytes += size_bytes
         return pending
+
+    def _require_room(self, worker: _Worker, size_bytes: int) -> None:
+        """Raises Unavailable when a request of this size is more than may wait."""
+        if len(worker.in_flight) >= self._max_in_flight:
+            raise Unavailable(_full_text(worker.servable))
+        for in_flight_bytes, budget_bytes, whose in (
+            (worker.in_flight_bytes, self._worker_budget_bytes, "the model"),
+            (self.in_flight_bytes, self._total_budget_bytes, "all models together"),
+        ):
+            if in_flight_bytes and in_flight_bytes + size_bytes > budget_bytes:
+                raise Unavailable(
+                    f"{_full_text(worker.servable)}: {size_bytes} bytes more than the {in_flight_bytes} bytes in "
+                    f"flight exceed the budget of {budget_bytes} bytes of {whose}"
+                )
 
     def drop(self, pending: Pending) -> None:
         """Forget a request whose answer nobody awaits any more. Without effect once it is settled."""
@@ -120,8 +154,11 @@ class Core:
             return
         if pending.timer is not None:
             pending.timer.cancel()
-        pending.worker.in_flight.discard(pending.request_id)
-        self._release_if_idle(pending.worker)
+        worker = pending.worker
+        worker.in_flight.discard(pending.request_id)
+        worker.in_flight_bytes -= pending.size_bytes
+        self.in_flight_bytes -= pending.size_bytes
+        self._release_if_idle(worker)
 
     def _pick(self, target: Target) -> _Worker:
         if len(target.workers) == 1:
@@ -134,6 +171,7 @@ class Core:
         if not pending.answer.done():
             pending.answer.set_result((code, payload))
 
+    @guarded
     def _expire(self, pending: Pending) -> None:
         self._settle(pending, Code.DEADLINE_EXCEEDED, _deadline_text(pending.worker.servable).encode())
 
@@ -221,6 +259,13 @@ class Core:
 
 def _deadline_text(servable: ServableId) -> str:
     return f"Deadline exceeded before model {servable.name} version {servable.version} answered"
+
+
+def _full_text(servable: ServableId) -> str:
+    return (
+        "The batch scheduling queue to which this task was submitted is full: "
+        f"model {servable.name} version {servable.version}"
+    )
 
 
 def _death_text(servable: ServableId) -> str:

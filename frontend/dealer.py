@@ -13,6 +13,8 @@ import zmq
 from modelpool.supervisor.wire import sockets
 from modelpool.supervisor.wire.status import Unavailable
 
+from .callback import guarded
+
 _BURST = 64
 # Plain integers: arithmetic on pyzmq's enums costs more than the calls they are for.
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
@@ -22,7 +24,10 @@ _ZERO_COPY_BYTES = 64 * 1024
 
 
 class Dealer:
-    """Connects at once; `on_message` is called in the loop with the frames of each message received."""
+    """Connects at once; `on_message` is called in the loop with the frames of each message received.
+
+    What `on_message` raises is a failure of the whole process (see `callback`).
+    """
 
     def __init__(
         self,
@@ -79,11 +84,16 @@ class Dealer:
             self._drain_scheduled = True
             self._loop.call_soon(self._drain_again)
 
+    @guarded
     def _drain_again(self) -> None:
         self._drain_scheduled = False
-        self._drain()
+        self._drain_burst()
 
+    @guarded
     def _drain(self) -> None:
+        self._drain_burst()
+
+    def _drain_burst(self) -> None:
         try:
             for _ in range(_BURST):
                 if not self._readable():

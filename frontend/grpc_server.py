@@ -1,10 +1,12 @@
 """The gRPC engine on grpcio: ends the protocol, forwards the bytes of each request to the core. In the event loop.
 
-A generic handler without (de)serialisers, so that no protobuf is parsed here. Other methods are UNIMPLEMENTED.
+A generic handler without (de)serialisers, so that no request for a model is parsed here. Other methods are
+UNIMPLEMENTED.
 """
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -12,7 +14,8 @@ import grpc.aio
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.messages import FrontendSpec
-from modelpool.supervisor.wire.status import Code, Internal, PoolError, truncated
+from modelpool.supervisor.wire.protos import ReloadConfigRequest, ReloadConfigResponse
+from modelpool.supervisor.wire.status import Code, Internal, PoolError, Status, StatusError, truncated
 
 from . import model_spec, model_status, unix_socket
 from .bind_error import BindFailed
@@ -23,11 +26,16 @@ log = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = (1 << 31) - 1
 _GRPC_CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
+Reload = Callable[[bytes], Awaitable[Status]]
+
 
 class GrpcServer:
-    """PredictionService and ModelService on a TCP port (0: none) and a unix socket ("": none)."""
+    """PredictionService and ModelService on a TCP port (0: none) and a unix socket ("": none).
 
-    def __init__(self, core: Core, spec: FrontendSpec) -> None:
+    `reload` takes a serialized ReloadConfigRequest to the supervisor and says how it ended.
+    """
+
+    def __init__(self, core: Core, reload: Reload, spec: FrontendSpec) -> None:
         self._port = spec.grpc_port
         self._socket_path = spec.grpc_socket_path
         self._owns_socket = False
@@ -38,7 +46,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        self._server.add_generic_rpc_handlers((_Handlers(core),))
+        self._server.add_generic_rpc_handlers((_Handlers(core, reload),))
 
     def bind(self) -> None:
         """Take the port and the socket, exclusively. Raises BindFailed."""
@@ -70,11 +78,15 @@ class GrpcServer:
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, reload: Reload) -> None:
         self._core = core
+        self._reload = reload
         self._methods = {
             "/tensorflow.serving.PredictionService/Predict": grpc.unary_unary_rpc_method_handler(self._predict),
             "/tensorflow.serving.ModelService/GetModelStatus": grpc.unary_unary_rpc_method_handler(self._model_status),
+            "/tensorflow.serving.ModelService/HandleReloadConfigRequest": grpc.unary_unary_rpc_method_handler(
+                self._reload_config
+            ),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -98,6 +110,31 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             return model_status.grpc_reply(self._core.routes, model_spec.read(request))
         except PoolError as error:
             await _abort(context, error)
+
+    async def _reload_config(self, request: bytes, context: Any) -> bytes:
+        try:
+            status = await self._reload(request)
+            if status.code is not Code.OK:
+                raise StatusError(status)
+            return _reload_reply(request)
+        except PoolError as error:
+            await _abort(context, error)
+        except Exception:
+            log.exception("gRPC handler failed")
+            await _abort(context, Internal("Internal error of the frontend, see its log"))
+
+
+def _reload_reply(request: bytes) -> bytes:
+    """The ReloadConfigResponse of a reload that went well.
+
+    TF Serving reports an increase of 0 for a metric that it does not know, and none of its metrics is kept here.
+    """
+    response = ReloadConfigResponse()
+    response.status.SetInParent()
+    for name in dict.fromkeys(ReloadConfigRequest.FromString(request).metric_names):
+        response.metric.add(name=name, int64_value_increase=0)
+    reply: bytes = response.SerializeToString()
+    return reply
 
 
 def _deadline_ns(context: Any) -> int:

@@ -5,16 +5,14 @@ a lifeline: its end means that the supervisor is dead. SIGTERM and SIGINT are ig
 to the whole process group and it is the supervisor that drains the frontend, by message.
 """
 
-import ctypes
 import logging
 import os
-import signal
 import struct
 import sys
 
 import uvloop
 
-from modelpool.supervisor.wire import codec
+from modelpool.supervisor.wire import codec, lifeline
 from modelpool.supervisor.wire.log import configure
 from modelpool.supervisor.wire.messages import FrontendSpec
 from modelpool.supervisor.wire.status import InvalidArgument
@@ -26,14 +24,12 @@ log = logging.getLogger(__name__)
 _STDIN_FD = 0
 _LENGTH = struct.Struct(">I")
 _MAX_SPEC_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """The process's exit code: 0 after a drain, 1 after an error."""
-    _die_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lifeline.die_with_parent(_STDIN_FD)
+    lifeline.ignore_terminal_signals()
     configure("frontend")
     try:
         spec = read_spec(_STDIN_FD)
@@ -68,12 +64,6 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 async def _run(spec: FrontendSpec) -> int:
     return await Session(spec, _STDIN_FD).run()
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process with its parent, should it be too stuck to see the end of its lifeline."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """The ModelSpec in a serialized request, found without parsing or copying the rest. Pure; on every gRPC request's path.
 
 Predict, Classify, Regress, GetModelMetadata and GetModelStatus requests all carry it as field 1. The reader walks the
-top-level fields and skips each by its length, so its time grows with their number and not with the tensors' size. It
-takes whatever protobuf's own parser takes, in any order; what the skipped fields hold is for the worker to judge.
+top-level fields and skips each by its length, so its time grows with their number, which is bounded, and not with the
+tensors' size. It takes whatever protobuf's own parser takes, in any order; what the skipped fields hold is for the
+worker to judge.
 """
 
 from dataclasses import dataclass
 
-from modelpool.supervisor.wire.status import Internal
+from modelpool.supervisor.wire.status import Internal, InvalidArgument
 
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _MAX_GROUP_DEPTH = 100  # protobuf's own recursion limit
+# Inputs, outputs asked for, and all that the ModelSpec and groups hold. The event loop is held up for about 1 us each.
+_MAX_FIELDS = 4096
 _MAX_VARINT_SHIFT = 63
 _MAX_TAG = (1 << 32) - 1
 
@@ -36,31 +39,62 @@ class MalformedRequest(Internal):
     """Not a protobuf message: INTERNAL, as a gRPC server answers when it cannot parse a request."""
 
 
+class TooManyFields(InvalidArgument):
+    """A request that would keep everybody else waiting while its head is read."""
+
+
+class _Walk:
+    """The bytes of one request, and how many of its fields may still be visited."""
+
+    __slots__ = ("_fields_left", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._fields_left = _MAX_FIELDS
+
+    def tag(self, pos: int, end: int) -> tuple[int, int]:
+        """The tag of the field at `pos`, and the position after the tag."""
+        self._fields_left -= 1
+        if self._fields_left < 0:
+            raise TooManyFields(
+                f"Request with too many fields: expected at most {_MAX_FIELDS} at its top level and in its model_spec"
+            )
+        tag = self.data[pos]
+        if tag < 0x80:
+            return tag, pos + 1
+        tag, pos = _varint(self.data, pos, end)
+        if tag > _MAX_TAG:
+            raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
+        return tag, pos
+
+
 def read(request: bytes) -> ModelSpec | None:
-    """The ModelSpec of a serialized request, None when it has none. Raises MalformedRequest."""
+    """The ModelSpec of a serialized request, None when it has none. Raises MalformedRequest and TooManyFields."""
     spec: ModelSpec | None = None
+    walk = _Walk(request)
     pos, end = 0, len(request)
     while pos < end:
-        tag, pos = _tag(request, pos, end)
+        tag, pos = walk.tag(pos, end)
         if tag == _MODEL_SPEC:
             start, pos = _span(request, pos, end)
             if spec is None:
                 spec = ModelSpec()
-            _merge_spec(spec, request, start, pos)
+            _merge_spec(spec, walk, start, pos)
         else:
-            pos = _skip(request, pos, end, tag)
+            pos = _skip(walk, pos, end, tag)
     return spec
 
 
-def _merge_spec(spec: ModelSpec, data: bytes, pos: int, end: int) -> None:
+def _merge_spec(spec: ModelSpec, walk: _Walk, pos: int, end: int) -> None:
+    data = walk.data
     while pos < end:
-        tag, pos = _tag(data, pos, end)
+        tag, pos = walk.tag(pos, end)
         if tag == _NAME:
             start, pos = _span(data, pos, end)
             spec.name = _text(data, start, pos)
         elif tag == _VERSION:
             start, pos = _span(data, pos, end)
-            spec.version = _merge_int64(spec.version or 0, data, start, pos)
+            spec.version = _merge_int64(spec.version or 0, walk, start, pos)
             spec.label = None
         elif tag == _VERSION_LABEL:
             start, pos = _span(data, pos, end)
@@ -70,17 +104,17 @@ def _merge_spec(spec: ModelSpec, data: bytes, pos: int, end: int) -> None:
             start, pos = _span(data, pos, end)
             _text(data, start, pos)
         else:
-            pos = _skip(data, pos, end, tag)
+            pos = _skip(walk, pos, end, tag)
 
 
-def _merge_int64(value: int, data: bytes, pos: int, end: int) -> int:
+def _merge_int64(value: int, walk: _Walk, pos: int, end: int) -> int:
     while pos < end:
-        tag, pos = _tag(data, pos, end)
+        tag, pos = walk.tag(pos, end)
         if tag == _INT64_VALUE:
-            value, pos = _varint(data, pos, end)
+            value, pos = _varint(walk.data, pos, end)
             value -= (value & 1 << 63) << 1
         else:
-            pos = _skip(data, pos, end, tag)
+            pos = _skip(walk, pos, end, tag)
     return value
 
 
@@ -106,17 +140,6 @@ def _varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     raise _truncated(pos)
 
 
-def _tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    tag = data[pos]
-    if tag < 0x80:
-        pos += 1
-    else:
-        tag, pos = _varint(data, pos, end)
-        if tag > _MAX_TAG:
-            raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
-    return tag, pos
-
-
 def _span(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """Start and end of the length-delimited value whose length stands at `pos`."""
     length, start = _varint(data, pos, end)
@@ -125,13 +148,14 @@ def _span(data: bytes, pos: int, end: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
+def _skip(walk: _Walk, pos: int, end: int, tag: int) -> int:
     """The position after the value of an unknown field, groups with all that is in them.
 
     Field number 0 is invalid; within a group protobuf's parser does not look, and neither does this one.
     """
     if tag >> 3 == 0:
         raise MalformedRequest(f"Malformed request: invalid field number before byte {pos}")
+    data = walk.data
     groups: list[int] = []
     while True:
         wire_type = tag & 7
@@ -153,7 +177,7 @@ def _skip(data: bytes, pos: int, end: int, tag: int) -> int:
             return pos
         if pos == end:
             raise _truncated(pos)
-        tag, pos = _tag(data, pos, end)
+        tag, pos = walk.tag(pos, end)
 
 
 def _truncated(pos: int) -> MalformedRequest:

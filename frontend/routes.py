@@ -1,8 +1,8 @@
 """Which servable a request means, and who serves it: pure lookup over one RouteTable, with TF Serving's errors.
 
 A `Routes` never changes; the core swaps in another. It knows neither sockets nor requests in flight. The errors are
-those of model_servers/server_core.cc and core/basic_manager.cc, with one more: a version that has been lost and is
-being brought back answers UNAVAILABLE and says why, where NOT_FOUND would be misleading.
+those of model_servers/server_core.cc and core/basic_manager.cc, with one more: a version whose worker died and is
+being replaced answers UNAVAILABLE and says why, where NOT_FOUND would be misleading.
 """
 
 from collections.abc import Iterator
@@ -88,8 +88,8 @@ class _Model:
 
 
 def _is_lost(version: VersionRoute) -> bool:
-    """Its workers died or its load failed, and it is being loaded again."""
-    return version.state is ServableState.LOADING and version.code is not Code.OK and not version.workers
+    """Its worker died and it is being loaded again; UNAVAILABLE is the table's code for that and nothing else."""
+    return version.state is ServableState.LOADING and version.code is Code.UNAVAILABLE and not version.workers
 
 
 _NO_MODEL = _Model(ModelRoute("", (), {}))

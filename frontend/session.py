@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine
+from typing import Any
 
 import zmq
 
@@ -28,6 +29,7 @@ from modelpool.supervisor.wire.messages import (
 
 from .asgi import RestApp
 from .bind_error import BindFailed
+from .callback import CallbackFailed, guarded
 from .control import Control
 from .core import Core
 from .dealer import Dealer
@@ -56,21 +58,19 @@ class Session:
             lambda route, on_message: Dealer(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
             self._control.release,
         )
-        self._grpc = GrpcServer(self._core, spec)
+        self._grpc = GrpcServer(self._core, self._control.reload, spec)
         self._rest = self._rest_server()
 
     def _rest_server(self) -> RestServer | None:
         spec = self._spec
         if not spec.rest_port:
             return None
-        if spec.rest_port == spec.grpc_port:
-            log.error("REST is off: its port is the gRPC port %s", fields(port=spec.grpc_port))
-            return None
         app = RestApp(self._core, self._control.pool_status, spec.rest_timeout_s, spec.max_request_bytes)
         return RestServer(app, spec.rest_port)
 
     async def run(self) -> int:
         """Serve until drained; the process's exit code."""
+        self._loop.set_exception_handler(self._handle_loop_error)
         self._loop.add_reader(self._lifeline_fd, self._check_lifeline)
         self._control.send(FrontendHello(os.getpid()))
         self._send_stats()
@@ -124,21 +124,33 @@ class Session:
 
     async def _drain(self, timeout_s: float) -> None:
         log.info("draining %s", fields(timeout_s=timeout_s))
+        self._control.drain()
         await asyncio.gather(*(server.stop(timeout_s) for server in (self._grpc, self._rest) if server is not None))
         self._end(0)
 
+    @guarded
     def _send_stats(self) -> None:
         self._control.send(FrontendStats(self._core.in_flight(), self._core.answered))
         self._loop.call_later(_STATS_INTERVAL_S, self._send_stats)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    @guarded
     def _check_lifeline(self) -> None:
         if os.read(self._lifeline_fd, 4096):
             return
         log.error("the supervisor is gone, exiting")
         self._grpc.remove_socket()
         os._exit(1)
+
+    def _handle_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A failure of one of our callbacks ends the process; the rest (a client gone at a bad moment) is logged."""
+        error = context.get("exception")
+        if not isinstance(error, CallbackFailed):
+            loop.default_exception_handler(context)
+            return
+        log.error("frontend failed", exc_info=error)
+        self._end(1)
 
     def _start_task(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(self._guarded(work))

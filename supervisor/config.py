@@ -7,6 +7,8 @@ from .devices import Device
 from .flags import Flags
 from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
 from .restart import RestartPolicy
+from .wire import sockets
+from .wire.ids import Incarnation
 
 # TF Serving loads a server's first models with so many threads per CPU (core/aspired_versions_manager.h,
 # kDefaultInitialLoadThreads of model_servers/server_core.cc); loads are mostly reading.
@@ -34,6 +36,12 @@ class PoolConfig:
     warmup: bool
     warmup_iterations: int
     drain_timeout_s: float
+    load_timeout_s: float
+    pool_config_file: str
+    reload_timeout_s: float
+    exit_on_startup_failure: bool
+    allow_labels_for_unavailable_versions: bool
+    default_cache_dir: Path
     log_level: str
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
@@ -47,12 +55,18 @@ class PoolConfig:
             raise ConfigError(f"model_config_file: cannot read '{self.model_config_file}': {error}") from error
         return parse_model_config(text, self.model_config_file, previous)
 
+    def data_socket(self, incarnation: Incarnation) -> Path:
+        """The file of a worker's data socket."""
+        return Path(sockets.data_endpoint(self.runtime_dir, incarnation).removeprefix("ipc://"))
+
     def listening(self) -> dict[str, object]:
         """Where clients connect, for people and the status document."""
         return {"grpc_port": self.grpc_port, "rest_port": self.rest_port, "grpc_socket_path": self.grpc_socket_path}
 
 
-def from_flags(flags: Flags, runtime_dir: Path, devices: tuple[Device, ...], cpus: int) -> PoolConfig:
+def from_flags(
+    flags: Flags, runtime_dir: Path, default_cache_dir: Path, devices: tuple[Device, ...], cpus: int
+) -> PoolConfig:
     """The configuration that the flags ask for."""
     return PoolConfig(
         runtime_dir=runtime_dir,
@@ -72,6 +86,12 @@ def from_flags(flags: Flags, runtime_dir: Path, devices: tuple[Device, ...], cpu
         warmup=flags.enable_model_warmup,
         warmup_iterations=max(1, flags.num_request_iterations_for_warmup),
         drain_timeout_s=flags.drain_timeout_s,
+        load_timeout_s=flags.load_timeout_s,
+        pool_config_file=flags.pool_config_file,
+        reload_timeout_s=flags.reload_timeout_s,
+        exit_on_startup_failure=flags.exit_on_startup_failure,
+        allow_labels_for_unavailable_versions=flags.allow_version_labels_for_unavailable_models,
+        default_cache_dir=default_cache_dir,
         log_level=flags.log_level,
         restart=RestartPolicy(
             max_load_retries=flags.max_num_load_retries,

@@ -98,7 +98,16 @@ class Flags:
         1, "Look for new versions each so many seconds; 0: once at the start; negative: never.", Section.MODELS
     )
     allow_version_labels_for_unavailable_models: bool = flag(
-        False, "Let labels point to versions that are not available.", Section.MODELS, inert=_NOT_YET
+        False, "Let labels that are new or unchanged point to versions that are not available.", Section.MODELS
+    )
+    pool_config_file: str = flag(
+        "", "The pool's own settings, for all models and for each, in TOML (see the README).", Section.MODELS
+    )
+    reload_timeout_s: float = flag(
+        120.0,
+        "Time that HandleReloadConfigRequest waits for newly named models, in seconds.",
+        Section.MODELS,
+        low=0,
     )
 
     num_load_threads: int = flag(0, "Models loaded at the same time; 0: chosen by the server.", Section.LOADING, low=0)
@@ -116,6 +125,12 @@ class Flags:
         Section.LOADING,
         low=INT64_MIN,
         high=INT64_MAX,
+    )
+    load_timeout_s: float = flag(
+        3600.0,
+        "Time that the load and warmup of a version may take before it is killed and tried again.",
+        Section.LOADING,
+        low=1,
     )
     saved_model_tags: str = flag("serve", "Tags of the graph to load, separated by commas.", Section.LOADING)
     enable_model_warmup: bool = flag(
@@ -227,7 +242,9 @@ class Flags:
         inert="it names a C++ class linked into TF Serving, which does not exist here",
     )
 
-    runtime_dir: str = flag("", "Folder for sockets between the processes; empty: a fresh one.", Section.SERVER)
+    runtime_dir: str = flag(
+        "", "Private folder for sockets between the processes; empty: one named by the port.", Section.SERVER
+    )
     log_level: str = flag(
         "INFO", "Least level that is logged.", Section.SERVER, one_of=("DEBUG", "INFO", "WARNING", "ERROR")
     )
@@ -235,7 +252,7 @@ class Flags:
         30.0, "Time for requests in flight to finish when the server stops, in seconds.", Section.SERVER, low=0
     )
     exit_on_startup_failure: bool = flag(
-        False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER, inert=_NOT_YET
+        False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER
     )
     monitoring_config_file: str = flag("", "MonitoringConfig in text format.", Section.SERVER, inert=_NOT_YET)
     version: bool = flag(False, "Print the versions and exit.", Section.SERVER)

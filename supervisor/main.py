@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from . import config, flags, ports, runtime_dir, status_command
+from . import config, flags, pool_config, ports, runtime_dir, status_command
 from .devices import CPU, Device, DeviceError, RealNvml, inventory
 from .model_config import ModelConfig
 from .pool import Pool
+from .pool_config import PoolFile
 from .wire import log as wire_log
 from .wire.log import fields
 from .wire.status import PoolError
@@ -100,10 +101,12 @@ def _serve(given: flags.Flags) -> int:
     settings = config.from_flags(
         given,
         path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
+        runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")),
         devices,
         len(os.sched_getaffinity(0)),
     )
     models = settings.read_models()
+    pool_file = pool_config.read(settings.pool_config_file)
     for model in models:
         if model.has_logging:
             log.warning(
@@ -112,14 +115,14 @@ def _serve(given: flags.Flags) -> int:
     ports.require_free(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)
     directory = runtime_dir.RuntimeDir(settings.runtime_dir)
     try:
-        asyncio.run(_run_pool(settings, models))
+        asyncio.run(_run_pool(settings, models, pool_file))
     finally:
         directory.remove()
     return 0
 
 
-async def _run_pool(settings: config.PoolConfig, models: Sequence[ModelConfig]) -> None:
-    await Pool(settings, models).run()
+async def _run_pool(settings: config.PoolConfig, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
+    await Pool(settings, models, pool_file).run()
 
 
 def _devices() -> tuple[Device, ...]:

@@ -5,8 +5,9 @@ recomputes everything from the whole state and returns the I/O to do. Runs in th
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import lifecycle
 from .devices import Device, least_loaded
@@ -31,6 +32,10 @@ from .wire.states import WorkerPhase
 from .wire.status import OK, Code, Status
 
 log = logging.getLogger(__name__)
+
+
+# An `advance` that comes later than this after its time means that this process stood still.
+_STALL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | 
 
 @dataclass(frozen=True, slots=True)
 class ManagerOptions:
-    """`heartbeat_timeout_s`: silence after which a worker is taken for hung. `drain_timeout_s`: how long an unloaded
-    worker may go on finishing what is in flight. `max_loading`: workers that load at the same time.
+    """`max_loading`: workers that load at the same time. `load_timeout_s`: what a load and its warmup may take.
+    `heartbeat_timeout_s`: silence after which a worker is taken for hung. `exit_timeout_s`: how long one that was told
+    to go, with nothing in flight, may take; a killed one is killed again after it.
     """
 
     devices: tuple[Device, ...]
@@ -90,7 +96,8 @@ class ManagerOptions:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     start_timeout_s: float = 120.0
     heartbeat_timeout_s: float = 30.0
-    drain_timeout_s: float = 30.0
+    load_timeout_s: float = 3600.0
+    exit_timeout_s: float = 10.0
 
 
 class Manager:
@@ -104,6 +111,7 @@ class Manager:
         self._running: dict[Incarnation, Slot] = {}
         self._commands: list[Command] = []
         self._stopping = False
+        self._due_s: float | None = None
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -155,7 +163,8 @@ class Manager:
                     self._became_ready(slot, load_s, warmup_s)
             case WorkerLoadFailed(code, text, permanent):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
-                self._kill(slot, "its load failed", now_s)
+                slot.apply(SlotEvent.KILL, now_s)
+                slot.kill_by_s = now_s + self._options.exit_timeout_s  # it goes by itself
         return True
 
     def _told(self, slot: Slot, event: SlotEvent, now_s: float) -> bool:
@@ -177,6 +186,8 @@ class Manager:
         slot = self._running.pop(incarnation, None)
         if slot is None:
             return
+        if slot.kill_reason:
+            exit_ = replace(exit_, cause=f"{exit_.cause}: {slot.kill_reason}")
         log.info("worker gone %s", fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause))
         self.board.died(incarnation)
         self._commands.append(AnnounceDeath(incarnation, exit_.cause))
@@ -193,6 +204,8 @@ class Manager:
 
     def advance(self, now_s: float) -> list[Command]:
         """Everything that is due at `now_s`, as commands in the order in which to do them."""
+        if self._due_s is not None and now_s - self._due_s > _STALL_S:
+            self._forgive_silence(now_s)
         self._retry_due(now_s)
         self._kill_overdue(now_s)
         if not self._stopping:
@@ -205,13 +218,14 @@ class Manager:
             self._mark_published(table)
             self._commands.append(Publish(table))
         self._stop_released(now_s)
+        self._due_s = self.next_deadline_s()
         commands, self._commands = self._commands, []
         return commands
 
     def next_deadline_s(self) -> float | None:
         """When `advance` must be called again though nothing happens; None when nothing is due."""
         times = [slot.retry_at_s for slot in self._slots() if slot.retry_at_s is not None]
-        times += [due for slot in self._running.values() if (due := self._overdue_at_s(slot)) is not None]
+        times += [overdue[0] for slot in self._running.values() if (overdue := self._overdue(slot)) is not None]
         return min(times, default=None)
 
     def shut_down(self, now_s: float) -> None:
@@ -225,6 +239,19 @@ class Manager:
     def settled(self) -> bool:
         """Every configured model has a version that answers, or its first attempt has failed."""
         return all(self.outcome(name) is not None for name, model in self.models.items() if model.configured)
+
+    @property
+    def answering(self) -> bool:
+        """Every configured model has a version that answers."""
+        return all(self.outcome(name) == OK for name, model in self.models.items() if model.configured)
+
+    def startup_failure(self) -> Status | None:
+        """Why TF Serving would end the start: some model was given up (server_core.cc, WaitUntilModelsAvailable)."""
+        ended = [end for model in self.models.values() if model.configured and (end := model.ended()) is not None]
+        if not ended or any(self.outcome(name) is None for name, model in self.models.items() if model.configured):
+            return None
+        each = "".join(f"{{{{name: {id_.name} version: {id_.version}}} due to error: {why}}}, " for id_, why in ended)
+        return Status(Code.UNKNOWN, f"{len(ended)} servable(s) did not become available: {{{each}}}")
 
     def outcome(self, name: str) -> Status | None:
         """Whether a model answers: OK, or why not, or None while that is open. Raises KeyError for an unknown one."""
@@ -264,7 +291,8 @@ class Manager:
         loading = sum(slot.state in LOADING for slot in self._slots())
         for servable in self._servables():
             for slot in servable.slots:
-                if slot.state is SlotState.PENDING and loading < self._options.max_loading:
+                # One that is to be brought back does not queue behind loads that are slow, or hang.
+                if slot.state is SlotState.PENDING and (slot.ever_ready or loading < self._options.max_loading):
                     self._spawn(servable, slot, now_s)
                     loading += 1
 
@@ -274,7 +302,7 @@ class Manager:
         slot.incarnation = incarnation
         slot.endpoint = self._options.endpoint(incarnation)
         slot.load_failed, slot.permanent, slot.was_ready = False, False, False
-        slot.stop_by_s, slot.stop_sent = None, False
+        slot.kill_by_s, slot.stop_sent, slot.kill_reason, slot.gave_up = None, False, "", False
         slot.apply(SlotEvent.SPAWN, now_s)
         if slot.last_exit is not None:
             slot.restarts += 1
@@ -283,9 +311,9 @@ class Manager:
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 
     def _became_ready(self, slot: Slot, load_s: float, warmup_s: float) -> None:
-        slot.was_ready, slot.error = True, OK
+        slot.was_ready, slot.ever_ready, slot.error = True, True, OK
         slot.load_s, slot.warmup_s = load_s, warmup_s
-        slot.history.became_ready()
+        slot.history.became_ready(slot.since_s)
         names = self._names(slot)
         log.info("worker ready %s", fields(**names, pid=slot.pid, load_s=f"{load_s:.3f}", warmup_s=f"{warmup_s:.3f}"))
 
@@ -299,7 +327,7 @@ class Manager:
         decision = slot.history.died(death, now_s)
         if isinstance(decision, GiveUp):
             slot.apply(SlotEvent.GIVE_UP, now_s)
-            slot.retry_at_s = decision.retry_at_s
+            slot.retry_at_s, slot.gave_up = decision.retry_at_s, True
             if death is Death.AFTER_READY:
                 self._roll_back(slot)
             log.error("slot failed %s", fields(slot=slot.id, reason=decision.reason, error=slot.error))
@@ -324,54 +352,69 @@ class Manager:
                 slot.retry_at_s = None
                 slot.apply(SlotEvent.RETRY, now_s)
 
+    def _forgive_silence(self, now_s: float) -> None:
+        """This process itself was stopped for a while: what the workers said meanwhile is still to be read."""
+        for slot in self._running.values():
+            slot.heartbeat_s = now_s
+
     def _kill_overdue(self, now_s: float) -> None:
         for slot in self._running.values():
-            due = self._overdue_at_s(slot)
-            if due is None or now_s < due:
+            overdue = self._overdue(slot)
+            if overdue is None or now_s < overdue[0]:
                 continue
-            if slot.state is SlotState.DRAINING:
-                slot.stop_by_s = None
-                self._send_kill(slot, f"it did not stop within {self._options.drain_timeout_s:g} s")
-            elif slot.state is SlotState.STARTING:
-                text = f"The worker of {slot.id.servable} did not start within {self._options.start_timeout_s:g} s"
-                slot.error = Status(Code.DEADLINE_EXCEEDED, text)
-                self._kill(slot, text, now_s)
+            if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
+                self._send_kill(slot, slot.kill_reason or overdue[1], now_s)
             else:
-                self._kill(slot, f"no heartbeat for {self._options.heartbeat_timeout_s:g} s", now_s)
+                self._kill(slot, overdue[1], now_s)
 
-    def _overdue_at_s(self, slot: Slot) -> float | None:
+    def _overdue(self, slot: Slot) -> tuple[float, str] | None:
+        """When the process of this slot must be killed, and why; None when nothing limits it."""
+        options = self._options
         match slot.state:
-            case SlotState.DRAINING:
-                return slot.stop_by_s
+            case SlotState.DRAINING | SlotState.KILLING if slot.kill_by_s is not None:
+                return slot.kill_by_s, f"it did not exit within {options.exit_timeout_s:g} s"
             case SlotState.STARTING:
-                return slot.since_s + self._options.start_timeout_s
+                return slot.since_s + options.start_timeout_s, f"it did not start within {options.start_timeout_s:g} s"
             case SlotState.LOADING | SlotState.WARMING | SlotState.READY:
-                return (slot.heartbeat_s or slot.since_s) + self._options.heartbeat_timeout_s
+                return min(self._silence(slot), self._load_limit(slot))
         return None
 
+    def _silence(self, slot: Slot) -> tuple[float, str]:
+        timeout_s = self._options.heartbeat_timeout_s
+        return (slot.heartbeat_s or slot.since_s) + timeout_s, f"no heartbeat for {timeout_s:g} s"
+
+    def _load_limit(self, slot: Slot) -> tuple[float, str]:
+        if slot.state is SlotState.READY:
+            return math.inf, ""
+        timeout_s = self._options.load_timeout_s
+        return slot.since_s + timeout_s, f"it was {slot.state} for {timeout_s:g} s"
+
     def _unload(self, slot: Slot, now_s: float) -> None:
+        """Let go of a slot. One that serves finishes what is in flight first, however long that takes."""
         was = slot.state
         slot.apply(SlotEvent.UNLOAD, now_s)
         slot.retry_at_s = None
         if slot.state is not SlotState.DRAINING:
             return
         log.info("draining worker %s", fields(**self._names(slot), pid=slot.pid, was=was))
-        slot.stop_by_s = now_s + self._options.drain_timeout_s
         if was in LOADING:
-            self._send_kill(slot, "it is not wanted any more")
+            self._send_kill(slot, "it was not wanted any more", now_s)
 
     def _stop_released(self, now_s: float) -> None:
         for incarnation, slot in self._running.items():
-            if slot.state is SlotState.DRAINING and not slot.stop_sent and self.board.is_released(incarnation):
+            ready_to_go = slot.state is SlotState.DRAINING and not slot.stop_sent and not slot.kill_reason
+            if ready_to_go and self.board.is_released(incarnation):
                 slot.stop_sent = True
-                slot.stop_by_s = now_s + self._options.drain_timeout_s
+                slot.kill_by_s = now_s + self._options.exit_timeout_s
                 self._commands.append(Stop(incarnation))
 
     def _kill(self, slot: Slot, reason: str, now_s: float) -> None:
         slot.apply(SlotEvent.KILL, now_s)
-        self._send_kill(slot, reason)
+        self._send_kill(slot, reason, now_s)
 
-    def _send_kill(self, slot: Slot, reason: str) -> None:
+    def _send_kill(self, slot: Slot, reason: str, now_s: float) -> None:
+        slot.kill_reason = reason
+        slot.kill_by_s = now_s + self._options.exit_timeout_s
         if slot.incarnation is not None:
             self._commands.append(Kill(slot.incarnation, reason))
 

@@ -52,13 +52,18 @@ class Model:
         self._want({}, {})
 
     def aspire(self, wanted: Mapping[int, str], on_disk: Mapping[int, str], fingerprints: Mapping[int, str]) -> None:
-        """What the source found: versions to serve, versions that exist, and what the failed ones look like now."""
+        """What the source found: versions to serve, versions that exist, and what their files look like."""
         self.polled, self.source_error = True, OK
         for version, fingerprint in fingerprints.items():
             servable = self.servables.get(version)
-            if servable is not None and servable.presence is Presence.FAILED:
-                self._seen_failed(servable, fingerprint)
+            if servable is not None and servable.presence is Presence.FAILED and servable.fingerprint != fingerprint:
+                # Its files are not those that failed: it is tried afresh.
+                self.servables[version] = Servable(servable.id, wanted.get(version, servable.path))
+                self.fallback = None
         self._want(wanted, on_disk)
+        for version, fingerprint in fingerprints.items():
+            if version in self.servables and self.servables[version].fingerprint is None:
+                self.servables[version].fingerprint = fingerprint
 
     def source_failed(self, error: Status) -> None:
         """The source could not look: nothing changes."""
@@ -89,6 +94,11 @@ class Model:
             for version, servable in self.servables.items()
             if servable.aspired and servable.presence is Presence.FAILED
         )
+
+    def needed_versions(self) -> frozenset[int]:
+        """Versions whose files are, or may come to be, in use."""
+        kept = {version for version, servable in self.servables.items() if servable.presence is not Presence.GONE}
+        return frozenset(kept | set(self._wanted) | ({self._last_good} if self._last_good is not None else set()))
 
     def available_versions(self, acked_epoch: int) -> tuple[int, ...]:
         return tuple(version for version, servable in self.servables.items() if servable.available(acked_epoch))
@@ -136,14 +146,6 @@ class Model:
             self.fallback = None
         self._wanted, self._on_disk = dict(wanted), dict(on_disk)
         self._refresh()
-
-    def _seen_failed(self, servable: Servable, fingerprint: str) -> None:
-        """A version that failed is tried afresh when its files have changed; the first look sets the measure."""
-        if servable.fingerprint is None:
-            servable.fingerprint = fingerprint
-        elif servable.fingerprint != fingerprint:
-            self.servables[servable.id.version] = Servable(servable.id, servable.path)
-            self.fallback = None
 
     def _refresh(self) -> None:
         """Mark what is wanted, with a fresh record for what has come to its end before."""

@@ -8,16 +8,17 @@ import itertools
 import logging
 import random
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import source, status
+from . import status
 from .config import PoolConfig
+from .configuration import Configuration, Seams
 from .control import ControlSocket
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
-from .model import ModelSettings
 from .model_config import ModelConfig
+from .pool_config import PoolFile
 from .process import Exit, Processes, ProcessEvents
 from .wire import sockets
 from .wire.ids import Incarnation
@@ -31,6 +32,8 @@ from .wire.messages import (
     FrontendStats,
     Message,
     OpenPorts,
+    ReloadReply,
+    ReloadRequest,
     RoutesAck,
     StatusReply,
     StatusRequest,
@@ -45,13 +48,16 @@ from .wire.messages import (
     WorkerSpec,
 )
 from .wire.sockets import Peer
-from .wire.status import FailedPrecondition, PoolError
+from .wire.status import FailedPrecondition, StatusError
 
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 0.5
 # A frontend that dies sooner than this after its start is not replaced at once.
 _FRONTEND_MIN_LIFE_S = 2.0
+_FRONTEND_CHECK_S = 2.0
+# Frontends speak each second, from the first second of theirs on; their own imports come before it.
+_FRONTEND_SILENCE_S = 20.0
 # What a worker with nothing in flight may take to go, and a frontend beyond its drain timeout.
 _EXIT_GRACE_S = 5.0
 
@@ -60,16 +66,17 @@ _EXIT_GRACE_S = 5.0
 class _Frontend:
     pid: int
     started_s: float
+    heard_s: float
+    listening: bool = False
     stats: FrontendStats | None = None
 
 
 class Pool:
     """One pool, from start to exit. Made and run in one event loop, once."""
 
-    def __init__(self, config: PoolConfig, models: Sequence[ModelConfig]) -> None:
+    def __init__(self, config: PoolConfig, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._models = {model.name: model for model in models}
         self._manager = Manager(
             ManagerOptions(
                 devices=config.devices,
@@ -77,7 +84,7 @@ class Pool:
                 endpoint=lambda incarnation: sockets.data_endpoint(config.runtime_dir, incarnation),
                 jitter=random.random,
                 restart=config.restart,
-                drain_timeout_s=config.drain_timeout_s,
+                load_timeout_s=config.load_timeout_s,
             )
         )
         self._processes = Processes(
@@ -88,7 +95,10 @@ class Pool:
         self._frontend_numbers = itertools.count(1)
         self._frontend_restarts = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._pollers: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._configuration = Configuration(
+            config, models, pool_file, self._manager, Seams(self._advance, self._background, self._until)
+        )
         self._ports_open = False
         self._draining = False
         self._end: asyncio.Future[None] = self._loop.create_future()
@@ -102,18 +112,18 @@ class Pool:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, number)
         try:
+            self._loop.set_exception_handler(self._callback_failed)
             self._watch(self._control.task)
+            self._every(_FRONTEND_CHECK_S, self._check_frontends)
             self._processes.start_fork_server()
             self._start_frontend()
-            self._configure(tuple(self._models.values()))
-            if self._config.model_config_file and self._config.model_config_poll_s > 0:
-                self._background(self._poll_model_config(), "model config")
+            self._configuration.start()
             await self._end
             await self._drain()
         finally:
+            await self._close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.remove_signal_handler(number)
-            await self._close()
 
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
@@ -122,6 +132,13 @@ class Pool:
             self._end.set_result(None)
         self._changed.set()
 
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error in a timer, a signal handler or a reader is the pool's own, as one in a task is."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._fail(error)
+
     def _fail(self, error: BaseException) -> None:
         if not self._end.done():
             self._end.set_exception(error)
@@ -129,39 +146,44 @@ class Pool:
     async def _drain(self) -> None:
         """Ordered end: frontends finish what is in flight and go, then the workers, which nobody asks any more."""
         self._draining = True
-        for poller in self._pollers.values():
-            poller.cancel()
+        self._configuration.stop()
         timeout_s = self._config.drain_timeout_s
         for incarnation in list(self._frontends):
             if not self._control.send(Peer.FRONTEND, incarnation, DrainFrontend(timeout_s)):
                 self._processes.kill_frontend(incarnation)
-        await self._until(lambda: not self._frontends, timeout_s + _EXIT_GRACE_S, "frontends")
+        await self._until(lambda: not self._frontends or self._signals > 1, timeout_s + _EXIT_GRACE_S)
         self._manager.shut_down(self._loop.time())
         self._advance()
-        await self._until(lambda: self._manager.all_gone, _EXIT_GRACE_S, "workers")
+        await self._until(lambda: self._manager.all_gone or self._signals > 1, _EXIT_GRACE_S)
+        if self._frontends or not self._manager.all_gone:
+            log.error("not gone in time, killed now %s", fields(frontends=len(self._frontends)))
 
-    async def _until(self, done: Any, timeout_s: float, what: str) -> None:
+    async def _until(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `done`, asked after each change, but for no longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not done() and self._signals < 2:
+                while not done():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            log.error("not gone in time, killed now %s", fields(what=what, timeout_s=timeout_s))
+            return
 
     async def _close(self) -> None:
         self._draining = True
         if self._timer is not None:
             self._timer.cancel()
-        for poller in self._pollers.values():
-            poller.cancel()
-        await asyncio.gather(*self._pollers.values(), return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._processes.close()
         await self._control.close()
 
-    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._pollers[name] = asyncio.create_task(work, name=name)
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self._watch(task)
+        return task
 
     def _watch(self, task: "asyncio.Task[None]") -> None:
         """A task of the pool never ends by itself: an error in one is the pool's own error."""
@@ -193,16 +215,28 @@ class Pool:
             self._timer.cancel()
         due_s = self._manager.next_deadline_s()
         self._timer = None if due_s is None else self._loop.call_at(due_s, self._advance)
-        if not self._ports_open and self._manager.settled and self._ready_to_open():
+        if not self._ports_open and not self._draining:
+            self._open_ports()
+        self._changed.set()
+
+    def _open_ports(self) -> None:
+        """Open the ports once every model has settled; or end the start, where that is what the operator wants."""
+        if self._config.exit_on_startup_failure:
+            failure = self._manager.startup_failure()
+            if failure is not None:
+                self._fail(StatusError(failure))
+                return
+        settled = self._manager.answering if self._config.exit_on_startup_failure else self._manager.settled
+        if settled and self._ready_to_open():
             self._ports_open = True
             self._tell_frontends(OpenPorts())
-        self._changed.set()
 
     def _ready_to_open(self) -> bool:
         """Every frontend has the newest routes, so the first request already finds its model."""
         return bool(self._frontends) and self._manager.board.acked_epoch == self._manager.board.table.epoch
 
     def _worker_spec(self, command: Spawn) -> WorkerSpec:
+        policy = self._configuration.policy(command.slot.servable.name)
         return WorkerSpec(
             incarnation=command.incarnation,
             name=command.slot.servable.name,
@@ -215,60 +249,11 @@ class Pool:
             tags=self._config.saved_model_tags,
             warmup=self._config.warmup,
             warmup_iterations=self._config.warmup_iterations,
-            auto_warmup=False,
-            golden_rtol=1e-5,
-            golden_atol=1e-6,
+            auto_warmup=policy.auto_warmup,
+            golden_rtol=policy.golden_rtol,
+            golden_atol=policy.golden_atol,
             heartbeat_s=_HEARTBEAT_S,
         )
-
-    # -- sources ---------------------------------------------------------------------------------------------
-
-    def _configure(self, models: Sequence[ModelConfig]) -> None:
-        """Take over a model configuration as a whole."""
-        for name in list(self._pollers):
-            if name.startswith("source "):
-                self._pollers.pop(name).cancel()
-        self._models = {model.name: model for model in models}
-        self._manager.configure({model.name: ModelSettings(dict(model.labels)) for model in models})
-        for model in models:
-            self._background(self._poll_source(model), f"source {model.name}")
-        self._advance()
-
-    async def _poll_source(self, model: ModelConfig) -> None:
-        """Look for versions of one model; in a thread, so that a file system that hangs stops nobody else."""
-        said: tuple[str, ...] = ()
-        while self._config.source_poll_s >= 0:
-            poll = await asyncio.to_thread(source.poll, model)
-            notes = (*poll.warnings, *((str(poll.error),) if poll.error is not None else ()))
-            for note in notes:
-                if note not in said:
-                    log.warning("source %s", fields(model=model.name, note=note))
-            said = notes
-            if poll.error is not None:
-                self._manager.source_failed(model.name, poll.error)
-            else:
-                self._manager.aspire(model.name, poll.versions)
-            self._advance()
-            if self._config.source_poll_s == 0:
-                return
-            await asyncio.sleep(self._config.source_poll_s)
-
-    async def _poll_model_config(self) -> None:
-        """Re-read the model configuration; one that cannot be taken is logged, and the last good one stays."""
-        last = None
-        while True:
-            await asyncio.sleep(self._config.model_config_poll_s)
-            try:
-                models = await asyncio.to_thread(self._config.read_models, tuple(self._models.values()))
-            except PoolError as error:
-                if error.message != last:
-                    log.error("model configuration refused, the last good one stays %s", fields(error=error.message))
-                last = error.message
-                continue
-            last = None
-            if models != tuple(self._models.values()):
-                log.info("model configuration changed %s", fields(models=len(models)))
-                self._configure(models)
 
     # -- workers ---------------------------------------------------------------------------------------------
 
@@ -276,6 +261,8 @@ class Pool:
         self._manager.spawned(incarnation, pid)
 
     def _worker_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
+        # A worker that goes in good order takes its socket's file along; a killed one cannot.
+        self._config.data_socket(incarnation).unlink(missing_ok=True)
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._advance()
 
@@ -285,20 +272,43 @@ class Pool:
         if self._draining:
             return
         incarnation = Incarnation(next(self._frontend_numbers))
-        pid = self._processes.spawn_frontend(
-            FrontendSpec(
-                incarnation=incarnation,
-                index=0,
-                control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
-                grpc_port=self._config.grpc_port,
-                rest_port=self._config.rest_port,
-                grpc_socket_path=self._config.grpc_socket_path,
-                rest_timeout_s=self._config.rest_timeout_s,
-                max_request_bytes=self._config.max_request_bytes,
-                log_level=self._config.log_level,
-            )
+        spec = FrontendSpec(
+            incarnation=incarnation,
+            control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
+            grpc_port=self._config.grpc_port,
+            rest_port=self._config.rest_port,
+            grpc_socket_path=self._config.grpc_socket_path,
+            rest_timeout_s=self._config.rest_timeout_s,
+            max_request_bytes=self._config.max_request_bytes,
+            log_level=self._config.log_level,
         )
-        self._frontends[incarnation] = _Frontend(pid, self._loop.time())
+        try:
+            pid = self._processes.spawn_frontend(spec)
+        except OSError as error:
+            log.error("frontend not started %s", fields(error=error))
+            self._loop.call_later(_FRONTEND_MIN_LIFE_S, self._start_frontend)
+            return
+        self._frontends[incarnation] = _Frontend(pid, self._loop.time(), self._loop.time())
+
+    def _check_frontends(self, late: bool) -> None:
+        """A frontend that says nothing for too long stands still: the next one takes its place."""
+        for incarnation, frontend in self._frontends.items():
+            if late:
+                frontend.heard_s = self._loop.time()
+            elif self._loop.time() - frontend.heard_s > _FRONTEND_SILENCE_S:
+                log.error("killing a frontend that is silent %s", fields(incarnation=incarnation, pid=frontend.pid))
+                self._processes.kill_frontend(incarnation)
+
+    def _every(self, period_s: float, work: Callable[[bool], None]) -> None:
+        """Call `work` again and again; True says that this process itself stood still for a while."""
+        due_s = self._loop.time() + period_s
+
+        def tick() -> None:
+            work(self._loop.time() - due_s > period_s)
+            self._every(period_s, work)
+
+        if not self._draining:
+            self._loop.call_at(due_s, tick)
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         frontend = self._frontends.pop(incarnation, None)
@@ -336,13 +346,16 @@ class Pool:
         message: WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat,
     ) -> None:
         known = self._manager.worker_message(incarnation, message, self._loop.time())
-        if not known and isinstance(message, WorkerHello):
-            self._processes.kill_stray_worker(message.pid)
+        if isinstance(message, WorkerHello):
+            self._processes.worker_said_hello(incarnation, message.pid)
+        elif not known:
+            log.debug("a worker that is gone still speaks %s", fields(incarnation=incarnation))
         if not isinstance(message, WorkerHeartbeat):
             self._advance()
 
     def _frontend_said(self, incarnation: Incarnation, message: Message) -> None:
         board = self._manager.board
+        self._frontends[incarnation].heard_s = self._loop.time()
         match message:
             case FrontendHello():
                 self._control.send(Peer.FRONTEND, incarnation, board.join(incarnation))
@@ -357,20 +370,32 @@ class Pool:
             case FrontendStats():
                 self._frontends[incarnation].stats = message
             case FrontendListening():
+                self._frontends[incarnation].listening = True
                 log.info("serving %s", fields(**self._config.listening()))
             case FrontendBindFailed(text):
                 self._fail(FailedPrecondition(text))
             case StatusRequest(token):
                 self._control.send(Peer.FRONTEND, incarnation, StatusReply(token, self._status()))
+            case ReloadRequest(token, request):
+                self._background(self._reload(incarnation, token, request), "reload")
             case _:
                 log.warning("frontend message ignored %s", fields(message=type(message).__name__))
+
+    async def _reload(self, frontend: Incarnation, token: int, request: bytes) -> None:
+        status = await self._configuration.reload(request)
+        log.info("reload done %s", fields(status=status))
+        self._control.send(Peer.FRONTEND, frontend, ReloadReply(token, status.code, status.message))
 
     def _status(self) -> bytes:
         frontends = {incarnation: (frontend.pid, frontend.stats) for incarnation, frontend in self._frontends.items()}
         supervisor = {
-            "serving": self._ports_open,
+            "serving": any(frontend.listening for frontend in self._frontends.values()),
             "fork_server_pid": self._processes.fork_server_pid,
             "frontend_restarts": self._frontend_restarts,
+            "configuration_errors": {
+                flag: {"code": error.code.name, "message": error.message}
+                for flag, error in self._configuration.errors.items()
+            },
             "runtime_dir": str(self._config.runtime_dir),
             **self._config.listening(),
         }

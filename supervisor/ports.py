@@ -44,8 +44,11 @@ def _require_socket(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise FailedPrecondition(f"--grpc_socket_path={path}: expected a socket or nothing there, got another file")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
         try:
             probe.connect(path)
+        except TimeoutError:
+            raise _taken(path) from None
         except OSError:
             return
     raise _taken(path)

@@ -11,14 +11,13 @@ import ctypes
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgpack
-
+from . import fork_server
+from .fork_server import ForkServer
 from .wire import codec
 from .wire.ids import Incarnation
 from .wire.log import fields
@@ -27,9 +26,7 @@ from .wire.messages import FrontendSpec, WorkerSpec
 log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
-_FORK_SERVER = "modelpool.worker.fork_server"
-# A fork server that dies sooner than this after its start is not started again at once.
-_FORK_SERVER_MIN_LIFE_S = 5.0
+_FRONTEND = "modelpool.frontend.main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,68 +65,41 @@ class ProcessEvents:
 class Processes:
     """All children of the supervisor."""
 
-    def __init__(self, events: ProcessEvents, log_level: str, fork_server: str = _FORK_SERVER) -> None:
+    def __init__(self, events: ProcessEvents, log_level: str, fork_server: str = fork_server.MODULE) -> None:
         """`fork_server` is the module to run as such; tests bring one that forks workers without TensorFlow."""
         self._events = events
-        self._fork_server_module = fork_server
-        self._log_level = log_level
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
+        self._doomed: set[Incarnation] = set()
         self._frontends: dict[int, Incarnation] = {}
         self._frontend_pipes: dict[int, int] = {}
         # Exits of children that nobody knows: a worker that died before the fork server's answer was read, or an
         # orphan of a worker, which the subreaper inherits.
         self._unclaimed: dict[int, int] = {}
-        self._asked: dict[Incarnation, WorkerSpec] = {}
-        self._fork_server: subprocess.Popen[bytes] | None = None
-        self._fork_server_started_s = 0.0
-        self._channel: socket.socket | None = None
-        self._backlog: list[bytes] = []
         self._closing = False
         self._child_gone = asyncio.Event()
         _become_subreaper()
         self._lifeline_read, self._lifeline_write = os.pipe()
+        self._fork_server = ForkServer(fork_server, self._lifeline_read, log_level, self._answered)
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     @property
     def fork_server_pid(self) -> int | None:
-        return self._fork_server.pid if self._fork_server is not None else None
+        return self._fork_server.pid
 
     # -- starting --------------------------------------------------------------------------------------------
 
     def start_fork_server(self) -> None:
         """Start the process that imports TensorFlow and forks workers. It takes requests from the start."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._fork_server = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    self._fork_server_module,
-                    str(theirs.fileno()),
-                    str(self._lifeline_read),
-                    self._log_level,
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._lifeline_read),
-            )
-        ours.setblocking(False)
-        self._channel = ours
-        self._fork_server_started_s = self._loop.time()
-        self._loop.add_reader(ours.fileno(), self._read_channel)
-        log.info("fork server started %s", fields(pid=self._fork_server.pid))
+        self._fork_server.start()
 
     def spawn_worker(self, spec: WorkerSpec) -> None:
         """Ask for a worker. Answered by `worker_spawned`, or by `worker_exited` when it could not be had."""
-        self._asked[spec.incarnation] = spec
-        self._backlog.append(codec.encode(spec))
-        self._write_channel()
+        self._fork_server.ask(spec)
 
     def spawn_frontend(self, spec: FrontendSpec) -> int:
-        """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "modelpool.frontend.main"], stdin=subprocess.PIPE, pass_fds=(), bufsize=0
-        )
+        """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline. Raises OSError."""
+        process = subprocess.Popen([sys.executable, "-m", _FRONTEND], stdin=subprocess.PIPE, bufsize=0)
         assert process.stdin is not None
         raw = codec.encode(spec)
         try:
@@ -138,7 +108,6 @@ class Processes:
             log.warning("frontend died at its start %s", fields(pid=process.pid))
         self._frontends[process.pid] = spec.incarnation
         self._frontend_pipes[process.pid] = os.dup(process.stdin.fileno())
-        os.set_inheritable(self._frontend_pipes[process.pid], False)
         process.stdin.close()
         process.returncode = 0  # reaped by `_reap`; keeps Popen from waiting for it
         return process.pid
@@ -146,13 +115,24 @@ class Processes:
     # -- ending ----------------------------------------------------------------------------------------------
 
     def kill_worker(self, incarnation: Incarnation) -> None:
+        """SIGKILL, as soon as the pid is known; `worker_exited` follows in any case."""
+        if self._fork_server.is_asked(incarnation):
+            self._doomed.add(incarnation)
+            if self._fork_server.withdraw(incarnation):
+                self._loop.call_soon(self._fork_server.settle, incarnation, 0, "it was not wanted any more")
+            return
         for pid, known in self._workers.items():
             if known == incarnation:
                 _kill(pid, signal.SIGKILL)
 
-    def kill_stray_worker(self, pid: int) -> None:
-        """A process that calls itself a worker that nobody knows: kill it if it is our child."""
-        if pid not in self._workers and _parent_of(pid) == os.getpid():
+    def worker_said_hello(self, incarnation: Incarnation, pid: int) -> None:
+        """A worker has named itself: as good as the fork server's answer. One that nobody wants is killed."""
+        if pid in self._workers or _parent_of(pid) != os.getpid():
+            return
+        if self._fork_server.is_asked(incarnation):
+            self._fork_server.settle(incarnation, pid, "")
+        else:
+            log.warning("killing a worker that nobody knows %s", fields(incarnation=incarnation, pid=pid))
             _kill(pid, signal.SIGKILL)
 
     def kill_frontend(self, incarnation: Incarnation) -> None:
@@ -163,69 +143,34 @@ class Processes:
     async def close(self) -> None:
         """Kill what is left and wait until every child is reaped."""
         self._closing = True
-        if self._fork_server is not None:
-            _kill(self._fork_server.pid, signal.SIGKILL)
+        self._fork_server.close()
         for pid in [*self._workers, *self._frontends]:
             _kill(pid, signal.SIGKILL)
         self._reap()
-        while self._workers or self._frontends or self._fork_server is not None:
+        while self._workers or self._frontends or self._fork_server.pid is not None:
             self._child_gone.clear()
             await self._child_gone.wait()
-        self._drop_channel()
         self._loop.remove_signal_handler(signal.SIGCHLD)
         os.close(self._lifeline_write)
         os.close(self._lifeline_read)
 
-    # -- the fork server's channel ---------------------------------------------------------------------------
-
-    def _write_channel(self) -> None:
-        while self._backlog and self._channel is not None:
-            try:
-                self._channel.send(self._backlog[0])
-            except BlockingIOError:
-                self._loop.add_writer(self._channel.fileno(), self._write_channel)
-                return
-            except OSError:
-                return  # its death is seen by `_reap`, which settles what was asked
-            del self._backlog[0]
-        if self._channel is not None:
-            self._loop.remove_writer(self._channel.fileno())
-
-    def _read_channel(self) -> None:
-        while self._channel is not None:
-            try:
-                raw = self._channel.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                raw = b""
-            if not raw:
-                self._loop.remove_reader(self._channel.fileno())
-                return
-            number, pid, error = msgpack.unpackb(raw)
-            self._answered(Incarnation(number), pid, error)
+    # -- what happens ----------------------------------------------------------------------------------------
 
     def _answered(self, incarnation: Incarnation, pid: int, error: str) -> None:
-        self._asked.pop(incarnation, None)
+        doomed = incarnation in self._doomed or self._closing
+        self._doomed.discard(incarnation)
         if error:
-            self._events.worker_exited(incarnation, Exit(None, None, f"could not be forked: {error}"))
+            self._events.worker_exited(incarnation, Exit(None, None, f"could not be started: {error}"))
             return
         self._workers[pid] = incarnation
         self._events.worker_spawned(incarnation, pid)
         status = self._unclaimed.pop(pid, None)
-        if not self._asked:
+        if not self._fork_server.any_asked:
             self._unclaimed.clear()
         if status is not None:
             self._child_exited(pid, status)
-
-    def _drop_channel(self) -> None:
-        if self._channel is not None:
-            self._loop.remove_reader(self._channel.fileno())
-            self._loop.remove_writer(self._channel.fileno())
-            self._channel.close()
-            self._channel = None
-
-    # -- exits -----------------------------------------------------------------------------------------------
+        elif doomed:
+            _kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Collect every dead child: one SIGCHLD may stand for many."""
@@ -246,31 +191,11 @@ class Processes:
         elif pid in self._frontends:
             os.close(self._frontend_pipes.pop(pid))
             self._events.frontend_exited(self._frontends.pop(pid), exit_)
-        elif self._fork_server is not None and pid == self._fork_server.pid:
-            self._fork_server_exited(exit_)
-        elif self._asked:
+        elif pid == self._fork_server.pid:
+            self._fork_server.exited(exit_.cause)
+            self._unclaimed.clear()
+        elif self._fork_server.any_asked:
             self._unclaimed[pid] = status
-
-    def _fork_server_exited(self, exit_: Exit) -> None:
-        assert self._fork_server is not None
-        self._fork_server.returncode = 0
-        self._read_channel()
-        self._drop_channel()
-        self._fork_server = None
-        self._unclaimed.clear()
-        if self._closing:
-            return
-        log.error("fork server gone %s", fields(cause=exit_.cause))
-        self._backlog.clear()
-        lived_s = self._loop.time() - self._fork_server_started_s
-        self._loop.call_later(max(0.0, _FORK_SERVER_MIN_LIFE_S - lived_s), self._restart_fork_server)
-        for incarnation in list(self._asked):
-            self._answered(incarnation, 0, f"the fork server {exit_.cause}")
-
-    def _restart_fork_server(self) -> None:
-        if not self._closing and self._fork_server is None:
-            self.start_fork_server()
-            self._write_channel()
 
 
 def _become_subreaper() -> None:

@@ -60,6 +60,7 @@ class RestartHistory:
     _deaths: deque[float] = field(default_factory=deque)
     _failed_loads: int = 0
     _given_up: int = 0
+    _ready_since_s: float | None = None
 
     def died(self, death: Death, now_s: float) -> TryAgain | GiveUp:
         """What to do about one death at `now_s`."""
@@ -74,26 +75,28 @@ class RestartHistory:
             return TryAgain(now_s + max(0.0, self.policy.load_retry_interval_s))
         return TryAgain(now_s + self._backoff_s())
 
-    def became_ready(self) -> None:
-        """The slot answers again: earlier failed loads are forgotten, deaths are not."""
+    def became_ready(self, now_s: float) -> None:
+        """The slot answers again: earlier failed loads are forgotten, deaths only after a quiet period."""
         self._failed_loads = 0
+        self._ready_since_s = now_s
 
     def _after_ready(self, now_s: float) -> TryAgain | GiveUp:
         while self._deaths and self._deaths[0] <= now_s - self.policy.period_s:
             self._deaths.popleft()
-        if not self._deaths:
+        if self._ready_since_s is not None and now_s - self._ready_since_s >= self.policy.period_s:
             self._given_up = 0
         self._deaths.append(now_s)
         if len(self._deaths) > self.policy.max_restarts:
-            count = len(self._deaths)
-            self._deaths.clear()
-            return self._give_up(f"{count} deaths within {self.policy.period_s:g} s", now_s)
+            return self._give_up(f"{len(self._deaths)} deaths within {self.policy.period_s:g} s", now_s)
+        if self._given_up:
+            return self._give_up("it died again on trial", now_s)
         return TryAgain(now_s)
 
     def _give_up(self, reason: str, now_s: float) -> GiveUp:
         wait_s = min(self.policy.half_open_limit_s, self.policy.half_open_s * 2.0**self._given_up)
         self._given_up += 1
         self._failed_loads = 0
+        self._deaths.clear()
         return GiveUp(reason, now_s + wait_s)
 
     def _backoff_s(self) -> float:

@@ -7,6 +7,7 @@ behind is told apart from a pool that lives.
 import fcntl
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from .wire import sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
-from .wire.status import AlreadyExists, NotFound
+from .wire.status import AlreadyExists, FailedPrecondition, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,17 @@ class RuntimeDir:
     """A directory of mode 0700 that this process alone owns until `remove`."""
 
     def __init__(self, path: Path) -> None:
-        """Take the directory, clearing what a dead pool left. Raises AlreadyExists when a live pool has it."""
+        """Take the directory, clearing what a dead pool left.
+
+        Raises AlreadyExists when a live pool has it, FailedPrecondition when it cannot be had or is not private.
+        """
         sockets.data_endpoint(path, _LONGEST)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(path, 0o700)
         self.path = path
-        self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._made = _make_private(path)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise FailedPrecondition(f"runtime_dir: cannot use {path}: {error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -43,13 +49,14 @@ class RuntimeDir:
         self._remove_sockets()
 
     def remove(self) -> None:
-        """Remove what this pool made: its sockets and lock, and the directory unless somebody else uses it too."""
+        """Remove what this pool made: its sockets and lock, and the directory unless it was there before."""
         self._remove_sockets()
         (self.path / _LOCK).unlink(missing_ok=True)
-        try:
-            self.path.rmdir()
-        except OSError as error:
-            log.info("runtime directory kept %s", fields(path=self.path, error=error))
+        if self._made:
+            try:
+                self.path.rmdir()
+            except OSError as error:
+                log.info("runtime directory kept %s", fields(path=self.path, error=error))
         os.close(self._lock)
 
     def _remove_sockets(self) -> None:
@@ -58,10 +65,44 @@ class RuntimeDir:
                 entry.unlink(missing_ok=True)
 
 
+def _make_private(path: Path) -> bool:
+    """Make the directory, and its parent, of mode 0700; False when it was there. Raises OSError, FailedPrecondition.
+
+    Whoever can write there can pose as a worker. What was there before is never changed, only refused.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.parent.name == _base_name():
+        _require_private(path.parent)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        _require_private(path)
+        return (path / _LOCK).exists()
+    return True
+
+
+def _require_private(path: Path) -> None:
+    found = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise FailedPrecondition(
+            f"runtime_dir: expected {path} to be a directory of mode 0700 of user {os.geteuid()}, got mode "
+            f"{stat.S_IMODE(found.st_mode):04o} of user {found.st_uid}"
+        )
+
+
+def _base_name() -> str:
+    return f"modelpool-{os.geteuid()}"
+
+
 def base_dir(environment_runtime_dir: str | None) -> Path:
     """Where pools of this user put their directories: below XDG_RUNTIME_DIR when there is one."""
     root = Path(environment_runtime_dir or tempfile.gettempdir())
-    return root / f"modelpool-{os.getuid()}"
+    return root / _base_name()
+
+
+def default_cache_dir(environment_cache_home: str | None, home: str) -> Path:
+    """Where copies of remote versions are kept, across restarts (XDG Base Directory Specification)."""
+    return (Path(environment_cache_home) if environment_cache_home else Path(home) / ".cache") / "modelpool"
 
 
 def default_path(base: Path, port: int, rest_port: int) -> Path:

@@ -39,11 +39,16 @@ class Slot:
     retry_at_s: float | None = None
     ready_epoch: int | None = None
     """The first route table that named this incarnation."""
-    stop_by_s: float | None = None
+    kill_reason: str = ""
+    """Why the supervisor has killed, or will kill, the process."""
+    gave_up: bool = False
+    kill_by_s: float | None = None
+    """When a process that has been told to go, and is not gone, is killed."""
     stop_sent: bool = False
     heartbeat_s: float | None = None
     restarts: int = 0
     last_exit: Exit | None = None
+    ever_ready: bool = False
     served: int = 0
     served_before: int = 0
     """What earlier incarnations served."""
@@ -69,7 +74,7 @@ class Servable:
     path: str
     aspired: bool = True
     fingerprint: str | None = None
-    """What its files looked like after it had failed."""
+    """What its files looked like when it was first wanted."""
     slots: list[Slot] = field(default_factory=list)
 
     def snapshot(self, acked_epoch: int) -> VersionSnapshot:
@@ -108,7 +113,7 @@ class Servable:
         """The status published with the state: OK while it is served or was unloaded in good order."""
         if self.state in {ServableState.AVAILABLE, ServableState.START, ServableState.UNLOADING}:
             return OK
-        if self.presence is Presence.GONE and not any(slot.permanent for slot in self.slots):
+        if self.presence is Presence.GONE and not any(slot.gave_up for slot in self.slots):
             return OK
         return self.first_error
 

@@ -1,46 +1,43 @@
-"""The file-system source: which versions of a model lie below its base path, and which of them are aspired.
+"""The source of one model: which versions lie below its base path, which of them are whole, and which are aspired.
 
-One look per call of `poll`; no thread and no clock: the caller owns the period and runs it off the event loop.
-Only names are looked at, not what is in a version's folder: that is the worker's business. Facts: TF Serving's
-`sources/storage_path/file_system_storage_path_source.cc`.
+One look per call of `Source.poll`, in a thread of the caller; no thread and no period of its own.
+What makes a version whole is `completeness`, base paths that are not local are `remote`; what is in a version is the
+worker's business. Facts: TF Serving's `sources/storage_path/file_system_storage_path_source.cc`.
 """
 
-import errno
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
+from .completeness import Completeness, CompletenessRule, Tree, scan
+from .io_status import base_path_missing, local_code
 from .model_config import ModelConfig, split_uri
-from .version_policy import absent, aspired
-from .wire.status import Code, Status
+from .version_policy import VersionPolicy, absent, aspired
+from .wire.status import InvalidArgument, NotFound, PoolError, Status, StatusError
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 # What absl::SimpleAtoi takes: a sign and blanks around the digits are fine.
 _VERSION = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
 
-# The errors that reading a folder can meet; the rest is UNKNOWN (the mapping of absl::ErrnoToStatusCode).
-_CODES = {
-    errno.EACCES: Code.PERMISSION_DENIED,
-    errno.EPERM: Code.PERMISSION_DENIED,
-    errno.ENOENT: Code.NOT_FOUND,
-    errno.ENODEV: Code.NOT_FOUND,
-    errno.ENXIO: Code.NOT_FOUND,
-    errno.ENOTDIR: Code.FAILED_PRECONDITION,
-    errno.EBUSY: Code.FAILED_PRECONDITION,
-    errno.ENAMETOOLONG: Code.INVALID_ARGUMENT,
-    errno.EINVAL: Code.INVALID_ARGUMENT,
-    errno.EMFILE: Code.RESOURCE_EXHAUSTED,
-    errno.ENFILE: Code.RESOURCE_EXHAUSTED,
-    errno.ENOMEM: Code.RESOURCE_EXHAUSTED,
-    errno.ETIMEDOUT: Code.DEADLINE_EXCEEDED,
-    errno.ESTALE: Code.ABORTED,
-    errno.EAGAIN: Code.UNAVAILABLE,
-    errno.EHOSTDOWN: Code.UNAVAILABLE,
-    errno.EHOSTUNREACH: Code.UNAVAILABLE,
-    errno.ENETUNREACH: Code.UNAVAILABLE,
-    errno.ENOTCONN: Code.FAILED_PRECONDITION,
-}
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """`settle_s`, `incomplete_limit_s` and `complete_marker` are the fields of `CompletenessRule`; `cache_dir` is
+    where remote versions are copied to, needed for those only. The two flags are TF Serving's, where the second one
+    includes the first (`file_system_storage_path_source.proto`). `clock`: the wall clock, as file times are.
+    """
+
+    settle_s: float = 1.0
+    incomplete_limit_s: float = 60.0
+    complete_marker: str = ""
+    cache_dir: str = ""
+    fail_if_zero_versions_at_startup: bool = False
+    servable_versions_always_present: bool = False
+    clock: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,43 +46,250 @@ class Poll:
 
     With an `error` nothing is known: `versions` is empty and whatever is aspired now stays so. Without one, versions
     that are not listed are not aspired any more. `warnings` are for the log; the caller drops repetitions.
+    `available`: all whole versions that have a local path, aspired or not. `incomplete`: versions that are there and
+    not taken yet; there is something to poll for again soon. `fingerprints`: a hash over the content of each aspired
+    version, as it was when it was taken; it follows later changes for those that are watched (`Source.watch`).
     """
 
     model: str
     versions: Mapping[int, str]
     warnings: tuple[str, ...] = ()
     error: Status | None = None
+    available: Mapping[int, str] = field(default_factory=dict)
+    incomplete: tuple[int, ...] = ()
+    fingerprints: Mapping[int, str] = field(default_factory=dict)
+
+
+class Storage(Protocol):
+    """Where a model's versions lie. `eager`: looking at them is cheap and needs no copy. Methods raise PoolError."""
+
+    eager: bool
+
+    def names(self) -> list[str]:
+        """Names right below the base path."""
+
+    def tree(self, name: str) -> Tree:
+        """What lies below one of them now."""
+
+    def fetched(self, version: int, tree: Tree) -> str | None:
+        """The path of a copy of exactly this content that was made before; None where there is none."""
+
+    def fetch(self, version: int, name: str, tree: Tree) -> str | None:
+        """The local path of this content; None if it has changed meanwhile."""
+
+    def prune(self, keep: Mapping[int, str]) -> None:
+        """Remove all copies but those of these versions at these paths; with an empty path any of the version."""
+
+
+class LocalFolder:
+    """A base path on a file system of this machine: versions are loaded from that very folder."""
+
+    eager = True
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._model = model
+        self._folder = split_uri(model.base_path)[1]
+
+    def names(self) -> list[str]:
+        try:
+            return os.listdir(self._folder)
+        except OSError as error:
+            raise StatusError(self._status(error)) from error
+        except ValueError as error:
+            text = f"Invalid base path {self._model.base_path!r} for servable {self._model.name}: {error}"
+            raise InvalidArgument(text) from error
+
+    def tree(self, name: str) -> Tree:
+        return scan(os.path.join(self._folder, name))
+
+    def fetched(self, version: int, tree: Tree) -> str | None:
+        return None
+
+    def fetch(self, version: int, name: str, tree: Tree) -> str | None:
+        return os.path.join(self._folder, name)
+
+    def prune(self, keep: Mapping[int, str]) -> None:
+        pass
+
+    def _status(self, error: OSError) -> Status:
+        below_a_file = isinstance(error, NotADirectoryError) and not os.path.lexists(self._folder)
+        if isinstance(error, FileNotFoundError) or below_a_file:
+            return base_path_missing(self._model.base_path, self._model.name)
+        text = f"Could not read base path {self._model.base_path} for servable {self._model.name}: {error.strerror}"
+        return Status(local_code(error), text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    path: str
+    fingerprint: str
+
+
+class Source:
+    """Looks for the versions of one model. A version once taken stays so until its directory is gone.
+
+    Every method may be called in any thread; polls, and all that must not run beside one, wait for each other.
+    """
+
+    def __init__(self, model: ModelConfig, options: SourceOptions) -> None:
+        self._model = model
+        self._options = options
+        self._storage = _storage(model, options)
+        self._lock = threading.Lock()
+        rule = CompletenessRule(options.settle_s, options.incomplete_limit_s, options.complete_marker)
+        self._completeness = Completeness(rule, options.clock)
+        self._taken: dict[str, _Taken] = {}
+        self._watched: frozenset[int] = frozenset()
+        self._aspired: Mapping[int, str] = {}
+        self._fingerprints: Mapping[int, str] = {}
+        self._polled = False
+
+    def watch(self, versions: Iterable[int]) -> None:
+        """From the next poll on, follow the content of just these versions (those whose load failed).
+
+        A changed one gets its new fingerprint, and if remote its new path, once it is whole again.
+        """
+        self._watched = frozenset(versions)
+
+    def poll(self) -> Poll:
+        """Look once. Blocks on the disk or the network; raises nothing for what it finds there."""
+        with self._lock:
+            try:
+                return self._poll()
+            except PoolError as error:
+                return Poll(self._model.name, {}, error=error.status)
+
+    def reconfigure(self, model: ModelConfig) -> None:
+        """Take over a new configuration of the same model at the same base path; what was taken stays taken.
+
+        A new `Source` in its place would have to find out again which versions are whole, and meanwhile leave out
+        some that are served. Counts from the next poll on.
+        """
+        if (model.name, model.base_path) != (self._model.name, self._model.base_path):
+            raise ValueError(f"{model.name} at {model.base_path} needs a source of its own")
+        self._model = model
+
+    def prune(self, keep: Iterable[int]) -> None:
+        """Remove the local copies of all versions but these; nothing where the base path is local.
+
+        The caller keeps what is aspired, what still runs, and the last good one; nothing when the model is gone.
+        A version whose origin is gone can be kept too. Blocks as `poll` does. Raises a PoolError for a broken cache.
+        """
+        with self._lock:
+            current = {_version(name): taken.path for name, taken in self._taken.items()}
+            self._storage.prune({version: current.get(version, "") for version in keep})
+
+    def _poll(self) -> Poll:
+        policy = self._model.version_policy
+        first, self._polled = not self._polled, True
+        children, warnings = _by_version(self._storage.names())
+        wanted = aspired(policy, children)
+        if first and not wanted:
+            self._check_zero_versions()
+        self._forget_absent(set(children.values()))
+        reasons = self._look(children, policy)
+        taken = {version: self._taken[name] for version, name in sorted(children.items()) if name in self._taken}
+        available = {version: copy.path for version, copy in taken.items()}
+        versions = {version: available[version] for version in aspired(policy, available)}
+        fingerprints = {version: taken[version].fingerprint for version in versions}
+        warnings += self._warnings(children, wanted, policy)
+        for version, reason in sorted(reasons.items()):
+            text = f"Version {version} of servable {self._model.name} is not complete yet and is not taken: {reason}"
+            warnings.append(text)
+        if not versions and self._aspired and self._options.servable_versions_always_present:
+            warnings.append(f"Refusing to unload all versions for Servable: {self._model.name}")
+            versions, fingerprints = dict(self._aspired), dict(self._fingerprints)
+        self._aspired, self._fingerprints = versions, fingerprints
+        incomplete = tuple(sorted(reasons))
+        return Poll(self._model.name, versions, tuple(warnings), None, available, incomplete, fingerprints)
+
+    def _look(self, children: Mapping[int, str], policy: VersionPolicy) -> dict[int, str]:
+        """Take what is whole. Returns why others must wait.
+
+        Of local versions all are looked at. Of remote ones only those that the policy wants, and older ones in place
+        of those that turn out to be incomplete; not yet at first sight, when no remote version is known to be whole.
+        """
+        watched, marker = self._watched, self._options.complete_marker
+        reasons: dict[int, str] = {}
+        candidates = set(children)
+        looked: set[int] = set()
+        due = candidates if self._storage.eager else candidates & (watched | set(aspired(policy, candidates)))
+        while due:
+            for version in sorted(due):
+                name = children[version]
+                known = self._completeness.has_seen(name)
+                reason = self._take(version, name, version in watched)
+                if reason is not None:
+                    reasons[version] = reason
+                    candidates = candidates - {version} if known or marker else candidates
+            looked |= due
+            due = set(aspired(policy, candidates)) - looked
+        return reasons
+
+    def _take(self, version: int, name: str, watched: bool) -> str | None:
+        """Take a version if it is whole. Returns why not; None also for one that was taken before."""
+        taken = self._taken.get(name)
+        if taken is not None and not self._storage.eager and not os.path.isdir(taken.path):
+            del self._taken[name]  # somebody emptied the cache
+            taken = None
+        if taken is not None and not watched:
+            return None
+        tree = self._storage.tree(name)
+        marker = self._options.complete_marker
+        path = self._storage.fetched(version, tree) if not marker or marker in tree.files else None
+        if path is None and (taken is None or taken.fingerprint != tree.fingerprint):
+            reason = self._completeness.judge(name, tree)
+            if reason is None:
+                path = self._storage.fetch(version, name, tree)
+                reason = "it changed while it was fetched" if path is None else None
+            if path is None:
+                return reason if taken is None else None
+        if path is not None:
+            self._taken[name] = _Taken(path, tree.fingerprint)
+        return None
+
+    def _forget_absent(self, names: set[str]) -> None:
+        self._completeness.listed(names)
+        self._taken = {name: taken for name, taken in self._taken.items() if name in names}
+
+    def _check_zero_versions(self) -> None:
+        """Raises NotFound with TF Serving's text where it refuses to start or to reload."""
+        if self._options.fail_if_zero_versions_at_startup or self._options.servable_versions_always_present:
+            raise NotFound(
+                f"Unable to find a numerical version path for servable {self._model.name} at: {self._model.base_path}"
+            )
+
+    def _warnings(self, children: Mapping[int, str], wanted: Collection[int], policy: VersionPolicy) -> list[str]:
+        """TF Serving's warnings about what is not there at all, be it whole or not."""
+        name = self._model.name
+        warnings = [
+            f"Version {version} of servable {name}, which was requested to be served as a 'specific' version in "
+            "the servable's version policy, was not found in the file system"
+            for version in absent(policy, children)
+        ]
+        if not wanted:
+            warnings.append(
+                f"No versions of servable {name} found under base path {self._model.base_path}. "
+                "Did you forget to name your leaf directory as a number (eg. '/1/')?"
+            )
+        return warnings
 
 
 def poll(model: ModelConfig) -> Poll:
-    """Look at the base path of `model` once. Reads the disk; raises nothing for what it finds there."""
-    scheme, folder = split_uri(model.base_path)
-    if scheme not in ("", "file"):
-        return Poll(model.name, {}, error=_unsupported_scheme(model, scheme))
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        return Poll(model.name, {}, error=_access_error(model, folder, error))
-    except ValueError as error:
-        text = f"Invalid base path {model.base_path!r} for servable {model.name}: {error}"
-        return Poll(model.name, {}, error=Status(Code.INVALID_ARGUMENT, text))
-    children, warnings = _by_version(names)
-    wanted = aspired(model.version_policy, children)
-    for version in absent(model.version_policy, children):
-        warnings.append(
-            f"Version {version} of servable {model.name}, which was requested to be served as a 'specific' version in "
-            "the servable's version policy, was not found in the file system"
-        )
-    if not wanted:
-        warnings.append(
-            f"No versions of servable {model.name} found under base path {model.base_path}. "
-            "Did you forget to name your leaf directory as a number (eg. '/1/')?"
-        )
-    versions = {version: os.path.join(folder, children[version]) for version in wanted}
-    return Poll(model.name, versions, tuple(warnings))
+    """Look once, without memory: every version counts as whole. For callers that keep no `Source`."""
+    return Source(model, SourceOptions(settle_s=0.0, incomplete_limit_s=0.0)).poll()
 
 
-def _by_version(names: list[str]) -> tuple[dict[int, str], list[str]]:
+def _storage(model: ModelConfig, options: SourceOptions) -> Storage:
+    scheme, _ = split_uri(model.base_path)
+    if scheme in {"", "file"}:
+        return LocalFolder(model)
+    from .remote import RemoteFolder  # noqa: PLC0415 - fsspec takes 0.2 s, and most pools have local models only
+
+    return RemoteFolder(model, options.cache_dir)
+
+
+def _by_version(names: Iterable[str]) -> tuple[dict[int, str], list[str]]:
     """Child name by version number, and warnings. Of several names for one number the last in byte order is used."""
     children: dict[int, str] = {}
     warnings: list[str] = []
@@ -109,23 +313,3 @@ def _version(name: str) -> int | None:
         return None
     number = int(match[1])
     return number if INT64_MIN <= number <= INT64_MAX else None
-
-
-def _unsupported_scheme(model: ModelConfig, scheme: str) -> Status:
-    return Status(
-        Code.UNIMPLEMENTED,
-        f"Base path {model.base_path} for servable {model.name}: file system '{scheme}://' is not supported; "
-        "expected an absolute path or a file:// URI",
-    )
-
-
-def _access_error(model: ModelConfig, folder: str, error: OSError) -> Status:
-    below_a_file = isinstance(error, NotADirectoryError) and not os.path.lexists(folder)
-    if isinstance(error, FileNotFoundError) or below_a_file:
-        text = (
-            f"Could not find base path {model.base_path} for servable {model.name} "
-            f"with error NOT_FOUND: {model.base_path} not found"
-        )
-        return Status(Code.NOT_FOUND, text)
-    text = f"Could not read base path {model.base_path} for servable {model.name}: {error.strerror}"
-    return Status(_CODES.get(error.errno or 0, Code.UNKNOWN), text)

@@ -71,13 +71,25 @@ def _model(model: Model, in_flight: Mapping[int, int], now_s: float) -> dict[str
     return {
         "name": model.name,
         "source_error": _error(model.source_error),
-        "versions": [_version(model.servables[v], in_flight, now_s) for v in sorted(model.servables, reverse=True)],
+        "rolled_back_to": model.fallback,
+        "versions": [_version(servable, _labels(model), in_flight, now_s) for servable in model.newest_first()],
     }
 
 
-def _version(servable: Servable, in_flight: Mapping[int, int], now_s: float) -> dict[str, Any]:
+def _labels(model: Model) -> dict[int, list[str]]:
+    """The labels of each version."""
+    labels: dict[int, list[str]] = {}
+    for label, version in sorted(model.settings.labels.items()):
+        labels.setdefault(version, []).append(label)
+    return labels
+
+
+def _version(
+    servable: Servable, labels: Mapping[int, list[str]], in_flight: Mapping[int, int], now_s: float
+) -> dict[str, Any]:
     return {
         "version": servable.id.version,
+        "labels": labels.get(servable.id.version, []),
         "state": servable.state.name,
         "aspired": servable.aspired,
         "path": servable.path,

@@ -1,20 +1,31 @@
 """The worker's link to the supervisor: messages, heartbeats, the order to stop, and the end of the supervisor.
 
 A thread of its own, so that the supervisor hears of this process while the main thread loads or executes. It owns the
-control socket; the main thread hands it messages by a queue and an eventfd, and is told to stop by another.
+control socket; other threads hand it messages by a queue and an eventfd; the main thread is told to stop by another.
 """
 
 import os
 import threading
 import time
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 import zmq
 
 from modelpool.supervisor.wire import codec, sockets
-from modelpool.supervisor.wire.messages import Message, StopWorker, WorkerHeartbeat, WorkerSpec
+from modelpool.supervisor.wire.messages import (
+    Message,
+    RecordWarmup,
+    StopWorker,
+    WarmupRecorded,
+    WorkerHeartbeat,
+    WorkerSpec,
+)
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.status import Code, InvalidArgument
+
+if TYPE_CHECKING:
+    from .warmup_recorder import WarmupRecorder
 
 # Exit code of a worker whose supervisor is gone. Nobody is left to read it; it shows up in a trace.
 _ORPHANED = 70
@@ -42,10 +53,14 @@ class Gauge:
 
 
 class ControlLink:
-    """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop."""
+    """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop.
+
+    `recorder` is set by the main thread once there is a model whose requests can be recorded.
+    """
 
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", lifeline_fd: int) -> None:
         self.gauge = Gauge()
+        self.recorder: WarmupRecorder | None = None
         self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._spec = spec
         self._lifeline_fd = lifeline_fd
@@ -58,7 +73,7 @@ class ControlLink:
         self._thread.start()
 
     def say(self, message: Message) -> None:
-        """Send a message to the supervisor; from the main thread, never blocks."""
+        """Send a message to the supervisor; from any thread, never blocks."""
         self._outbox.put(message)
         os.eventfd_write(self._wake_fd, 1)
 
@@ -85,7 +100,8 @@ class ControlLink:
     def _serve(self, socket: "zmq.Socket[bytes]", poller: zmq.Poller) -> None:
         next_beat_s = time.monotonic() + self._spec.heartbeat_s
         while True:
-            wait_ms = max(0, int((next_beat_s - time.monotonic()) * 1000) + 1)
+            wake_s = next_beat_s if self.recorder is None else min(next_beat_s, self.recorder.ends_s)
+            wait_ms = max(0, int((wake_s - time.monotonic()) * 1000) + 1)
             ready = dict(poller.poll(wait_ms))
             if self._lifeline_fd in ready:
                 os._exit(_ORPHANED)
@@ -95,6 +111,8 @@ class ControlLink:
                 return
             if socket in ready:
                 self._receive(socket)
+            if self.recorder is not None:
+                self.recorder.finish_due()
             if time.monotonic() >= next_beat_s:
                 _send(socket, self.gauge.heartbeat())
                 next_beat_s = time.monotonic() + self._spec.heartbeat_s
@@ -118,6 +136,14 @@ class ControlLink:
                 continue
             if isinstance(message, StopWorker):
                 os.eventfd_write(self.stop_fd, 1)
+            elif isinstance(message, RecordWarmup):
+                self._start_recording(message)
+
+    def _start_recording(self, order: RecordWarmup) -> None:
+        if self.recorder is None:
+            self.say(WarmupRecorded(order.token, Code.FAILED_PRECONDITION, "The model is not being served yet", 0))
+        else:
+            self.recorder.start(order)
 
 
 def _send(socket: "zmq.Socket[bytes]", message: Message) -> None:

@@ -9,14 +9,22 @@ from modelpool.supervisor.wire.status import Code, Internal, InvalidArgument, Po
 
 
 @contextmanager
+def mapped_ops() -> Iterator[None]:
+    """Turn TensorFlow's own errors into PoolError and let others through."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise StatusError(Status(_code(error.error_code), error.message or str(error))) from error
+
+
+@contextmanager
 def mapped() -> Iterator[None]:
     """Turn what TensorFlow raises in the block into PoolError; op errors keep their code."""
     try:
-        yield
+        with mapped_ops():
+            yield
     except PoolError:
         raise
-    except tf.errors.OpError as error:
-        raise StatusError(Status(_code(error.error_code), error.message or str(error))) from error
     except MemoryError as error:
         raise StatusError(Status(Code.RESOURCE_EXHAUSTED, f"Out of memory: {error}")) from error
     except (ValueError, TypeError) as error:

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgpack
 
-from modelpool.supervisor.wire import codec
+from modelpool.supervisor.wire import codec, lifeline
 from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import WorkerSpec
@@ -33,7 +33,7 @@ _MAX_REQUEST_BYTES = 1 << 20
 def preload() -> None:
     """Import all that a worker needs. What TensorFlow prints while it looks for devices is for its own developers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    from . import loader, predict, warmup  # noqa: F401, PLC0415
+    from . import calls, golden, loader, tfrecord, warmup, warmup_recorder  # noqa: F401, PLC0415
 
     # Objects made so far are never collected, so that a worker's collector does not touch, and copy, their pages.
     gc.collect()
@@ -101,8 +101,8 @@ def _fork_again(spec: WorkerSpec, channel: socket.socket, write_fd: int, lifelin
 
 def main() -> None:
     channel_fd, lifeline_fd, log_level = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    worker_main.ignore_terminal_signals()
-    worker_main.die_with_parent(lifeline_fd)
+    lifeline.ignore_terminal_signals()
+    lifeline.die_with_parent(lifeline_fd)
     wire_log.configure("fork_server", log_level)
     # Python 3.12 and later warn of a fork beside other threads; the only one here is TensorFlow's, which sleeps.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")

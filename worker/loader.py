@@ -41,7 +41,11 @@ class LoadedModel:
         names = tuple(sorted(feeds))
         key = (names, tuple(fetches))
         with errors.mapped():
-            call = self._callables.get(key) or self._make(key)
+            call = self._callables.get(key)
+            if call is None:
+                call = self._make(key)
+            elif len(self._callables) == MAX_CALLABLES:
+                self._callables.move_to_end(key)
             return [_array(value) for value in call(*(feeds[name] for name in names))]
 
     def _make(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Run:
@@ -52,6 +56,13 @@ class LoadedModel:
         if len(self._callables) > MAX_CALLABLES:
             self._callables.popitem(last=False)
         return call
+
+
+def _session_config() -> Any:
+    """GPU memory is taken as it is needed: TensorFlow's default is all of it, which would starve the neighbours."""
+    config = config_pb2.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    return config
 
 
 def _array(value: Any) -> np.ndarray:
@@ -65,7 +76,8 @@ def load(path: str, tags: Sequence[str]) -> LoadedModel:
     """Load the SavedModel in the version directory `path`. Raises PoolError with TF Serving's codes and texts."""
     _require_bundle(path)
     try:
-        bundle = loader_impl.SavedModelLoader(path)
+        with errors.mapped_ops():
+            bundle = loader_impl.SavedModelLoader(path)
     except (OSError, ValueError) as error:
         raise DataLoss(f"Can't parse {os.path.join(path, 'saved_model.pb')} as binary proto") from error
     try:
@@ -78,7 +90,7 @@ def load(path: str, tags: Sequence[str]) -> LoadedModel:
     with errors.mapped():
         graph = tf.Graph()
         with graph.as_default():
-            session = tf.compat.v1.Session(graph=graph, config=config_pb2.ConfigProto(allow_soft_placement=True))
+            session = tf.compat.v1.Session(graph=graph, config=_session_config())
             meta_graph = bundle.load(session, tags)
     return LoadedModel(session, dict(meta_graph.signature_def))
 

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import predict_pb2
 
-from modelpool.supervisor.wire.status import FailedPrecondition, Internal, InvalidArgument
+from modelpool.supervisor.wire.status import FailedPrecondition, InvalidArgument
 
-from . import rest_json, tensors
-
-DEFAULT_SIGNATURE = "serving_default"
+from . import request, rest_json, tensors
+from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
 
 
 class Model(Protocol):
@@ -30,56 +28,60 @@ class Model(Protocol):
 
 
 class Predictor:
-    """Predict on one loaded model, which is `name` and `version` to its clients."""
+    """Predict on one loaded model."""
 
-    def __init__(self, model: Model, name: str, version: int) -> None:
+    def __init__(self, model: Model, identity: Identity) -> None:
         self._model = model
-        self._name = name
-        self._version = version
+        self._identity = identity
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized PredictRequest to a serialized PredictResponse. Raises PoolError."""
-        reply: bytes = self.respond(parse_request(payload)).SerializeToString()
+        reply: bytes = self.respond(request.parse(predict_pb2.PredictRequest, payload)).SerializeToString()
         return reply
 
-    def respond(self, request: Any) -> Any:
+    def respond(self, asked: Any) -> Any:
         """A PredictRequest to a PredictResponse. Raises PoolError."""
-        key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        key = signature_key(asked.model_spec)
         signature = self._model.signatures.get(key)
         if signature is None:
             raise FailedPrecondition(f'Serving signature key "{key}" not found.')
-        feeds = _feeds(signature, request.inputs)
-        aliases = _output_aliases(signature, request.output_filter)
+        feeds = _feeds(signature, asked.inputs)
+        aliases = _output_aliases(signature, asked.output_filter)
         outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
         response = predict_pb2.PredictResponse()
-        response.model_spec.name = self._name
-        response.model_spec.signature_name = key
-        response.model_spec.version.value = self._version
+        self._identity.fill(response.model_spec, key)
         for alias, array in zip(aliases, outputs, strict=True):
             response.outputs[alias].CopyFrom(tensors.encode(array, signature.outputs[alias].dtype))
         return response
 
     def rest(self, payload: bytes) -> bytes:
         """A REST predict body to the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
-        body = rest_json.parse(payload)
-        key = body.signature_name or DEFAULT_SIGNATURE
-        signature = self._model.signatures.get(key)
-        if signature is None:
-            raise InvalidArgument(f'Serving signature name: "{key}" not found in signature def')
-        arrays, layout = body.tensors({alias: info.dtype for alias, info in signature.inputs.items()})
+        _, signature, arrays, layout = self._read_body(payload)
         feeds = {signature.inputs[alias].name: array for alias, array in arrays.items()}
         aliases = sorted(signature.outputs)
         outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
         named = {alias: (signature.outputs[alias].dtype, array) for alias, array in zip(aliases, outputs, strict=True)}
         return rest_json.reply(named, layout)
 
+    def request_of_body(self, payload: bytes) -> Any:
+        """The PredictRequest that asks what a REST predict body asks. Raises PoolError. Any thread."""
+        key, signature, arrays, _ = self._read_body(payload)
+        asked = predict_pb2.PredictRequest()
+        asked.model_spec.name = self._identity.name
+        asked.model_spec.signature_name = key
+        for alias, array in arrays.items():
+            asked.inputs[alias].CopyFrom(tensors.encode(array, signature.inputs[alias].dtype))
+        return asked
 
-def parse_request(payload: bytes) -> Any:
-    """A PredictRequest. Raises Internal, the code of a C++ gRPC server for a request that it cannot parse."""
-    try:
-        return predict_pb2.PredictRequest.FromString(payload)
-    except DecodeError as error:
-        raise Internal(f"Failed to parse tensorflow.serving.PredictRequest of {len(payload)} bytes: {error}") from error
+    def _read_body(self, payload: bytes) -> tuple[str, Any, dict[str, np.ndarray], rest_json.Layout]:
+        """The key of the signature, the signature, the tensors by alias, and the layout of a REST predict body."""
+        body = rest_json.parse(payload)
+        key = body.signature_name or DEFAULT_SIGNATURE
+        signature = self._model.signatures.get(key)
+        if signature is None:
+            raise InvalidArgument(f'Serving signature name: "{key}" not found in signature def')
+        arrays, layout = body.tensors({alias: info.dtype for alias, info in signature.inputs.items()})
+        return key, signature, arrays, layout
 
 
 def _feeds(signature: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ ZeroMQ's bounded queue; a full one is refused at the frontend. What has expired 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -20,16 +21,21 @@ from modelpool.supervisor.wire.status import (
     InvalidArgument,
     PoolError,
     Unimplemented,
-    truncated,
 )
 
 from .control import Gauge
 
+if TYPE_CHECKING:
+    from .warmup_recorder import WarmupRecorder
+
 log = logging.getLogger(__name__)
 
 Handler = Callable[[bytes], bytes]
-# How long a reply waits for a frontend that does not read before it is given up; nobody else is served meanwhile.
-_REPLY_TIMEOUT_MS = 1000
+# Replies to one frontend that may wait to be read. A frontend bounds what it has in flight below this, so only one
+# that stands still, and will be replaced, fills it.
+_REPLY_HWM = 4 * sockets.DATA_HWM
+# Error texts are cut where a protocol says so; this only bounds what an op may put into one.
+_MAX_ERROR_BYTES = 64 * 1024
 
 
 class Session:
@@ -42,13 +48,16 @@ class Session:
         handlers: Mapping[Method, Handler],
         gauge: Gauge,
         stop_fd: int,
+        *,
+        recorder: "WarmupRecorder",
     ) -> None:
         self._handlers = handlers
+        self._recorder = recorder
         self._gauge = gauge
         self._stop_fd = stop_fd
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
-        self._socket.setsockopt(zmq.SNDTIMEO, _REPLY_TIMEOUT_MS)
+        self._socket.setsockopt(zmq.SNDHWM, _REPLY_HWM)
         self._socket.bind(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
@@ -83,7 +92,7 @@ class Session:
         self._gauge.end()
         try:
             self._socket.send_multipart(
-                [peer, data.pack_reply(header.request_id, code), reply], copy=len(reply) < 65536
+                [peer, data.pack_reply(header.request_id, code), reply], zmq.NOBLOCK, copy=len(reply) < 65536
             )
         except zmq.ZMQError as error:
             log.warning("reply not sent %s", fields(request=header.request_id, error=error))
@@ -95,10 +104,13 @@ class Session:
             handler = self._handlers.get(header.method)
             if handler is None:
                 raise Unimplemented(f"This worker does not serve {header.method.name}")
-            return Code.OK, handler(payload)
+            reply = handler(payload)
+            if self._recorder.recording is not None:
+                self._recorder.offer(header.method, payload)
+            return Code.OK, reply
         except PoolError as error:
-            return error.status.code, truncated(error.status.message).encode("utf-8", "replace")
+            return error.status.code, error.status.message.encode("utf-8", "replace")[:_MAX_ERROR_BYTES]
         except Exception as error:
             log.exception("request failed %s", fields(request=header.request_id, method=header.method.name))
             bug = Internal(f"{type(error).__name__}: {error}")
-            return bug.code, truncated(bug.message).encode("utf-8", "replace")
+            return bug.code, bug.message.encode("utf-8", "replace")[:_MAX_ERROR_BYTES]

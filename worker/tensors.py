@@ -94,6 +94,21 @@ def dtype_name(enum: int) -> str:
     return known.name.removeprefix("DT_").lower() if known else f"unknown dtype enum ({enum})"
 
 
+# Where two dtypes are stored alike, as int8 and qint8 are, the plain one, which stands first in the table.
+_ARRAY_DTYPES: Mapping[np.dtype[Any], DType] = MappingProxyType({row.stored: row for row in [*DTYPES.values()][::-1]})
+
+
+def array_dtype_name(array: npt.NDArray[Any]) -> str:
+    """The DataType_Name, as in "DT_FLOAT", of an array that a session returned; of quantized types the plain one."""
+    row = _ARRAY_DTYPES.get(array.dtype)
+    return f"DT_{row.name.upper()}" if row else str(array.dtype)
+
+
+def shape_text(array: npt.NDArray[Any]) -> str:
+    """The shape as TensorShape::DebugString writes it, as in [2,3]."""
+    return f"[{','.join(map(str, array.shape))}]"
+
+
 # -- proto to numpy ----------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,6 @@ class FrontendSpec:
     """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen."""
 
     incarnation: Incarnation
-    index: int
     control_endpoint: str
     grpc_port: int
     rest_port: int

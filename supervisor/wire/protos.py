@@ -26,9 +26,12 @@ def _install_bare_tensorflow() -> None:
 _install_bare_tensorflow()
 
 from tensorflow_serving.apis import get_model_status_pb2 as _status  # noqa: E402
+from tensorflow_serving.apis import model_management_pb2 as _management  # noqa: E402
 from tensorflow_serving.config import model_server_config_pb2 as _config  # noqa: E402
 
 # The generated classes have no annotations that mypy can see through the bare package.
 GetModelStatusRequest: Any = _status.GetModelStatusRequest
 GetModelStatusResponse: Any = _status.GetModelStatusResponse
 ModelServerConfig: Any = _config.ModelServerConfig
+ReloadConfigRequest: Any = _management.ReloadConfigRequest
+ReloadConfigResponse: Any = _management.ReloadConfigResponse

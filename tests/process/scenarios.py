@@ -143,7 +143,7 @@ async def abandoned() -> dict[str, Any]:
     stage.spawn(1, "idle")
     stage.spawn(2, "idle")
     await stage.until(lambda: len(stage.pids) == 2)
-    spec = FrontendSpec(Incarnation(1), 0, "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
+    spec = FrontendSpec(Incarnation(1), "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
     frontend = stage.processes.spawn_frontend(spec)
     os.kill(stage.pids[2], signal.SIGSTOP)
     print(json.dumps([stage.processes.fork_server_pid, frontend, *stage.pids.values()]), flush=True)

@@ -65,14 +65,18 @@ OUR_DEFAULTS: dict[str, Any] = {
     "log_level": "INFO",
     "max_request_bytes": 2147483647,
     "drain_timeout_s": 30.0,
+    "load_timeout_s": 3600.0,
     "exit_on_startup_failure": False,
+    "pool_config_file": "",
+    "reload_timeout_s": 120.0,
 }
 ACTED_ON = {
     *("port", "rest_api_port", "grpc_socket_path", "rest_api_timeout_in_ms", "model_name", "model_base_path"),
     *("model_config_file", "model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds"),
     *("num_load_threads", "max_num_load_retries", "load_retry_interval_micros", "saved_model_tags"),
     *("enable_model_warmup", "num_request_iterations_for_warmup", "runtime_dir", "log_level"),
-    *("max_request_bytes", "drain_timeout_s", "version", "help"),
+    *("max_request_bytes", "drain_timeout_s", "exit_on_startup_failure", "version", "help"),
+    *("allow_version_labels_for_unavailable_models", "pool_config_file", "reload_timeout_s", "load_timeout_s"),
 }
 
 

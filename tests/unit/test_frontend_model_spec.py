@@ -3,13 +3,14 @@
 import contextlib
 import random
 import struct
+import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelpool.frontend import model_spec
-from modelpool.frontend.model_spec import MalformedRequest, ModelSpec
+from modelpool.frontend.model_spec import MalformedRequest, ModelSpec, TooManyFields
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code
 
@@ -141,3 +142,32 @@ def test_a_large_payload_is_skipped_not_read() -> None:
     spec = delimited(1, delimited(1, b"m") + delimited(2, tag(1, 0) + varint(3)))
     assert model_spec.read(payload + spec) == ModelSpec("m", 3)
     assert model_spec.read(spec + payload) == ModelSpec("m", 3)
+
+
+MANY = 2_000_000
+SPEC_M = delimited(1, delimited(1, b"m"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x10\x00" * MANY,
+        SPEC_M + b"\x10\x00" * MANY,
+        SPEC_M * MANY,
+        delimited(1, b"\x28\x00" * MANY),
+        delimited(1, delimited(2, b"\x08\x01" * MANY)),
+        tag(9, 3) + b"\x10\x00" * MANY + tag(9, 4),
+        delimited(1, b"\x28\x00" * 1000) * 1000,
+    ],
+    ids=["top", "after the spec", "specs", "in the spec", "in the version", "in a group", "in all of many specs"],
+)
+def test_a_request_of_very_many_fields_holds_nobody_up(raw: bytes) -> None:
+    started_s = time.process_time()
+    with pytest.raises(TooManyFields, match="too many fields: expected at most 4096 ") as caught:
+        model_spec.read(raw)
+    assert time.process_time() - started_s < 0.1
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_thousand_inputs_are_not_too_many() -> None:
+    assert model_spec.read(delimited(2, b"input") * 4000 + SPEC_M) == ModelSpec("m")

@@ -114,3 +114,24 @@ def test_without_the_last_worker() -> None:
 def test_without_an_unknown_worker() -> None:
     before = routes(version(1, 11)).table
     assert without_worker(before, Incarnation(99), "died") == before
+
+
+FIRST_LOAD_FAILED = {"state": ServableState.LOADING, "code": Code.NOT_FOUND, "message": "no saved_model.pb"}
+
+
+@pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.INTERNAL, Code.INVALID_ARGUMENT])
+def test_a_version_whose_first_load_failed_is_not_found(code: Code) -> None:
+    table = routes(version(3, **(FIRST_LOAD_FAILED | {"code": code})), labels={"canary": 3})
+    for spec, asked in (
+        (ModelSpec("m"), "Latest(m)"),
+        (ModelSpec("m", 3), "Specific(m, 3)"),
+        (ModelSpec("m", None, "canary"), "Specific(m, 3)"),
+    ):
+        with pytest.raises(NotFound) as caught:
+            table.find(spec)
+        assert caught.value.message == f"Servable not found for request: {asked}"
+
+
+def test_latest_of_a_failed_load_and_a_lost_version_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="killed by signal 9"):
+        routes(version(1, **LOST), version(2, **FIRST_LOAD_FAILED)).find(ModelSpec("m"))

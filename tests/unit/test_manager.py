@@ -27,6 +27,7 @@ from modelpool.supervisor.transition_policy import TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     RouteTable,
+    WorkerHeartbeat,
     WorkerHello,
     WorkerLoadFailed,
     WorkerProgress,
@@ -193,16 +194,77 @@ def test_a_drained_worker_is_stopped_only_when_every_frontend_has_let_go_of_it()
     assert world.servable(1).error.code is Code.OK
 
 
-def test_a_worker_that_drains_for_too_long_is_killed() -> None:
+def test_a_drained_worker_may_finish_what_is_in_flight_however_long_it_takes() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.aspire()
+    world.sleep(1e6)
+    assert not world.doomed
+
+
+def test_a_worker_that_does_not_stop_with_nothing_in_flight_is_killed() -> None:
     world = World()
     world.aspire(1)
     incarnation = world.ready(1)
     world.ack()
     world.aspire()
-    due = world.manager.next_deadline_s()
-    assert due == world.now_s + 30.0
-    world.sleep(30.0)
+    world.ack()
+    assert world.doomed.pop(incarnation) == STOPPED
+    world.sleep(10.0)
     assert world.doomed == {incarnation: KILLED}
+
+
+def test_a_kill_that_was_lost_is_repeated() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.sleep(30.0)
+    assert world.doomed.pop(incarnation) == KILLED
+    world.sleep(10.0)
+    assert world.doomed == {incarnation: KILLED}
+
+
+def test_a_load_that_takes_for_ever_is_killed() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.incarnation(1)
+    world.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), world.now_s)
+    for _ in range(3600 // 20):
+        world.manager.worker_message(incarnation, WorkerHeartbeat(0, 0, 0.0), world.now_s)
+        world.sleep(20.0)
+    assert world.doomed == {incarnation: KILLED}
+    world.bury()
+    assert world.slot(1).last_exit == Exit(None, 9, "killed by SIGKILL: it was loading for 3600 s")
+
+
+def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.sleep(300.0)
+    assert not world.doomed, "what the workers said meanwhile is still unread"
+    world.sleep(30.0)
+    assert world.doomed
+
+
+def test_one_that_served_before_does_not_queue_behind_slow_loads() -> None:
+    world = World(max_loading=1)
+    world.aspire(1)
+    served = world.ready(1)
+    world.aspire(1, 2)
+    world.die(served, KILLED)
+    assert sorted(spawn.slot.servable.version for spawn in world.alive.values()) == [1, 2]
+
+
+def test_a_version_that_was_given_up_keeps_its_error_when_it_is_unloaded() -> None:
+    world = World()
+    world.aspire(1)
+    world.fail_load(1, permanent=True)
+    world.aspire()
+    assert world.servable(1).state is ServableState.END
+    assert world.servable(1).error == Status(Code.DATA_LOSS, "no good")
 
 
 def test_a_killed_worker_is_replaced_at_once_and_the_state_says_so() -> None:
@@ -326,13 +388,16 @@ def test_silence_is_taken_for_a_hang() -> None:
     world.sleep(0.1)
     assert world.doomed == {incarnation: KILLED}
     assert world.states() == {1: ServableState.LOADING}
+    world.bury()
+    assert world.servable(1).error.message.endswith("killed by SIGKILL: no heartbeat for 30 s")
 
 
 def test_a_worker_that_never_speaks_is_killed_and_tried_again() -> None:
     world = World()
     world.aspire(1)
     silent = world.incarnation(1)
-    world.sleep(120.0)
+    world.sleep(119.0)
+    world.sleep(1.0)
     assert world.doomed == {silent: KILLED}
     world.bury()
     world.sleep(1.0)
@@ -439,7 +504,7 @@ def test_a_version_that_crash_loops_is_rolled_back_to_the_last_good_one() -> Non
     assert world.states()[1] is ServableState.AVAILABLE
     world.sleep(1e5)
     world.aspire(2)
-    assert world.states() == {1: ServableState.LOADING, 2: ServableState.END}, "the same news changes nothing"
+    assert world.states() == {1: ServableState.AVAILABLE, 2: ServableState.END}, "the same news changes nothing"
 
 
 def test_the_next_version_ends_a_rollback() -> None:
@@ -475,7 +540,8 @@ def test_rollback_can_be_turned_off() -> None:
 
 def test_a_failed_version_is_tried_again_when_its_files_change() -> None:
     world = World()
-    world.aspire(1)
+    world.manager.aspire("m", {1: "/models/m/1"}, None, {1: "a"})
+    world.advance()
     world.fail_load(1, permanent=True)
     assert world.manager.models["m"].failed_versions() == (1,)
     for fingerprint, tried in (("a", False), ("a", False), ("b", True)):

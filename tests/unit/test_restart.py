@@ -65,11 +65,11 @@ def test_intensity_counts_deaths_within_the_period_only() -> None:
 def test_becoming_ready_forgets_failed_loads_but_not_deaths() -> None:
     one = history(RestartPolicy(max_load_retries=1, max_restarts=1))
     assert isinstance(one.died(Death.LOAD_FAILED, 0.0), TryAgain)
-    one.became_ready()
+    one.became_ready(0.0)
     assert isinstance(one.died(Death.LOAD_FAILED, 1.0), TryAgain)
-    one.became_ready()
+    one.became_ready(0.0)
     assert isinstance(one.died(Death.AFTER_READY, 2.0), TryAgain)
-    one.became_ready()
+    one.became_ready(0.0)
     assert isinstance(one.died(Death.AFTER_READY, 3.0), GiveUp)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from modelpool.supervisor import runtime_dir
 from modelpool.supervisor.runtime_dir import RuntimeDir
-from modelpool.supervisor.wire.status import AlreadyExists, InvalidArgument, NotFound
+from modelpool.supervisor.wire.status import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_live_pool_keeps_others_out(base: Path) -> None:
 
 
 def test_sockets_of_a_dead_pool_are_cleared_and_nothing_else(base: Path) -> None:
-    (base / "pool").mkdir()
+    (base / "pool").mkdir(mode=0o700)
     leave_socket(base / "pool" / "control")
     leave_socket(base / "pool" / "w7")
     leave_socket(base / "pool" / "somebody-elses")
@@ -77,3 +77,25 @@ def test_a_pool_is_named_by_its_port() -> None:
     assert runtime_dir.default_path(Path("/base"), 8500, 8501) == Path("/base/8500")
     assert runtime_dir.default_path(Path("/base"), 0, 8501) == Path("/base/8501")
     assert runtime_dir.default_path(Path("/base"), 0, 0) == Path(f"/base/pid-{os.getpid()}")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707])
+def test_a_directory_that_others_can_use_is_refused_and_left_alone(base: Path, mode: int) -> None:
+    (base / "pool").mkdir()
+    (base / "pool").chmod(mode)
+    with pytest.raises(FailedPrecondition, match="to be a directory of mode 0700"):
+        RuntimeDir(base / "pool")
+    assert (base / "pool").stat().st_mode & 0o777 == mode
+
+
+def test_a_directory_that_was_there_before_stays(base: Path) -> None:
+    (base / "pool").mkdir(mode=0o700)
+    RuntimeDir(base / "pool").remove()
+    assert list((base / "pool").iterdir()) == []
+
+
+def test_a_link_is_no_directory_of_ours(base: Path) -> None:
+    (base / "real").mkdir(mode=0o700)
+    (base / "pool").symlink_to(base / "real")
+    with pytest.raises(FailedPrecondition):
+        RuntimeDir(base / "pool")

@@ -32,18 +32,18 @@ def no_versions_text(folder: Path) -> str:
 def test_versions_by_number_with_their_paths(tmp_path: Path) -> None:
     with_versions(tmp_path, "10", "9", "00000123", "0", "-5", "+7", " 8 ")
     found = poll(model(tmp_path))
-    assert found == Poll(
-        "m",
-        {
-            -5: f"{tmp_path}/-5",
-            0: f"{tmp_path}/0",
-            7: f"{tmp_path}/+7",
-            8: f"{tmp_path}/ 8 ",
-            9: f"{tmp_path}/9",
-            10: f"{tmp_path}/10",
-            123: f"{tmp_path}/00000123",
-        },
-    )
+    assert found.versions == {
+        -5: f"{tmp_path}/-5",
+        0: f"{tmp_path}/0",
+        7: f"{tmp_path}/+7",
+        8: f"{tmp_path}/ 8 ",
+        9: f"{tmp_path}/9",
+        10: f"{tmp_path}/10",
+        123: f"{tmp_path}/00000123",
+    }
+    assert found.available == found.versions
+    assert set(found.fingerprints) == set(found.versions)
+    assert (found.warnings, found.error, found.incomplete) == ((), None, ())
     assert list(found.versions) == sorted(found.versions)
 
 
@@ -72,13 +72,11 @@ def test_policies(tmp_path: Path) -> None:
 
 def test_same_number_twice(tmp_path: Path) -> None:
     with_versions(tmp_path, "1", "001", "01")
-    assert poll(model(tmp_path, Latest())) == Poll(
-        "m",
-        {1: f"{tmp_path}/1"},
-        (
-            "Duplicate version directories detected. Version 1 will be loaded from 01, 001 will be ignored.",
-            "Duplicate version directories detected. Version 1 will be loaded from 1, 01 will be ignored.",
-        ),
+    found = poll(model(tmp_path, Latest()))
+    assert found.versions == {1: f"{tmp_path}/1"}
+    assert found.warnings == (
+        "Duplicate version directories detected. Version 1 will be loaded from 01, 001 will be ignored.",
+        "Duplicate version directories detected. Version 1 will be loaded from 1, 01 will be ignored.",
     )
 
 
@@ -89,9 +87,9 @@ def test_absent_specific_versions(tmp_path: Path) -> None:
         "version policy, was not found in the file system"
     )
     found = poll(model(tmp_path, Specific((1, 3, 2))))
-    assert found == Poll("m", {1: f"{tmp_path}/1"}, (text.format(2), text.format(3)))
+    assert (found.versions, found.warnings) == ({1: f"{tmp_path}/1"}, (text.format(2), text.format(3)))
     found = poll(model(tmp_path, Specific((2,))))
-    assert found == Poll("m", {}, (text.format(2), no_versions_text(tmp_path)))
+    assert (found.versions, found.warnings) == ({}, (text.format(2), no_versions_text(tmp_path)))
 
 
 def test_empty_base_path_is_a_warning(tmp_path: Path) -> None:
@@ -139,7 +137,7 @@ def test_no_path_at_all() -> None:
 
 def test_file_uri(tmp_path: Path) -> None:
     with_versions(tmp_path, "1")
-    assert poll(model(f"file://{tmp_path}")) == Poll("m", {1: f"{tmp_path}/1"})
+    assert poll(model(f"file://{tmp_path}")).versions == {1: f"{tmp_path}/1"}
     error = poll(model("file://host")).error
     assert error is not None
     assert error.code is Code.NOT_FOUND
@@ -150,9 +148,6 @@ def test_trailing_slash_gives_no_double_one(tmp_path: Path) -> None:
     assert poll(model(f"{tmp_path}/")).versions == {1: f"{tmp_path}/1"}
 
 
-def test_remote_file_system() -> None:
-    text = (
-        "Base path gs://bucket/m for servable m: file system 'gs://' is not supported; "
-        "expected an absolute path or a file:// URI"
-    )
-    assert poll(model("gs://bucket/m")) == Poll("m", {}, error=Status(Code.UNIMPLEMENTED, text))
+def test_remote_needs_a_cache() -> None:
+    text = "Base path memory://m for servable m is remote, and no cache directory is configured"
+    assert poll(model("memory://m")) == Poll("m", {}, error=Status(Code.FAILED_PRECONDITION, text))

@@ -138,6 +138,7 @@ class FakeFrontendOwner:
     spec: FrontendSpec
     received: list[Message] = field(default_factory=list)
     epoch: int = 0
+    program: tuple[str, ...] = ("-m", "modelpool.frontend.main")
 
     def __post_init__(self) -> None:
         self._router = self.context.socket(zmq.ROUTER)
@@ -146,7 +147,7 @@ class FakeFrontendOwner:
         self._name = sockets.identity(sockets.Peer.FRONTEND, self.spec.incarnation)
         raw = codec.encode(self.spec)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelpool.frontend.main"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            [sys.executable, *self.program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
         self.log = b""
         self._log_thread = threading.Thread(target=self._read_log, daemon=True)
@@ -229,11 +230,11 @@ class Stage:
         self.workers.append(worker)
         return worker
 
-    def frontend(self, **changes: Any) -> FakeFrontendOwner:
+    def frontend(self, *, program: str = "", **changes: Any) -> FakeFrontendOwner:
+        """A frontend process; `program`: the Python text to run in place of its main module."""
         number = len(self.owners) + 1
         values: dict[str, Any] = {
             "incarnation": Incarnation(number),
-            "index": 0,
             "control_endpoint": sockets.ipc_endpoint(self.folder / f"control{number}"),
             "grpc_port": free_port(),
             "rest_port": free_port(),
@@ -242,7 +243,12 @@ class Stage:
             "max_request_bytes": 4 << 20,
             "log_level": "INFO",
         }
-        owner = FakeFrontendOwner(self.context, self.folder, FrontendSpec(**(values | changes)))
+        owner = FakeFrontendOwner(
+            self.context,
+            self.folder,
+            FrontendSpec(**(values | changes)),
+            **({"program": ("-c", program)} if program else {}),
+        )
         self.owners.append(owner)
         return owner
 

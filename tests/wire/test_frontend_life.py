@@ -26,7 +26,7 @@ from modelpool.supervisor.wire.messages import (
     WorkerReleased,
 )
 
-from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, free_port, resident_mb, version
+from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, resident_mb, version
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 REQUEST_M = b"\x0a\x03\x0a\x01m"
@@ -121,7 +121,7 @@ def test_unix_socket(stage: Stage) -> None:
         second = stage.frontend(grpc_socket_path=str(path))
         second.send(OpenPorts())
         text = second.expect(FrontendBindFailed).message
-        assert text == f"grpc_socket_path: {str(path)!r} is in use by another process"
+        assert text == f"--grpc_socket_path={path}: another process listens on this socket"
         assert second.wait_exit() == 1
         assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
     assert stat.S_ISSOCK(path.stat().st_mode)
@@ -138,21 +138,14 @@ def test_a_bad_socket_path_is_named(stage: Stage, case: str) -> None:
     (stage.folder / "file").write_text("precious")
     frontend = stage.frontend(grpc_socket_path=str(path))
     frontend.send(OpenPorts())
-    text = frontend.expect(FrontendBindFailed).message
-    assert text.startswith("grpc_socket_path: ")
-    assert repr(str(path)) in text
+    reason = {
+        "file": "expected a socket or nothing there, got another file",
+        "folder": f"cannot create a socket in {path.parent}",
+        "long": f"expected at most 107 bytes, got {len(str(path))}",
+    }[case]
+    assert frontend.expect(FrontendBindFailed).message == f"--grpc_socket_path={path}: {reason}"
     assert frontend.wait_exit() == 1
     assert (stage.folder / "file").read_text() == "precious"
-
-
-def test_equal_ports_keep_grpc(stage: Stage) -> None:
-    port = free_port()
-    frontend = stage.frontend(grpc_port=port, rest_port=port)
-    frontend.route(ModelRoute("m", (version(1, stage.worker()),), {}))
-    frontend.open_ports()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        assert channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S).startswith(b"echo:")
-    assert f"REST is off: its port is the gRPC port port={port}".encode() in frontend.log
 
 
 def test_listens_on_ipv4_and_ipv6(stage: Stage, frontend: FakeFrontendOwner) -> None:
@@ -276,6 +269,50 @@ def test_a_bad_spec_ends_the_process(raw: bytes) -> None:
     )
     assert process.returncode == 1
     assert b"frontend failed" in process.stderr
+
+
+_WITH_A_BUG = """
+import sys
+from modelpool.frontend import core, dealer, main, session
+def fail(*_):
+    raise RuntimeError("a bug")
+{bug}
+sys.exit(main.main())
+"""
+BUGS = {
+    "message": "session.Session._handle_routes = fail",
+    "reader": "session.Session._handle_routes = lambda *_: setattr(dealer.Dealer, '_readable', fail)",
+    "timer": "core.Core._settle = fail",
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_in_a_callback_ends_the_process(stage: Stage, bug: str) -> None:
+    frontend = stage.frontend(program=_WITH_A_BUG.format(bug=BUGS[bug]))
+    frontend.open_ports()
+    if bug == "timer":
+        worker = stage.worker()
+        worker.hold.set()
+        frontend.route(ModelRoute("m", (version(1, worker),), {}))
+        with grpc.insecure_channel(f"127.0.0.1:{frontend.spec.grpc_port}") as channel:
+            call = channel.unary_unary(PREDICT).future(REQUEST_M, timeout=1.0)
+            assert frontend.wait_exit() == 1
+            assert call.exception(WAIT_S) is not None
+    else:
+        frontend.send(RouteTable(1, ()))
+        assert frontend.wait_exit() == 1
+    eventually(lambda: b"RuntimeError: a bug" in frontend.log, "the traceback")
+    assert b"frontend failed" in frontend.log
+
+
+def test_a_failure_of_somebody_else_s_callback_is_logged_only(stage: Stage) -> None:
+    bug = "session.Session._handle_routes = lambda self, _: self._loop.call_soon(fail)"
+    frontend = stage.frontend(program=_WITH_A_BUG.format(bug=bug))
+    frontend.open_ports()
+    frontend.send(RouteTable(1, ()))
+    eventually(lambda: b"RuntimeError: a bug" in frontend.log, "the traceback")
+    frontend.send(DrainFrontend(1.0))
+    assert frontend.wait_exit() == 0
 
 
 def test_memory_and_imports(frontend: FakeFrontendOwner) -> None:

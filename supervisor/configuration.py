@@ -1,0 +1,250 @@
+"""The configuration in force and where it comes from: files, their polls, reload requests, and each model's source.
+
+Runs in the supervisor's event loop; looks at files in threads, so that a file system that hangs stops nobody else.
+Tells the manager what is wanted and knows nothing of processes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import labels, pool_config, reload
+from .config import PoolConfig
+from .daemon_thread import call_in_thread
+from .manager import Manager
+from .model import ModelSettings
+from .model_config import ModelConfig
+from .pool_config import ModelPolicy, PoolFile
+from .reload import Settled
+from .source import Poll, Source, SourceOptions
+from .wire.log import fields
+from .wire.status import OK, Code, PoolError, Status
+
+log = logging.getLogger(__name__)
+
+# How soon to look again at a version that is still being copied.
+_COPYING_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What the configuration needs of the pool: `advance` after each change, `background` for a task of the pool,
+    `until` to wait for a condition for at most so many seconds.
+    """
+
+    advance: Callable[[], None]
+    background: Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+    until: Callable[[Callable[[], bool], float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """A source that is looked at: the base path and the options that it was made for, and who looks."""
+
+    place: tuple[str, SourceOptions]
+    source: Source
+    task: "asyncio.Task[None]"
+
+
+class Configuration:
+    """The models in force with their policies, kept up to date."""
+
+    def __init__(
+        self, config: PoolConfig, models: Sequence[ModelConfig], pool_file: PoolFile, manager: Manager, seams: Seams
+    ) -> None:
+        self._config = config
+        self._models = tuple(models)
+        self._pool_file = pool_file
+        self._manager = manager
+        self._seams = seams
+        self._sources: dict[str, _Watch] = {}
+        self._reloading = asyncio.Lock()
+        self.errors: dict[str, Status] = {}
+        """What is wrong with a file that was changed since, by flag; the last good one is in force."""
+
+    def start(self) -> None:
+        """Take the start configuration over. Labels may name versions that are yet to be loaded."""
+        self._apply(self._models, self._pool_file)
+        if self._config.model_config_poll_s > 0:
+            self._seams.background(self._poll_files(), "configuration files")
+
+    def stop(self) -> None:
+        for watch in self._sources.values():
+            watch.task.cancel()
+
+    def policy(self, model: str) -> ModelPolicy:
+        return self._pool_file.policy(model)
+
+    async def reload(self, request: bytes) -> Status:
+        """HandleReloadConfigRequest: take the models of a serialized ReloadConfigRequest over; how that ended.
+
+        Waits for the newly named models, each until it answers or its first attempt has failed, and not without end.
+        """
+        async with self._reloading:
+            try:
+                wanted = reload.parse_reload(request, self._models)
+                self._check_labels(wanted)
+            except PoolError as error:
+                return error.status
+            new = reload.newly_named(self._models, wanted)
+            log.info("reload requested %s", fields(models=len(wanted), new=len(new)))
+            self._apply(wanted, self._pool_file)
+            timeout_s = self._config.reload_timeout_s
+            await self._seams.until(lambda: all(self._outcome(name) is not None for name in new), timeout_s)
+            return reload.outcome({name: self._settled(name, timeout_s) for name in new})
+
+    # -- taking over -----------------------------------------------------------------------------------------
+
+    def _apply(self, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
+        self._models, self._pool_file = tuple(models), pool_file
+        self._manager.configure({model.name: self._settings(model) for model in models})
+        for name in set(self._sources) - {model.name for model in models}:
+            self._sources.pop(name).task.cancel()
+        for model in models:
+            self._watch(model)
+        self._seams.advance()
+
+    def _watch(self, model: ModelConfig) -> None:
+        """Have the model's source looked at. The same place keeps its source, which knows what was complete before."""
+        place = (model.base_path, self._source_options(model.name))
+        watch = self._sources.get(model.name)
+        if watch is not None and watch.place == place:
+            watch.source.reconfigure(model)
+            if not watch.task.done():
+                return
+            source = watch.source
+        else:
+            if watch is not None:
+                watch.task.cancel()
+            source = Source(model, place[1])
+        task = self._seams.background(self._poll_source(source, model.name), f"source {model.name}")
+        self._sources[model.name] = _Watch(place, source, task)
+
+    def _settings(self, model: ModelConfig) -> ModelSettings:
+        policy = self._pool_file.policy(model.name)
+        return ModelSettings(dict(model.labels), policy.transition_policy, policy.rollback)
+
+    def _source_options(self, name: str) -> SourceOptions:
+        policy = self._pool_file.policy(name)
+        return SourceOptions(
+            settle_s=policy.settle_s,
+            complete_marker=policy.complete_marker,
+            cache_dir=self._pool_file.source.cache_dir or str(self._config.default_cache_dir),
+            fail_if_zero_versions_at_startup=policy.fail_if_zero_versions_at_startup,
+            servable_versions_always_present=policy.servable_versions_always_present,
+        )
+
+    def _check_labels(self, wanted: Sequence[ModelConfig]) -> None:
+        """Raises FailedPrecondition when a label may not point where it does."""
+        available = {name: model.available_versions(self._acked()) for name, model in self._manager.models.items()}
+        labels.check(
+            _labels(self._models), _labels(wanted), available, self._config.allow_labels_for_unavailable_versions
+        )
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    async def _poll_files(self) -> None:
+        """Re-read the files; one that cannot be taken is told in log and status, and the last good one stays."""
+        while True:
+            await asyncio.sleep(self._config.model_config_poll_s)
+            async with self._reloading:
+                await self._poll_models()
+                await self._poll_pool_file()
+
+    async def _poll_models(self) -> None:
+        if not self._config.model_config_file:
+            return
+        try:
+            models = await call_in_thread(self._config.read_models, self._models, name="model config")
+            if models != self._models:
+                self._check_labels(models)
+        except PoolError as error:
+            self._refuse("model_config_file", error)
+            return
+        self._accept("model_config_file")
+        if models != self._models:
+            log.info("model configuration changed %s", fields(models=len(models)))
+            self._apply(models, self._pool_file)
+
+    async def _poll_pool_file(self) -> None:
+        if not self._config.pool_config_file:
+            return
+        try:
+            pool_file = await call_in_thread(pool_config.read, self._config.pool_config_file, name="pool config")
+        except PoolError as error:
+            self._refuse("pool_config_file", error)
+            return
+        self._accept("pool_config_file")
+        if pool_file != self._pool_file:
+            log.info("pool configuration changed %s", fields(file=self._config.pool_config_file))
+            self._apply(self._models, pool_file)
+
+    def _refuse(self, flag: str, error: PoolError) -> None:
+        if self.errors.get(flag) != error.status:
+            log.error("configuration refused, the last good one stays %s", fields(flag=flag, error=error.status))
+        self.errors[flag] = error.status
+
+    def _accept(self, flag: str) -> None:
+        if self.errors.pop(flag, None) is not None:
+            log.info("configuration is good again %s", fields(flag=flag))
+
+    # -- sources ---------------------------------------------------------------------------------------------
+
+    async def _poll_source(self, source: Source, name: str) -> None:
+        """Look for versions of one model, again and again."""
+        period_s = self._config.source_poll_s
+        said: tuple[str, ...] = ()
+        while period_s >= 0:
+            model = self._manager.models[name]
+            source.watch(model.failed_versions())
+            poll = await call_in_thread(_look, source, model.needed_versions(), name=f"source {name}")
+            notes = (*poll.warnings, *((str(poll.error),) if poll.error is not None else ()))
+            for note in notes:
+                if note not in said:
+                    log.warning("source %s", fields(model=name, note=note))
+            said = notes
+            self._found(name, poll)
+            if period_s == 0 and not poll.incomplete:
+                return
+            await asyncio.sleep(min(period_s or _COPYING_POLL_S, _COPYING_POLL_S) if poll.incomplete else period_s)
+
+    def _found(self, name: str, poll: Poll) -> None:
+        if poll.error is not None:
+            self._manager.source_failed(name, poll.error)
+        elif poll.versions or not poll.incomplete or self._manager.models[name].polled:
+            self._manager.aspire(name, poll.versions, poll.available, poll.fingerprints)
+        # else: its first version is on its way, so there is no news yet
+        self._seams.advance()
+
+    # -- how a reload ended ----------------------------------------------------------------------------------
+
+    def _acked(self) -> int:
+        return self._manager.board.acked_epoch
+
+    def _outcome(self, name: str) -> Status | None:
+        model = self._manager.models[name]
+        return model.outcome(self._acked()) if model.configured else OK
+
+    def _settled(self, name: str, timeout_s: float) -> Settled:
+        model = self._manager.models[name]
+        newest = max((s.id.version for s in model.servables.values() if s.aspired), default=None)
+        status = self._outcome(name)
+        if status is None:
+            status = reload.overdue(timeout_s)
+        return Settled(None if status.code is Code.OK else newest, status)
+
+
+def _look(source: Source, needed: frozenset[int]) -> Poll:
+    """In a thread: tidy the cache of what is not needed, if anything is, and look."""
+    if needed:
+        try:
+            source.prune(needed)
+        except PoolError as error:
+            log.warning("cache not tidied %s", fields(error=error.status))
+    return source.poll()
+
+
+def _labels(models: Sequence[ModelConfig]) -> Mapping[str, Mapping[str, int]]:
+    return {model.name: model.labels for model in models}

@@ -1,0 +1,184 @@
+"""The supervisor's side of the fork server: asks for workers, hears their pids, starts the server again. Event loop.
+
+A fork server that dies, hangs or cannot be started costs a delay and nothing else: whoever had asked is told that the
+worker could not be had, and asks again.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+
+import msgpack
+
+from .wire import codec
+from .wire.ids import Incarnation
+from .wire.log import fields
+from .wire.messages import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+MODULE = "modelpool.worker.fork_server"
+# It is not started again sooner than this after its last start.
+_MIN_LIFE_S = 5.0
+# An answer takes milliseconds, but the first ones wait for TensorFlow's import, from a cold disk at worst.
+_ANSWER_TIMEOUT_S = 300.0
+
+
+class ForkServer:
+    """One fork server after the other. `answered` gets the pid, or 0 and why there is none."""
+
+    def __init__(
+        self, module: str, lifeline_fd: int, log_level: str, answered: Callable[[Incarnation, int, str], None]
+    ) -> None:
+        self._arguments = [sys.executable, "-m", module]
+        self._lifeline_fd = lifeline_fd
+        self._log_level = log_level
+        self._answered = answered
+        self._loop = asyncio.get_running_loop()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._channel: socket.socket | None = None
+        self._backlog: deque[tuple[Incarnation, bytes]] = deque()
+        self._asked: dict[Incarnation, float] = {}
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start it; one that cannot be started is tried again later."""
+        if self._closed or self._process is not None:
+            return
+        self._started_s = self._loop.time()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            fds = (theirs.fileno(), self._lifeline_fd)
+            try:
+                self._process = subprocess.Popen(
+                    [*self._arguments, *map(str, fds), self._log_level], stdin=subprocess.DEVNULL, pass_fds=fds
+                )
+            except OSError as error:
+                ours.close()
+                log.error("fork server not started %s", fields(error=error))
+                self._loop.call_later(_MIN_LIFE_S, self.start)
+                return
+        ours.setblocking(False)
+        self._channel = ours
+        self._loop.add_reader(ours.fileno(), self._read)
+        log.info("fork server started %s", fields(pid=self._process.pid))
+        self._write()
+
+    def ask(self, spec: WorkerSpec) -> None:
+        """Ask for a worker; `answered` is called for each that was asked for."""
+        self._asked[spec.incarnation] = self._loop.time()
+        self._backlog.append((spec.incarnation, codec.encode(spec)))
+        self._watch()
+        self._write()
+
+    def is_asked(self, incarnation: Incarnation) -> bool:
+        """Asked for and not answered yet."""
+        return incarnation in self._asked
+
+    @property
+    def any_asked(self) -> bool:
+        return bool(self._asked)
+
+    def withdraw(self, incarnation: Incarnation) -> bool:
+        """Take a request back; False when it may have been heard already, and an answer will come."""
+        for entry in self._backlog:
+            if entry[0] == incarnation:
+                self._backlog.remove(entry)
+                return True
+        return False
+
+    def settle(self, incarnation: Incarnation, pid: int, error: str) -> None:
+        """The answer to a request, from wherever it comes; later ones are ignored."""
+        if self._asked.pop(incarnation, None) is not None:
+            self._answered(incarnation, pid, error)
+
+    def exited(self, cause: str) -> None:
+        """Its process is gone and reaped."""
+        if self._process is not None:
+            self._process.returncode = 0  # reaped by its owner; keeps Popen from waiting for it
+        self._read()
+        self._drop_channel()
+        self._process = None
+        if self._closed:
+            return
+        log.error("fork server gone %s", fields(cause=cause))
+        waiting = {incarnation for incarnation, _ in self._backlog}
+        delay_s = max(0.0, _MIN_LIFE_S - (self._loop.time() - self._started_s))
+        self._loop.call_later(delay_s, self.start)
+        for incarnation in [asked for asked in self._asked if asked not in waiting]:
+            self.settle(incarnation, 0, f"the fork server was {cause}")
+
+    def close(self) -> None:
+        """Kill it; its exit is still to be reported."""
+        self._closed = True
+        self._backlog.clear()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def _write(self) -> None:
+        while self._backlog and self._channel is not None:
+            incarnation, raw = self._backlog[0]
+            try:
+                self._channel.send(raw)
+            except BlockingIOError:
+                self._loop.add_writer(self._channel.fileno(), self._write)
+                return
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    break  # it is dying: what waits is for the next one
+                self._backlog.popleft()
+                self.settle(incarnation, 0, f"its request of {len(raw)} bytes does not fit a message")
+                continue
+            self._backlog.popleft()
+        if self._channel is not None:
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                raw = self._channel.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                raw = b""
+            if not raw:
+                self._loop.remove_reader(self._channel.fileno())
+                return
+            number, pid, error = msgpack.unpackb(raw)
+            self.settle(Incarnation(number), pid, error)
+
+    def _watch(self) -> None:
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(_ANSWER_TIMEOUT_S, self._check)
+
+    def _check(self) -> None:
+        """Kill a fork server that does not answer; its death settles the rest."""
+        self._watchdog = None
+        if not self._asked:
+            return
+        if min(self._asked.values()) + _ANSWER_TIMEOUT_S <= self._loop.time() and self._process is not None:
+            log.error("fork server does not answer, killed %s", fields(pid=self._process.pid))
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._watch()
+
+    def _drop_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_writer(self._channel.fileno())
+            self._channel.close()
+            self._channel = None

@@ -1,0 +1,333 @@
+"""Remote base paths through fsspec: looks, downloads into the cache, broken downloads, and pools that share a cache."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from modelpool.supervisor.model_config import ModelConfig
+from modelpool.supervisor.source import Poll, Source, SourceOptions
+from modelpool.supervisor.version_policy import All, Latest, VersionPolicy
+from modelpool.supervisor.wire.status import Code, Status
+
+UNSETTLED = "it has not been unchanged for 1 s"
+
+
+class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """The memory file system, with what goes wrong in `faults`: the name of a call, and what it raises or does."""
+
+    protocol = "faulty"
+    faults: dict[str, Any] = {}  # noqa: RUF012 - shared, as the store is
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        self._strike("ls", path)
+        return super().ls(path, detail, **kwargs)
+
+    def get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
+        super().get_file(rpath, lpath, **kwargs)
+        self._strike("get_file", lpath)
+
+    def _strike(self, call: str, path: str) -> None:
+        match self.faults.get(call):
+            case Exception() as error:
+                raise error
+            case None:
+                pass
+            case act:
+                act(path)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("faulty://")))
+
+
+fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    yield fs
+    fs.store.clear()
+    FaultyFileSystem.faults.clear()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def save(fs: Any, path: str, graph: bytes = b"graph") -> None:
+    fs.pipe(f"{path}/saved_model.pb", graph)
+    fs.pipe(f"{path}/variables/variables.index", b"index")
+    fs.pipe(f"{path}/variables/variables.data-00000-of-00001", b"data")
+
+
+def source_of(
+    tmp_path: Path,
+    clock: Clock,
+    base_path: str = "faulty://base/m",
+    policy: VersionPolicy = Latest(),  # noqa: B008 - frozen
+    marker: str = "",
+) -> Source:
+    options = SourceOptions(clock=clock, cache_dir=str(tmp_path / "cache"), complete_marker=marker)
+    return Source(ModelConfig("m", base_path, version_policy=policy), options)
+
+
+def settled(source: Source, clock: Clock) -> Poll:
+    """The second of two polls that are so far apart that what did not change is whole."""
+    source.poll()
+    clock.now_s += 1
+    return source.poll()
+
+
+def entries(tmp_path: Path) -> list[str]:
+    """What lies in the one model's cache, finished or not."""
+    return sorted(path.name for path in (tmp_path / "cache").glob("*/m/*")) + sorted(
+        path.name for path in (tmp_path / "cache").glob("*/m/.*")
+    )
+
+
+def test_a_version_is_fetched_when_two_looks_agree(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock, "memory://base/m")
+    found = source.poll()
+    assert (found.versions, found.incomplete) == ({}, (1,))
+    assert found.warnings == (f"Version 1 of servable m is not complete yet and is not taken: {UNSETTLED}",)
+    clock.now_s += 1
+    found = source.poll()
+    assert (found.warnings, found.incomplete) == ((), ())
+    path = Path(found.versions[1])
+    assert path.parent.parent.parent == tmp_path / "cache"
+    assert path.name == f"1-{found.fingerprints[1]}"
+    assert (path / "saved_model.pb").read_bytes() == b"graph"
+    assert (path / "variables" / "variables.data-00000-of-00001").read_bytes() == b"data"
+    assert source.poll() == found
+    save(store, "/base/m/2")
+    assert set(settled(source, clock).versions) == {2}
+    assert set(source.poll().available) == {1, 2}
+
+
+def test_local_file_system_of_fsspec(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "base" / "7" / "variables").mkdir(parents=True)
+    (tmp_path / "base" / "7" / "saved_model.pb").write_text("graph")
+    (tmp_path / "base" / "8").write_text("a file is no version")
+    found = settled(source_of(tmp_path, clock, f"local://{tmp_path}/base", All()), clock)
+    assert (Path(found.versions[7]) / "saved_model.pb").read_text() == "graph"
+    assert set(found.versions) == {7}
+
+
+def test_marker(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    store.pipe("/base/m/1/_SUCCESS", b"")
+    save(store, "/base/m/2")
+    source = source_of(tmp_path, clock, marker="_SUCCESS")
+    found = source.poll()
+    assert (set(found.versions), found.incomplete) == ({1}, (2,))
+    store.pipe("/base/m/2/_SUCCESS", b"")
+    assert set(source.poll().versions) == {2}
+
+
+def test_only_what_the_policy_wants_is_fetched(tmp_path: Path, clock: Clock, store: Any) -> None:
+    for version in (1, 2, 3):
+        save(store, f"/base/m/{version}")
+    source = source_of(tmp_path, clock)
+    assert source.poll().incomplete == (3,)
+    clock.now_s += 1
+    store.pipe("/base/m/3/more", b"")  # still being copied: an older one takes its place
+    assert source.poll().incomplete == (2, 3)
+    clock.now_s += 1
+    store.pipe("/base/m/3/more", b"more")
+    assert set(source.poll().versions) == {2}
+    clock.now_s += 1
+    assert set(source.poll().versions) == {3}
+    assert set(source.poll().available) == {2, 3}
+
+
+def test_a_cached_copy_is_taken_at_first_sight(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    path = settled(source_of(tmp_path, clock), clock).versions[1]
+    FaultyFileSystem.faults["get_file"] = ConnectionError("not to be fetched again")
+    assert source_of(tmp_path, clock).poll().versions == {1: path}
+
+
+def test_a_copy_that_somebody_removed_is_fetched_again(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    path = settled(source, clock).versions[1]
+    shutil.rmtree(tmp_path / "cache")
+    clock.now_s += 1
+    assert source.poll().versions == {1: path}
+    assert (Path(path) / "saved_model.pb").exists()
+
+
+def test_a_broken_download_leaves_nothing(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    FaultyFileSystem.faults["get_file"] = ConnectionResetError("reset by peer")
+    text = "Could not download from base path faulty://base/m for servable m: ConnectionResetError: reset by peer"
+    assert settled(source, clock) == Poll("m", {}, error=Status(Code.UNAVAILABLE, text))
+    assert entries(tmp_path) == []
+    FaultyFileSystem.faults.clear()
+    assert set(source.poll().versions) == {1}
+
+
+def test_a_short_download_does_not_count(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    FaultyFileSystem.faults["get_file"] = lambda path: os.truncate(path, 1)
+    error = settled(source, clock).error
+    assert error is not None
+    assert error.code is Code.UNAVAILABLE
+    assert "ended early: 1 of " in error.message
+    assert entries(tmp_path) == []
+
+
+def test_a_version_that_changes_while_it_is_fetched(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    FaultyFileSystem.faults["get_file"] = lambda _: store.pipe("/base/m/1/late", b"late")
+    found = settled(source, clock)
+    assert (found.versions, found.incomplete, found.error) == ({}, (1,), None)
+    assert found.warnings[0].endswith("it changed while it was fetched")
+    FaultyFileSystem.faults["get_file"] = lambda _: store.rm("/base/m/1", recursive=True)
+    assert settled(source, clock).incomplete == (1,)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (PermissionError("no key"), Status(Code.PERMISSION_DENIED, "PermissionError: no key")),
+        (TimeoutError(), Status(Code.DEADLINE_EXCEEDED, "TimeoutError")),
+        (OSError(5, "Input/output error"), Status(Code.UNAVAILABLE, "OSError: Input/output error")),
+        (
+            RuntimeError("what a client library raises"),
+            Status(Code.UNAVAILABLE, "RuntimeError: what a client library raises"),
+        ),
+    ],
+)
+def test_errors_change_nothing(tmp_path: Path, clock: Clock, store: Any, raised: Exception, expected: Status) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    before = settled(source, clock)
+    FaultyFileSystem.faults["ls"] = raised
+    text = f"Could not read base path faulty://base/m for servable m: {expected.message}"
+    assert source.poll() == Poll("m", {}, error=Status(expected.code, text))
+    FaultyFileSystem.faults.clear()
+    assert source.poll() == before
+
+
+def test_http_statuses_of_client_libraries(tmp_path: Path, clock: Clock) -> None:
+    error = RuntimeError("denied")
+    error.status = 401  # type: ignore[attr-defined]
+    FaultyFileSystem.faults["ls"] = error
+    found = source_of(tmp_path, clock).poll().error
+    FaultyFileSystem.faults.clear()
+    assert found is not None
+    assert found.code is Code.UNAUTHENTICATED
+
+
+def test_missing_base_path(tmp_path: Path, clock: Clock, store: Any) -> None:
+    text = "Could not find base path faulty://base/m for servable m with error NOT_FOUND: faulty://base/m not found"
+    assert source_of(tmp_path, clock).poll() == Poll("m", {}, error=Status(Code.NOT_FOUND, text))
+
+
+@pytest.mark.parametrize(
+    ("base_path", "ending"),
+    [
+        ("nosuch://b/m", "is not supported"),
+        ("http://b/m", "cannot list directories"),
+    ],
+)
+def test_schemes_that_cannot_be_used(tmp_path: Path, clock: Clock, base_path: str, ending: str) -> None:
+    scheme = base_path.split(":", maxsplit=1)[0]
+    text = f"Base path {base_path} for servable m: file system '{scheme}://' {ending}"
+    assert source_of(tmp_path, clock, base_path).poll().error == Status(Code.UNIMPLEMENTED, text)
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("gcs", "gcs")])
+def test_a_missing_library_names_the_extra(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str
+) -> None:
+    def not_installed(*_: Any, **__: Any) -> None:
+        raise ImportError("Install it")
+
+    monkeypatch.setattr("modelpool.supervisor.remote.url_to_fs", not_installed)
+    text = (
+        f"Base path {scheme}://b/m for servable m: file system '{scheme}://' needs a library that is not installed: "
+        f"pip install modelpool[{extra}]"
+    )
+    assert source_of(tmp_path, clock, f"{scheme}://b/m").poll().error == Status(Code.UNIMPLEMENTED, text)
+
+
+def test_names_cannot_leave_the_cache(tmp_path: Path, clock: Clock, store: Any) -> None:
+    store.store["/base/m/1/../../x"] = store.open("/other", "wb")
+    error = source_of(tmp_path, clock).poll().error
+    assert error is not None
+    assert error.code is Code.INVALID_ARGUMENT
+    assert error.message.endswith("holds a file that cannot be stored locally: '../../x'")
+
+
+def test_prune_keeps_what_is_named_and_what_others_use(tmp_path: Path, clock: Clock, store: Any) -> None:
+    for version in (1, 2, 3):
+        save(store, f"/base/m/{version}")
+    source, other = (source_of(tmp_path, clock, policy=All()) for _ in range(2))
+    paths = settled(source, clock).versions
+    folder = Path(paths[1]).parent
+    (folder / ".1-abc.tmp").mkdir()  # left by a crash
+    source.prune([1, 2])
+    assert {path.name for path in folder.iterdir()} == {os.path.basename(paths[version]) for version in (1, 2)}
+    store.rm("/base/m/3", recursive=True)
+    assert other.poll().versions == {version: paths[version] for version in (1, 2)}
+    source.prune([1])
+    assert set(other.poll().versions) == {1, 2}
+    store.rm("/base/m/1", recursive=True)  # still served from its copy
+    assert set(source.poll().versions) == {2}
+    del other
+    source.prune([1])
+    assert {path.name for path in folder.iterdir()} == {os.path.basename(paths[1])}
+
+
+def test_two_pools_fetch_the_same_version_at_once(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source, other = source_of(tmp_path, clock), source_of(tmp_path, clock)
+    other.poll()
+    source.poll()
+    clock.now_s += 1
+    paths: list[str] = []
+
+    def other_is_faster(_: str) -> None:
+        FaultyFileSystem.faults.clear()
+        paths.append(other.poll().versions[1])
+
+    FaultyFileSystem.faults["get_file"] = other_is_faster
+    assert source.poll().versions == {1: paths[0]}
+    assert entries(tmp_path) == [os.path.basename(paths[0])]
+
+
+def test_a_watched_version_is_fetched_again_when_it_has_changed(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+    before = settled(source, clock)
+    store.pipe("/base/m/1/saved_model.pb", b"better")
+    assert settled(source, clock) == before
+    source.watch([1])
+    assert source.poll() == before
+    clock.now_s += 1
+    after = source.poll()
+    assert after.fingerprints != before.fingerprints
+    assert (Path(after.versions[1]) / "saved_model.pb").read_bytes() == b"better"

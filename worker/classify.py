@@ -1,0 +1,110 @@
+"""Classify: tf.Examples to labels and scores. Pure but for the model; main thread of the worker.
+
+TF Serving: servables/tensorflow/classifier.cc, the order of its checks included. The signature's method_name is not
+checked, which is TF Serving's default: what TF2 exports always says predict.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis import classification_pb2
+
+from modelpool.supervisor.wire.status import Internal, InvalidArgument
+
+from . import examples, request
+from .model_spec import Identity, signature_key
+from .predict import Model
+from .tensors import array_dtype_name, shape_text
+
+METHOD_NAME = "tensorflow/serving/classify"
+_INPUTS = "inputs"
+_CLASSES = "classes"
+_SCORES = "scores"
+
+
+class Classifier:
+    """Classify on one loaded model."""
+
+    def __init__(self, model: Model, identity: Identity) -> None:
+        self._model = model
+        self._identity = identity
+
+    def grpc(self, payload: bytes) -> bytes:
+        """A serialized ClassificationRequest to a serialized ClassificationResponse. Raises PoolError."""
+        asked = request.parse(classification_pb2.ClassificationRequest, payload)
+        reply: bytes = self.respond(asked).SerializeToString()
+        return reply
+
+    def respond(self, asked: Any) -> Any:
+        """A ClassificationRequest to a ClassificationResponse. Raises PoolError."""
+        key = signature_key(asked.model_spec)
+        signature = self._model.signatures.get(key)
+        if signature is None:
+            raise InvalidArgument(f"No signature was found with the name: {key}")
+        input_name, output_names = endpoints(signature)
+        count, outputs = examples.run(self._model, asked.input, input_name, output_names)
+        response = classification_pb2.ClassificationResponse()
+        self._identity.fill(response.model_spec, key)
+        fill_result(response.result, signature, count, outputs)
+        return response
+
+
+def endpoints(signature: Any) -> tuple[str, list[str]]:
+    """The tensor to feed and those to fetch (PreProcessClassification). Raises InvalidArgument."""
+    if len(signature.inputs) != 1:
+        raise InvalidArgument("Expected one input Tensor.")
+    if len(signature.outputs) not in (1, 2):
+        raise InvalidArgument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+    if _INPUTS not in signature.inputs:
+        raise InvalidArgument(f"No classification inputs found in SignatureDef: {signature}")
+    fetched = [signature.outputs[key].name for key in (_CLASSES, _SCORES) if key in signature.outputs]
+    if not fetched:
+        raise InvalidArgument(
+            f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}". '
+            f"Signature was: {signature}"
+        )
+    return signature.inputs[_INPUTS].name, fetched
+
+
+def fill_result(result: Any, signature: Any, count: int, outputs: Mapping[str, np.ndarray]) -> None:
+    """Fill a ClassificationResult of `count` examples (PostProcessClassificationResult). Raises PoolError.
+
+    `outputs` are arrays by tensor name. Without classes the labels are "", without scores the scores are 0.
+    """
+    classes = _matrix(signature, outputs, _CLASSES, "DT_STRING", count)
+    scores = _matrix(signature, outputs, _SCORES, "DT_FLOAT", count)
+    if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
+        raise InvalidArgument(
+            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
+        )
+    for row in range(count):
+        labels = [] if classes is None else [_label(raw) for raw in classes[row]]
+        numbers = [] if scores is None else scores[row].tolist()
+        kinds = [
+            classification_pb2.Class(label=labels[i] if labels else "", score=numbers[i] if numbers else 0.0)
+            for i in range(max(len(labels), len(numbers)))
+        ]
+        result.classifications.add().classes.extend(kinds)
+
+
+def _matrix(signature: Any, outputs: Mapping[str, np.ndarray], alias: str, dtype: str, count: int) -> np.ndarray | None:
+    """One output, checked; None where the signature has none of that alias."""
+    if alias not in signature.outputs:
+        return None
+    array = outputs[signature.outputs[alias].name]
+    if array.ndim != 2:
+        raise InvalidArgument(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array)}")
+    if array_dtype_name(array) != dtype:
+        raise InvalidArgument(f"Expected {alias} Tensor of {dtype}. Got: {array_dtype_name(array)}")
+    if array.shape[0] != count:
+        raise InvalidArgument(f"Expected {alias} output batch size of {count}. Got: {array.shape[0]}")
+    return array
+
+
+def _label(raw: Any) -> str:
+    """A proto3 string cannot carry other bytes than UTF-8; stock clients refuse such a reply as a whole."""
+    try:
+        return raw.decode() if isinstance(raw, bytes) else str(raw)
+    except UnicodeDecodeError as error:
+        raise Internal(f"Expected class labels in UTF-8. Got: {raw[:64]!r}") from error
