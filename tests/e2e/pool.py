@@ -274,6 +274,18 @@ def predict_request(
 
 
 @contextlib.contextmanager
+def starting_pool(config: str, *flags: str) -> Iterator[Pool]:
+    """A pool whose server has just been started, in a short directory of its own; nobody has waited for it."""
+    with tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp") as root:
+        pool = Pool(Path(root), config, flags)
+        pool.start()
+        try:
+            yield pool
+        finally:
+            pool.destroy()
+
+
+@contextlib.contextmanager
 def running_pool(config: str, *flags: str) -> Iterator[Pool]:
     """A pool that is open, in a short directory of its own; afterwards no process of it is left, or the test fails."""
     with tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp") as root:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -78,12 +79,13 @@ async def parenthood() -> dict[str, Any]:
     fork_server_pid = stage.processes.fork_server_pid
     assert fork_server_pid is not None
     os.kill(fork_server_pid, signal.SIGKILL)
-    # The next worker needs a fork server: asking for it fails, or it comes from the next one.
-    stage.spawn(3, "idle")
-    await stage.until(lambda: 3 in stage.pids or 3 in stage.exits)
-    if 3 not in stage.pids:
-        stage.spawn(4, "idle")
-        await stage.until(lambda: 4 in stage.pids or 4 in stage.exits)
+    # The next worker needs the next fork server. One that is asked for before the death is seen fails and is asked
+    # for again, as the manager does.
+    for number in range(3, 100):
+        stage.spawn(number, "idle")
+        await stage.until(lambda number=number: number in stage.pids or number in stage.exits)
+        if number in stage.pids:
+            break
     replaced = stage.processes.fork_server_pid
     alive = [psutil.pid_exists(stage.pids[number]) for number in (1, 2)]
     os.kill(stage.pids[1], signal.SIGKILL)
@@ -130,11 +132,46 @@ async def stray() -> dict[str, Any]:
     stage = Stage()
     stage.spawn(1, "idle")
     await stage.until(lambda: 1 in stage.pids)
-    stage.processes.kill_stray_worker(stage.pids[1])
-    stage.processes.kill_stray_worker(os.getppid())
+    stray = os.fork()
+    if stray == 0:
+        signal.pause()
+    stage.processes.worker_said_hello(Incarnation(1), stage.pids[1])
+    stage.processes.worker_said_hello(Incarnation(98), os.getppid())
+    stage.processes.worker_said_hello(Incarnation(99), stray)
+    async with asyncio.timeout(TIMEOUT_S):
+        while psutil.pid_exists(stray):  # noqa: ASYNC110 - nothing announces its end
+            await asyncio.sleep(0.01)
     known = psutil.pid_exists(stage.pids[1])
     await stage.processes.close()
-    return {"known_spared": known, "parent_spared": psutil.pid_exists(os.getppid())}
+    return {"known_spared": known, "parent_spared": psutil.pid_exists(os.getppid()), "stray_killed": True}
+
+
+async def doomed() -> dict[str, Any]:
+    """A kill reaches a worker whose pid is not known yet, whether its request has left or not."""
+    stage = Stage()
+    for number in range(1, 6):
+        stage.spawn(number, "idle")
+        stage.processes.kill_worker(Incarnation(number))
+    await stage.until(lambda: len(stage.exits) == 5)
+    left = [child.pid for child in psutil.Process().children() if child.pid != stage.processes.fork_server_pid]
+    await stage.processes.close()
+    return {"left": left}
+
+
+async def closing() -> dict[str, Any]:
+    """The end comes while answers of the fork server are unread: nobody is forgotten."""
+    stage = Stage()
+    stage.spawn(1, "idle")
+    await stage.until(lambda: 1 in stage.pids)
+    for number in range(2, 6):
+        stage.spawn(number, "idle")
+    # Hold the loop until the workers are there, so that `close` meets their answers unread.
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while len(psutil.Process().children()) < 6 and time.monotonic() < deadline_s:
+        time.sleep(0.01)  # noqa: ASYNC251 - holding the loop is the point
+    async with asyncio.timeout(TIMEOUT_S):
+        await stage.processes.close()
+    return {"children": len(psutil.Process().children())}
 
 
 async def abandoned() -> dict[str, Any]:
@@ -152,7 +189,7 @@ async def abandoned() -> dict[str, Any]:
 
 
 SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
-    scene.__name__: scene for scene in (exits, parenthood, burst, orphans, stray, abandoned)
+    scene.__name__: scene for scene in (exits, parenthood, burst, orphans, stray, doomed, closing, abandoned)
 }
 
 

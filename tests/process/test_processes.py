@@ -54,7 +54,15 @@ def test_what_a_worker_leaves_behind_is_reaped() -> None:
 
 
 def test_only_our_own_strays_are_killed() -> None:
-    assert play("stray") == {"known_spared": True, "parent_spared": True}
+    assert play("stray") == {"known_spared": True, "parent_spared": True, "stray_killed": True}
+
+
+def test_a_kill_reaches_a_worker_whose_pid_is_not_known_yet() -> None:
+    assert play("doomed") == {"left": []}
+
+
+def test_an_end_amid_the_start_of_workers_forgets_nobody() -> None:
+    assert play("closing") == {"children": 0}
 
 
 def test_nobody_outlives_a_killed_supervisor_not_even_a_stopped_worker() -> None:

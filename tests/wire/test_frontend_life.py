@@ -264,11 +264,16 @@ def _state(pid: int) -> str:
 
 @pytest.mark.parametrize("raw", [b"\0\0\0\x05abc", b"\xff\xff\xff\xff", b"\0\0\0\x01\xc1"])
 def test_a_bad_spec_ends_the_process(raw: bytes) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "modelpool.frontend.main"], input=raw, capture_output=True, timeout=WAIT_S, check=False
-    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "modelpool.frontend.main"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(raw)
+        # Before that it takes the end of its standard input for the end of the supervisor.
+        eventually(lambda: process.poll() is not None or _ignores_sigterm(process.pid), "the frontend")
+        _, log = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
-    assert b"frontend failed" in process.stderr
+    assert b"frontend failed" in log
 
 
 _WITH_A_BUG = """
@@ -288,16 +293,16 @@ BUGS = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_in_a_callback_ends_the_process(stage: Stage, bug: str) -> None:
-    frontend = stage.frontend(program=_WITH_A_BUG.format(bug=BUGS[bug]))
+    frontend = stage.frontend(program=_WITH_A_BUG.format(bug=BUGS[bug]), rest_timeout_s=0.1)
     frontend.open_ports()
     if bug == "timer":
         worker = stage.worker()
         worker.hold.set()
         frontend.route(ModelRoute("m", (version(1, worker),), {}))
-        with grpc.insecure_channel(f"127.0.0.1:{frontend.spec.grpc_port}") as channel:
-            call = channel.unary_unary(PREDICT).future(REQUEST_M, timeout=1.0)
-            assert frontend.wait_exit() == 1
-            assert call.exception(WAIT_S) is not None
+        client = http.client.HTTPConnection("127.0.0.1", frontend.spec.rest_port, timeout=WAIT_S)
+        client.request("POST", "/v1/models/m:predict", b"{}")
+        assert frontend.wait_exit() == 1
+        client.close()
     else:
         frontend.send(RouteTable(1, ()))
         assert frontend.wait_exit() == 1

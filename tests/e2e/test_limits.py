@@ -1,0 +1,37 @@
+"""What the pool's own processes and one more model cost in memory, on models that are next to nothing themselves."""
+
+from pathlib import Path
+
+from tests.e2e.pool import StartPool, model_config, predict_request
+from tests.e2e.tensor_proto import tensor, values
+
+SUPERVISOR_RSS_MB = 60
+FRONTEND_RSS_MB = 80
+SECOND_WORKER_PSS_MB = 100
+
+
+def memory_mb(pid: int, kind: str) -> float:
+    """`Rss` or `Pss` of a process (proc_pid_smaps(5)), in MB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == kind:
+            return int(value.removesuffix("kB")) * 1024 / 1e6
+    raise AssertionError(f"no {kind} in smaps_rollup of {pid}")
+
+
+def test_memory(start_pool: StartPool, models: Path) -> None:
+    pool = start_pool(model_config({name: models / name for name in ("half_plus_two", "sum")}))
+    pool.wait_available("half_plus_two", "sum")
+    for _ in range(100):
+        reply = pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])}))
+        assert values(reply.outputs["y"]) == [2.5]
+        assert pool.post("/v1/models/sum:predict", {"inputs": {"a": 1.0, "b": 2.0}}).json == {
+            "outputs": {"total": 3.0, "product": 2.0}
+        }
+    status = pool.status()
+    (frontend,) = status["frontends"]
+    assert status["supervisor"]["pid"] == pool.pid
+    assert memory_mb(pool.pid, "Rss") < SUPERVISOR_RSS_MB
+    assert memory_mb(frontend["pid"], "Rss") < FRONTEND_RSS_MB
+    second = max((pool.worker("half_plus_two", 123), pool.worker("sum")), key=lambda worker: worker["incarnation"])
+    assert memory_mb(second["pid"], "Pss") < SECOND_WORKER_PSS_MB
