@@ -5,10 +5,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from . import config, flags, pool_config, ports, runtime_dir, status_command
+from . import config, flags, pool_config, ports, runtime_dir, status_command, warmup_command
 from .devices import CPU, Device, DeviceError, RealNvml, inventory
 from .model_config import ModelConfig
 from .pool import Pool
@@ -26,6 +27,7 @@ START_FAILED_EXIT_CODE = 255
 _USAGE = """\
 usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` lists the flags
        modelpool status [--json]   show a running pool
+       modelpool warmup record     write a model's warmup file from live traffic
        modelpool version           print the versions
 """
 
@@ -37,7 +39,12 @@ def main() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; the exit code."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"serve": serve, "status": show_status, "version": version}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "serve": serve,
+        "status": partial(_ask_pool, "status", status_command.run),
+        "warmup": partial(_ask_pool, "warmup", warmup_command.run),
+        "version": version,
+    }
     if not argv or argv[0] in {"--help", "-h", "help"}:
         print(_USAGE, end="")
         return 0 if argv else USAGE_EXIT_CODE
@@ -61,11 +68,12 @@ def version(_: Sequence[str]) -> int:
     return 0
 
 
-def show_status(argv: Sequence[str]) -> int:
+def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Sequence[str]) -> int:
+    """Run a command that asks a running pool."""
     try:
-        return status_command.run(argv, runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR")))
+        return command(argv, runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR")))
     except flags.UsageError as error:
-        print(f"modelpool status: {error.message}", file=sys.stderr)
+        print(f"modelpool {name}: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
 

@@ -29,7 +29,7 @@ from .wire.messages import (
     WorkerReady,
 )
 from .wire.states import WorkerPhase
-from .wire.status import OK, Code, Status
+from .wire.status import OK, Code, NotFound, Status
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +40,13 @@ _STALL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker for this slot."""
+    """Start a worker for this slot. `urgent`: it brings back what was served before, and clients wait."""
 
     incarnation: Incarnation
     slot: SlotId
     path: str
     device: Device
+    urgent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +263,14 @@ class Manager:
         """No worker process is left."""
         return not self._running
 
-    def slot_of(self, incarnation: Incarnation) -> Slot | None:
-        return self._running.get(incarnation)
+    def ready_worker(self, name: str, version: int | None) -> Incarnation:
+        """A worker that serves this version, or the newest one that is served. Raises NotFound."""
+        model = self.models.get(name)
+        for servable in model.newest_first() if model is not None else ():
+            for slot in servable.slots:
+                if version in {None, servable.id.version} and slot.route() is not None and slot.incarnation is not None:
+                    return slot.incarnation
+        raise NotFound(f"no worker serves model {name}" + ("" if version is None else f" version {version}"))
 
     # -- details ---------------------------------------------------------------------------------------------
 
@@ -307,7 +314,7 @@ class Manager:
         if slot.last_exit is not None:
             slot.restarts += 1
         self._running[incarnation] = slot
-        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device))
+        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device, slot.ever_ready))
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 
     def _became_ready(self, slot: Slot, load_s: float, warmup_s: float) -> None:

@@ -20,6 +20,7 @@ from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spaw
 from .model_config import ModelConfig
 from .pool_config import PoolFile
 from .process import Exit, Processes, ProcessEvents
+from .recordings import Recordings
 from .wire import sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
@@ -32,12 +33,14 @@ from .wire.messages import (
     FrontendStats,
     Message,
     OpenPorts,
+    RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
     RoutesAck,
     StatusReply,
     StatusRequest,
     StopWorker,
+    WarmupRecorded,
     WorkerDied,
     WorkerHeartbeat,
     WorkerHello,
@@ -48,7 +51,7 @@ from .wire.messages import (
     WorkerSpec,
 )
 from .wire.sockets import Peer
-from .wire.status import FailedPrecondition, StatusError
+from .wire.status import FailedPrecondition, PoolError, StatusError
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,7 @@ class Pool:
             ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited), config.log_level
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
+        self._recordings = Recordings()
         self._frontends: dict[Incarnation, _Frontend] = {}
         self._frontend_numbers = itertools.count(1)
         self._frontend_restarts = 0
@@ -252,6 +256,7 @@ class Pool:
             auto_warmup=policy.auto_warmup,
             golden_rtol=policy.golden_rtol,
             golden_atol=policy.golden_atol,
+            low_priority=self._ports_open and not command.urgent,
             heartbeat_s=_HEARTBEAT_S,
         )
 
@@ -263,6 +268,8 @@ class Pool:
     def _worker_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         # A worker that goes in good order takes its socket's file along; a killed one cannot.
         self._config.data_socket(incarnation).unlink(missing_ok=True)
+        for client, answer in self._recordings.died(incarnation):
+            self._control.send(Peer.CLIENT, client, answer)
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._advance()
 
@@ -334,6 +341,12 @@ class Pool:
                 self._worker_said(incarnation, message)
             case Peer.FRONTEND, _ if incarnation in self._frontends:
                 self._frontend_said(incarnation, message)
+            case Peer.WORKER, WarmupRecorded(token):
+                client = self._recordings.ended(token)
+                if client is not None:
+                    self._control.send(Peer.CLIENT, client, message)
+            case Peer.CLIENT, RecordWarmupOf():
+                self._record_warmup(incarnation, message)
             case Peer.CLIENT, StatusRequest(token):
                 self._control.send(peer, incarnation, StatusReply(token, self._status()))
             case _:
@@ -380,6 +393,22 @@ class Pool:
                 self._background(self._reload(incarnation, token, request), "reload")
             case _:
                 log.warning("frontend message ignored %s", fields(message=type(message).__name__))
+
+    def _record_warmup(self, client: Incarnation, wanted: RecordWarmupOf) -> None:
+        """Pass the order on to a worker that serves the model, if its operator allows recording."""
+        token = wanted.order.token
+        try:
+            if not self._configuration.policy(wanted.model).record_warmup:
+                raise FailedPrecondition(
+                    f"recording is off for model {wanted.model}: set record_warmup = true for it in --pool_config_file"
+                )
+            worker = self._manager.ready_worker(wanted.model, wanted.version)
+        except PoolError as error:
+            answer = WarmupRecorded(token, error.status.code, error.message, 0)
+            self._control.send(Peer.CLIENT, client, answer)
+            return
+        self._recordings.begin(token, client, worker)
+        self._control.send(Peer.WORKER, worker, wanted.order)
 
     async def _reload(self, frontend: Incarnation, token: int, request: bytes) -> None:
         status = await self._configuration.reload(request)

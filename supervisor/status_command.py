@@ -1,24 +1,15 @@
 """The command `modelpool status`: asks a running pool by its control socket, prints a table or its JSON."""
 
 import json
-import secrets
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import zmq
-
-from . import runtime_dir
+from . import control_client, runtime_dir
 from .flags import UsageError
-from .wire import codec, sockets
-from .wire.ids import Incarnation
-from .wire.messages import StatusReply, StatusRequest
-from .wire.sockets import Peer
-from .wire.status import DeadlineExceeded, PoolError
+from .wire.status import PoolError
 
-_TIMEOUT_S = 5.0
 _USAGE = "usage: modelpool status [--json] [--port=PORT | --runtime_dir=FOLDER]\n"
 _MIB = 1 << 20
 _FILE_COLUMNS = 200
@@ -42,33 +33,12 @@ def run(argv: Sequence[str], base: Path) -> int:
                     raise UsageError(f"--port: expected a whole number, got {value!r}")
                 port = int(value)
     try:
-        body = ask(runtime_dir.find_pool(base, folder, port))
+        body = control_client.status(runtime_dir.find_pool(base, folder, port))
     except PoolError as error:
         print(f"modelpool status: {error.message}")
         return 1
     print(body.decode() if as_json else render(json.loads(body)), end="\n" if as_json else "")
     return 0
-
-
-def ask(path: Path) -> bytes:
-    """The status document of the pool with this runtime directory. Raises DeadlineExceeded when it does not answer."""
-    token = secrets.randbits(63)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    socket = context.socket(zmq.DEALER)
-    try:
-        name = sockets.identity(Peer.CLIENT, Incarnation(token))
-        sockets.configure_dealer(socket, name, sockets.CONTROL_HWM)
-        socket.connect(sockets.control_endpoint(path))
-        socket.send(codec.encode(StatusRequest(token)))
-        deadline_s = time.monotonic() + _TIMEOUT_S
-        while (left_s := deadline_s - time.monotonic()) > 0 and socket.poll(int(left_s * 1000)):
-            reply = codec.decode(socket.recv())
-            if isinstance(reply, StatusReply) and reply.token == token:
-                return reply.body
-        raise DeadlineExceeded(f"the pool at {path} does not answer within {_TIMEOUT_S:g} s")
-    finally:
-        socket.close(linger=0)
-        context.term()
 
 
 def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from modelpool.supervisor.wire.messages import (
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code, PoolError, Status, truncated
 
+from . import priority
 from .control import ControlLink
 from .session import Session
 
@@ -64,12 +65,14 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
     link.start()
     link.say(WorkerHello(os.getpid()))
     try:
-        session = _prepare(spec, context, link)
+        with priority.idle(spec.low_priority):
+            session, ready = _prepare(spec, context, link)
     except PoolError as error:
         return _fail(link, context, error.status)
     except Exception as error:
         log.exception("load failed %s", fields(path=spec.path))
         return _fail(link, context, Status(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+    link.say(ready)
     session.run()
     session.close()
     if link.recorder is not None:
@@ -79,7 +82,9 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
     return 0
 
 
-def _prepare(spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink) -> Session:
+def _prepare(
+    spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink
+) -> tuple[Session, WorkerReady]:
     """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
     from tensorflow_serving.apis import predict_pb2  # noqa: PLC0415 - needs TensorFlow, as do the others here
 
@@ -105,8 +110,7 @@ def _prepare(spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: 
     recorder = WarmupRecorder(link.say, tfrecord.write, readers)
     session = Session(context, spec.data_endpoint, handlers, link.gauge, link.stop_fd, recorder=recorder)
     link.recorder = recorder
-    link.say(WorkerReady(loaded_s - started_s, warm_s - loaded_s))
-    return session
+    return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s)
 
 
 def _warm_up(spec: WorkerSpec, calls: "Calls") -> None:

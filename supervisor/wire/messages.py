@@ -21,6 +21,7 @@ class WorkerSpec:
     `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
     `warmup_iterations` is how often each warmup record runs. `auto_warmup`: without a warmup file, run each signature
     once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
+    `low_priority`: leave the CPU to others until READY.
     """
 
     incarnation: Incarnation
@@ -37,6 +38,7 @@ class WorkerSpec:
     auto_warmup: bool
     golden_rtol: float
     golden_atol: float
+    low_priority: bool
     heartbeat_s: float
 
 
@@ -111,6 +113,15 @@ class RecordWarmup:
     count: int
     seconds: float
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWarmupOf:
+    """The command line to the supervisor: have a worker of this model record; of its newest version by default."""
+
+    model: str
+    version: int | None
+    order: RecordWarmup
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +282,7 @@ Message = (
     | WorkerReleased
     | StatusRequest
     | RecordWarmup
+    | RecordWarmupOf
     | WarmupRecorded
     | ReloadRequest
     | ReloadReply

@@ -19,8 +19,10 @@ from tests.e2e.tensor_proto import tensor, values
 
 ROWS = [[0.5] * 15]
 BACK_WITHIN_S = 10.0
-# What a machine with other work on it may add to one call; a restart takes longer than that only if it is waited for.
-NOISE_S = 1.0
+# How much longer than before the kill a neighbour's slowest request may be, by whichever of the two is more.
+SLOWER_BY_FACTOR, SLOWER_BY_S = 3.0, 0.25
+# Neighbours are watched for this many answers before the kill: enough to meet the machine's own hiccups.
+ANSWERS_BEFORE = 500
 
 
 def ask_dense(pool: Pool, version: int) -> Any:
@@ -38,6 +40,11 @@ class Record:
     answers: int = 0
     slowest_s: float = 0.0
     failures: list[str] = field(default_factory=list)
+
+    def slowest_since_asked(self) -> float:
+        """Seconds of the slowest request since this was asked last."""
+        slowest_s, self.slowest_s = self.slowest_s, 0.0
+        return slowest_s
 
 
 @contextmanager
@@ -58,7 +65,7 @@ def asking_without_pause(pool: Pool, request: Any) -> Iterator[Record]:
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        eventually(lambda: record.answers >= 20, what="the client is at work")
+        eventually(lambda: record.answers >= ANSWERS_BEFORE, 60.0, "the client is at work")
         yield record
     finally:
         stop.set()
@@ -82,6 +89,8 @@ def test_dense_comes_back_and_the_others_never_fail(pool: Pool) -> None:
         asking_without_pause(pool, predict_request("half_plus_two", {"x": tensor([1.0])})) as half,
         asking_without_pause(pool, predict_request("dense", {"inputs": tensor(ROWS)}, version=1)) as sibling,
     ):
+        neighbours = (half, sibling)
+        quiet_s = [record.slowest_since_asked() for record in neighbours]
         killed_at = time.monotonic()
         os.kill(before["pid"], signal.SIGKILL)
         after = back(pool, "dense", 2, before["pid"])
@@ -89,11 +98,13 @@ def test_dense_comes_back_and_the_others_never_fail(pool: Pool) -> None:
         took_s = time.monotonic() - killed_at
         answered = half.answers
         eventually(lambda: half.answers > answered + 20)
+        disturbed_s = [record.slowest_since_asked() for record in neighbours]
     assert half.failures == []
     assert sibling.failures == []
-    assert max(half.slowest_s, sibling.slowest_s) < NOISE_S
-    # "Within load time + 0.5 s" when nothing else runs; two clients at full speed share the machine here.
-    assert took_s < after["load_s"] + after["warmup_s"] + 0.5 + NOISE_S
+    for quiet, disturbed in zip(quiet_s, disturbed_s, strict=True):
+        assert disturbed < max(SLOWER_BY_FACTOR * quiet, quiet + SLOWER_BY_S)
+    # "Within load time + 0.5 s", and what this machine adds to any request while nothing has happened.
+    assert took_s < after["load_s"] + after["warmup_s"] + 0.5 + max(quiet_s)
     assert after["restarts"] == before["restarts"] + 1
     assert after["incarnation"] != before["incarnation"]
     assert after["last_exit"]["signal"] in (9, "SIGKILL")
@@ -103,17 +114,29 @@ def test_dense_comes_back_and_the_others_never_fail(pool: Pool) -> None:
 
 
 def test_a_request_while_the_worker_is_away_is_answered_or_told_so(pool: Pool) -> None:
+    right = values(ask_dense(pool, 2).outputs["output_0"])
     pid = pool.worker("dense", 2)["pid"]
     os.kill(pid, signal.SIGKILL)
-    call = pool.stub().Predict.future(predict_request("dense", {"inputs": tensor(ROWS)}, version=2), timeout=30)
-    error = call.exception()
-    if error is None:
-        assert values(call.result().outputs["output_0"])
-    else:
-        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
-        assert error.details()
-    back(pool, "dense", 2, pid)
-    assert values(ask_dense(pool, 2).outputs["output_0"])
+    told: list[str] = []
+
+    def answered() -> bool:
+        try:
+            reply = ask_dense(pool, 2)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+            told.append(error.details())
+            return False
+        assert values(reply.outputs["output_0"]) == right
+        return True
+
+    eventually(answered, BACK_WITHIN_S, "dense answers")
+    died = "The worker of model dense version 2 died"
+    texts = {
+        f"{died} while this request was in flight: killed by SIGKILL",
+        f"{died} (killed by SIGKILL) and is being replaced",
+    }
+    assert set(told) <= texts, told
+    assert pool.worker("dense", 2)["pid"] not in (None, pid)
 
 
 def test_two_workers_killed_in_the_same_instant(pool: Pool) -> None:

@@ -15,6 +15,8 @@ X = [1.0, 2.0, 5.0]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+INTERNAL = grpc.StatusCode.INTERNAL
+MALFORMED = "Malformed request: "
 MODELS = {"half_plus_two": 123, "dense": 2, "demo": 1, "sum": 1}
 
 
@@ -117,9 +119,11 @@ def test_predict_over_grpc(shared_pool: Pool, wrong: Wrong) -> None:
 
 
 def test_wrong_input_name_over_grpc(shared_pool: Pool) -> None:
-    code, text = refused(shared_pool, predict_request("half_plus_two", {"z": tensor(X)}))
-    assert code is INVALID
-    assert "x" in text
+    assert refused(shared_pool, predict_request("half_plus_two", {"z": tensor(X)})) == (
+        INVALID,
+        "Signature input alias: x(feed name: x:0) not found in request and no default value provided. "
+        "Inputs expected to be in the set {x}.",
+    )
 
 
 def test_no_model_spec_over_grpc(shared_pool: Pool) -> None:
@@ -128,82 +132,110 @@ def test_no_model_spec_over_grpc(shared_pool: Pool) -> None:
     assert refused(shared_pool, request) == (INVALID, "Missing ModelSpec")
 
 
-@pytest.mark.parametrize("dtype", ["int32", "float64", "string", "bool"])
-def test_wrong_dtype_over_grpc(shared_pool: Pool, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("int32", "int32"), ("float64", "double"), ("string", "string"), ("bool", "bool")]
+)
+def test_wrong_dtype_over_grpc(shared_pool: Pool, dtype: str, name: str) -> None:
     sent = tensor([b"a"] if dtype == "string" else [1], dtype)
     code, text = refused(shared_pool, predict_request("half_plus_two", {"x": sent}))
     assert code is INVALID
-    assert text
+    assert text.splitlines()[0] == f"Type mismatch: actual {name} vs. expect float"
 
 
-@pytest.mark.parametrize("enum", [0, 20, 21, 9999])
-def test_impossible_dtype_over_grpc(shared_pool: Pool, enum: int) -> None:
+@pytest.mark.parametrize(
+    ("enum", "name"), [(0, "invalid"), (20, "resource"), (21, "variant"), (9999, "unknown dtype enum (9999)")]
+)
+def test_impossible_dtype_over_grpc(shared_pool: Pool, enum: int, name: str) -> None:
     sent = tensor(X)
     sent.dtype = enum
-    code, text = refused(shared_pool, predict_request("half_plus_two", {"x": sent}))
-    assert code is INVALID
-    assert text.startswith("tensor parsing error: x")
+    text = f"tensor parsing error: x: dtype {name} is not supported"
+    assert refused(shared_pool, predict_request("half_plus_two", {"x": sent})) == (INVALID, text)
 
 
-@pytest.mark.parametrize("sizes", [[-1], [-3, 2], [2**62, 2**62], [2**40]])
-def test_impossible_shape_over_grpc(shared_pool: Pool, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ([-1], "shape [-1] has a negative dimension"),
+        ([-3, 2], "shape [-3, 2] has a negative dimension"),
+        ([2**62, 2**62], f"shape [{2**62}, {2**62}] has too many elements"),
+        ([2**40], f"{2**40} elements from a list of 3 are more than {2**31 - 1} bytes"),
+    ],
+)
+def test_impossible_shape_over_grpc(shared_pool: Pool, sizes: list[int], reason: str) -> None:
     sent = tensor(X)
     del sent.tensor_shape.dim[:]
     for size in sizes:
         sent.tensor_shape.dim.add(size=size)
-    code, text = refused(shared_pool, predict_request("half_plus_two", {"x": sent}))
-    assert code in (INVALID, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    assert text
+    text = f"tensor parsing error: x: {reason}"
+    assert refused(shared_pool, predict_request("half_plus_two", {"x": sent})) == (INVALID, text)
 
 
 def test_content_that_does_not_fit_its_shape_over_grpc(shared_pool: Pool) -> None:
     sent = tensor(X, content=True)
     sent.tensor_shape.dim[0].size = 4
-    code, text = refused(shared_pool, predict_request("half_plus_two", {"x": sent}))
-    assert code is INVALID
-    assert text.startswith("tensor parsing error: x")
+    text = "tensor parsing error: x: tensor_content has 12 bytes, the shape wants 16"
+    assert refused(shared_pool, predict_request("half_plus_two", {"x": sent})) == (INVALID, text)
 
 
 def test_wrong_shape_over_grpc(shared_pool: Pool) -> None:
     code, text = refused(shared_pool, predict_request("dense", {"inputs": tensor([[1.0] * 7])}))
     assert code is INVALID
-    assert "[1,7]" in text
+    assert text.splitlines()[0] == "Matrix size-incompatible: In[0]: [1,7], In[1]: [15,15]"
     code, text = refused(shared_pool, predict_request("sum", {"a": tensor([1.0, 2.0]), "b": tensor(X)}))
     assert code is INVALID
-    assert "Incompatible shapes: [2] vs. [3]" in text
+    assert text.splitlines()[0] == "Incompatible shapes: [2] vs. [3]"
 
 
-@pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\x7f", b"\x0a\x02half", b"\x12\x7f"])
-def test_malformed_protobuf(shared_pool: Pool, body: bytes) -> None:
+GOOD_SPEC = predict_request("half_plus_two", {}).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\xff\xff\xff", "truncated at byte 3"),
+        (b"\x0a\xff\xff\xff\x7f", "truncated at byte 5"),
+        (b"\x0a\x02half", "invalid field before byte 5"),
+        (b"\x12\x7f", "truncated at byte 2"),
+        (GOOD_SPEC + b"\x12\x7fcut short", f"truncated at byte {len(GOOD_SPEC) + 2}"),
+    ],
+)
+def test_malformed_protobuf(shared_pool: Pool, body: bytes, reason: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         shared_pool.call_raw("Predict", body)
-    assert caught.value.code() in (INVALID, grpc.StatusCode.INTERNAL)
+    assert (caught.value.code(), caught.value.details()) == (INTERNAL, f"{MALFORMED}{reason}")
 
 
-def test_malformed_tensor_behind_a_good_model_spec(shared_pool: Pool) -> None:
-    body = predict_request("half_plus_two", {}).SerializeToString() + b"\x12\x7fcut short"
+def test_malformed_tensor_within_a_good_request(shared_pool: Pool) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        shared_pool.call_raw("Predict", body)
-    assert caught.value.code() in (INVALID, grpc.StatusCode.INTERNAL)
+        shared_pool.call_raw("Predict", GOOD_SPEC + b"\x12\x03\x0a\x7fx")
+    assert (caught.value.code(), caught.value.details()) == (INTERNAL, "WHAT")
+
+
+def test_very_many_fields(shared_pool: Pool) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        shared_pool.call_raw("Predict", GOOD_SPEC + b"\x10\x00" * 400_000)
+    text = "Request with too many fields: expected at most 4096 at its top level and in its model_spec"
+    assert (caught.value.code(), caught.value.details()) == (INVALID, text)
 
 
 def test_unknown_method(shared_pool: Pool) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         shared_pool.call_raw("Nonesuch", b"")
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 def test_too_big_over_grpc(shared_pool: Pool) -> None:
-    code, text = refused(shared_pool, predict_request("half_plus_two", {"x": tensor([1.0] * 500_000)}))
+    request = predict_request("half_plus_two", {"x": tensor([1.0] * 500_000)})
+    code, text = refused(shared_pool, request)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert text
+    assert text.endswith(f"Received message larger than max ({request.ByteSize()} vs. 1000000)")
 
 
 def test_too_big_over_rest(shared_pool: Pool) -> None:
     body = '{"instances": [' + ",".join(["1.0"] * 500_000) + "]}"
     reply = shared_pool.post("/v1/models/half_plus_two:predict", body)
-    assert reply.status in (400, 413)
-    assert "1000000" in reply.error
+    text = f"Request body is too large: {len(body)} bytes, the limit max_request_bytes is 1000000"
+    assert (reply.status, reply.error) == (413, text)
 
 
 def test_status_errors(shared_pool: Pool) -> None:
@@ -224,7 +256,6 @@ def test_status_errors(shared_pool: Pool) -> None:
 # -- REST --------------------------------------------------------------------------------------------------------
 
 HALF, SUM = "/v1/models/half_plus_two:predict", "/v1/models/sum:predict"
-MALFORMED = "Malformed request: "
 
 REST = {
     "unknown model": (
@@ -281,21 +312,35 @@ def test_predict_over_rest(shared_pool: Pool, path: str, body: str, status: int,
     assert reply.content_type == "application/json"
 
 
-REST_PARTS = {
+WRONG_JSON = {
     "both": (
         HALF,
         '{"instances": [1.0], "inputs": [1.0]}',
-        "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist",
+        'JSON Value: {\n    "instances": [\n        1.0\n    ],\n    "inputs": [\n        1.0\n    ]\n} Not formatted '
+        "correctly expecting only one of 'inputs' or 'instances' keys to exist ",
     ),
-    "instances no list": (HALF, '{"instances": 1.0}', "Expecting 'instances' to be an list/array"),
-    "no instances": (HALF, '{"instances": []}', "No values in 'instances' array"),
-    "not JSON": (HALF, "{", "JSON Parse error: "),
-    "trailing comma": (HALF, '{"instances": [1.0,]}', "JSON Parse error: "),
-    "single quotes": (HALF, "{'instances': [1.0]}", "JSON Parse error: "),
-    "no object": (HALF, "[1.0]", "Is not object"),
+    "instances no list": (
+        HALF,
+        '{"instances": 1.0}',
+        "JSON Value: {\n    \"instances\": 1.0\n} Expecting 'instances' to be an list/array",
+    ),
+    "no instances": (
+        HALF,
+        '{"instances": []}',
+        "JSON Value: {\n    \"instances\": []\n} No values in 'instances' array",
+    ),
+    "not JSON": (HALF, "{", "JSON Parse error: Missing a name for object member. at offset: 1"),
+    "trailing comma": (HALF, '{"instances": [1.0,]}', "JSON Parse error: Invalid value. at offset: 19"),
+    "single quotes": (
+        HALF,
+        "{'instances': [1.0]}",
+        "JSON Parse error: Missing a name for object member. at offset: 1",
+    ),
+    "no object": (HALF, "[1.0]", "JSON Value: [\n    1.0\n] Is not object"),
     "signature no string": (
         HALF,
         '{"signature_name": 1, "instances": [1.0]}',
+        'JSON Value: {\n    "signature_name": 1,\n    "instances": [\n        1.0\n    ]\n} not formatted correctly. '
         "'signature_name' key must be a string value.",
     ),
     "string for float": (HALF, '{"inputs": ["a"]}', 'JSON Value: "a" Type: String is not of expected type: float'),
@@ -304,38 +349,65 @@ REST_PARTS = {
     "string for float in a row": (
         HALF,
         '{"instances": [1.0, "a"]}',
-        "Failed to process element: 1 of 'instances' list.",
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+        'JSON Value: "a" Type: String is not of expected type: float',
     ),
-    "ragged": (HALF, '{"inputs": [[1.0, 2.0], [1.0]]}', "Encountered list at unexpected size: 1 at level: 1"),
-    "too deep": (HALF, '{"inputs": [1.0, [2.0]]}', "Encountered list at unexpected level: 1"),
+    "ragged": (
+        HALF,
+        '{"inputs": [[1.0, 2.0], [1.0]]}',
+        "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+    ),
+    "too deep": (HALF, '{"inputs": [1.0, [2.0]]}', "Encountered list at unexpected level: 1 expected < 1"),
     "not deep enough": (
         HALF,
         '{"inputs": [[1.0], 2.0]}',
         "JSON Value: 2.0 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
     ),
-    "object in plain list": (HALF, '{"instances": [1.0, {"x": 2.0}]}', "Expecting value/list but got object at item 1"),
-    "list among objects": (HALF, '{"instances": [{"x": 2.0}, 1.0]}', "Expecting object but got list at item 1"),
-    "key missing in a row": (SUM, '{"instances": [{"a": 1.0}]}', "keys must be equal to: a,b"),
+    "object in plain list": (
+        HALF,
+        '{"instances": [1.0, {"x": 2.0}]}',
+        "Expecting value/list but got object at item 1 of input list",
+    ),
+    "list among objects": (
+        HALF,
+        '{"instances": [{"x": 2.0}, 1.0]}',
+        "Expecting object but got list at item 1 of input list",
+    ),
+    "key missing in a row": (
+        SUM,
+        '{"instances": [{"a": 1.0}]}',
+        "Failed to process element: 0 of 'instances' list. JSON object: {\n    \"a\": 1.0\n} keys must be equal to: a,b",
+    ),
     "key too many in a row": (
         SUM,
         '{"instances": [{"a": 1.0, "b": 1.0, "c": 1.0}]}',
+        "Failed to process element: 0 key: c of 'instances' list. Error: INVALID_ARGUMENT: "
         "JSON object: does not have named input: c",
     ),
-    "shapes differ": (HALF, '{"instances": [[1.0, 2.0], [1.0]]}', "Failed to process element: 1"),
-    "wrong shape": ("/v1/models/dense:predict", '{"instances": [[1.0, 2.0]]}', "[1,2]"),
+    "shapes differ": (
+        HALF,
+        '{"instances": [[1.0, 2.0], [1.0]]}',
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+        "Expecting tensor size: 2 but got: 1",
+    ),
+    "wrong shape": (
+        "/v1/models/dense:predict",
+        '{"instances": [[1.0, 2.0]]}',
+        "Matrix size-incompatible: In[0]: [1,2], In[1]: [15,15]",
+    ),
     "bad base64": (
         "/v1/models/demo:predict",
         '{"signature_name": "test_assign", "inputs": {"b": {"b64": "!!!"}}}',
-        "base64",
+        "Unable to base64 decode",
     ),
 }
 
 
-@pytest.mark.parametrize(("path", "body", "part"), REST_PARTS.values(), ids=REST_PARTS.keys())
-def test_wrong_json(shared_pool: Pool, path: str, body: str, part: str) -> None:
+@pytest.mark.parametrize(("path", "body", "text"), WRONG_JSON.values(), ids=WRONG_JSON.keys())
+def test_wrong_json(shared_pool: Pool, path: str, body: str, text: str) -> None:
     reply = shared_pool.post(path, body)
-    assert reply.status == 400
-    assert part in reply.error
+    # After a line break an operation of TensorFlow names its node, which differs from one build of the model to another.
+    assert (reply.status, reply.error.partition("\n\t [[")[0]) == (400, text)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
@@ -345,7 +417,9 @@ def test_wrong_http_method(shared_pool: Pool, method: str) -> None:
 
 
 def test_path_outside_the_api(shared_pool: Pool) -> None:
-    assert shared_pool.get("/nonesuch").status == 404
+    reply = shared_pool.get("/nonesuch")
+    assert (reply.status, reply.content_type) == (404, "text/html; charset=utf-8")
+    assert "The requested URL /nonesuch was not found on this server." in reply.text
 
 
 def test_gzip_that_is_none(shared_pool: Pool) -> None:
@@ -354,12 +428,22 @@ def test_gzip_that_is_none(shared_pool: Pool) -> None:
 
     good = gzip.compress(b'{"instances": [1.0]}')
     assert post(good).json == {"predictions": [2.5]}
-    assert post(b"no gzip").status == 400
-    assert post(good[:-9]).status == 400
+    for body, reason in (
+        (b"no gzip", "Error -3 while decompressing data: incorrect header check"),
+        (good[:-9], "the stream is cut short"),
+    ):
+        reply = post(body)
+        assert (reply.status, reply.error) == (400, f"Request body is not valid gzip: {reason}")
 
 
 def test_any_bytes_as_a_body(shared_pool: Pool) -> None:
-    for body in (b"\x00", b"\xff\xfe", b'"\xff"', b"{" * 10_000, b"[" * 100_000, b'{"instances": [' + b"[" * 50_000):
+    for body, text in (
+        (b"\x00", "JSON Parse error: The document is empty. at offset: 0"),
+        (b"\xff\xfe", "JSON Parse error: Invalid value. at offset: 0"),
+        (b'"\xff"', 'JSON Value: "\ufffd" Is not object'),
+        (b"{" * 10_000, "JSON Parse error: Missing a name for object member. at offset: 1"),
+        (b"[" * 100_000, "JSON Parse error: Invalid value. at offset: 100000"),
+        (b'{"instances": [' + b"[" * 50_000, "JSON Parse error: Invalid value. at offset: 50015"),
+    ):
         reply = shared_pool.post(HALF, body)
-        assert reply.status == 400, body[:20]
-        assert reply.error
+        assert (reply.status, reply.error) == (400, text), body[:20]

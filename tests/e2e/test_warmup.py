@@ -195,6 +195,7 @@ def lone_spec(directory: Path, path: Path, incarnation: int) -> WorkerSpec:
         auto_warmup=True,
         golden_rtol=1e-5,
         golden_atol=1e-6,
+        low_priority=True,
         heartbeat_s=0.5,
     )
 

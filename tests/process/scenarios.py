@@ -36,7 +36,9 @@ class Stage:
 
     def spawn(self, number: int, name: str, version: int = 0) -> None:
         self.processes.spawn_worker(
-            WorkerSpec(Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, 0.5)
+            WorkerSpec(
+                Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, False, 0.5
+            )
         )
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -86,6 +88,7 @@ async def parenthood() -> dict[str, Any]:
         await stage.until(lambda number=number: number in stage.pids or number in stage.exits)
         if number in stage.pids:
             break
+    spawned = number in stage.pids and psutil.Process(stage.pids[number]).ppid() == os.getpid()
     replaced = stage.processes.fork_server_pid
     alive = [psutil.pid_exists(stage.pids[number]) for number in (1, 2)]
     os.kill(stage.pids[1], signal.SIGKILL)
@@ -96,6 +99,7 @@ async def parenthood() -> dict[str, Any]:
         "alive": alive,
         "noticed": stage.exits[1].cause,
         "replaced": replaced is not None and replaced != fork_server_pid,
+        "spawned_by_the_new_one": spawned,
     }
 
 

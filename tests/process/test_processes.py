@@ -42,6 +42,7 @@ def test_the_fork_servers_death_touches_no_worker() -> None:
         "alive": [True, True],
         "noticed": "killed by SIGKILL",
         "replaced": True,
+        "spawned_by_the_new_one": True,
     }
 
 
