@@ -5,13 +5,13 @@ recomputes everything from the whole state and returns the I/O to do. Runs in th
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import lifecycle
 from .devices import Device, least_loaded
 from .lifecycle import LOADING, SlotEvent, SlotState
+from .limits import Limits
 from .model import Model, ModelSettings
 from .process import Exit
 from .restart import Death, GiveUp, RestartHistory, RestartPolicy
@@ -34,6 +34,8 @@ from .wire.status import OK, Code, NotFound, Status
 log = logging.getLogger(__name__)
 
 
+# How many models that are not configured any more the status goes on listing.
+MAX_RETIRED_MODELS = 32
 # An `advance` that comes later than this after its time means that this process stood still.
 _STALL_S = 2.0
 
@@ -85,20 +87,14 @@ WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | 
 
 @dataclass(frozen=True, slots=True)
 class ManagerOptions:
-    """`max_loading`: workers that load at the same time. `load_timeout_s`: what a load and its warmup may take.
-    `heartbeat_timeout_s`: silence after which a worker is taken for hung. `exit_timeout_s`: how long one that was told
-    to go, with nothing in flight, may take; a killed one is killed again after it.
-    """
+    """`max_loading`: workers that load at the same time. `endpoint`: where the worker of an incarnation listens."""
 
     devices: tuple[Device, ...]
     max_loading: int
     endpoint: Callable[[Incarnation], str]
     jitter: Callable[[], float]
     restart: RestartPolicy = field(default_factory=RestartPolicy)
-    start_timeout_s: float = 120.0
-    heartbeat_timeout_s: float = 30.0
-    load_timeout_s: float = 3600.0
-    exit_timeout_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
 
 
 class Manager:
@@ -165,7 +161,7 @@ class Manager:
             case WorkerLoadFailed(code, text, permanent):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
                 slot.apply(SlotEvent.KILL, now_s)
-                slot.kill_by_s = now_s + self._options.exit_timeout_s  # it goes by itself
+                slot.kill_by_s = now_s + self._options.limits.exit_s  # it goes by itself
         return True
 
     def _told(self, slot: Slot, event: SlotEvent, now_s: float) -> bool:
@@ -212,8 +208,7 @@ class Manager:
         if not self._stopping:
             self._apply_transitions(now_s)
             self._spawn_pending(now_s)
-        for model in self.models.values():
-            model.forget_gone()
+        self._forget_gone()
         table = self.board.publish(tuple(model.route() for model in self.models.values()))
         if table is not None:
             self._mark_published(table)
@@ -226,7 +221,9 @@ class Manager:
     def next_deadline_s(self) -> float | None:
         """When `advance` must be called again though nothing happens; None when nothing is due."""
         times = [slot.retry_at_s for slot in self._slots() if slot.retry_at_s is not None]
-        times += [overdue[0] for slot in self._running.values() if (overdue := self._overdue(slot)) is not None]
+        times += [
+            overdue[0] for slot in self._running.values() if (overdue := self._options.limits.overdue(slot)) is not None
+        ]
         return min(times, default=None)
 
     def shut_down(self, now_s: float) -> None:
@@ -353,6 +350,14 @@ class Manager:
             slot.error = Status(slot.error.code, f"{slot.error.message}. Rolled back to version {good}")
             log.error("rolled back %s", fields(servable=slot.id.servable, to_version=good))
 
+    def _forget_gone(self) -> None:
+        """Keep the status bounded: of each model the newest ended versions, of the models once configured the last."""
+        for model in self.models.values():
+            model.forget_gone()
+        retired = [name for name, model in self.models.items() if not model.configured and model.is_gone]
+        for name in retired[: max(0, len(retired) - MAX_RETIRED_MODELS)]:
+            del self.models[name]
+
     def _retry_due(self, now_s: float) -> None:
         for slot in self._slots():
             if slot.retry_at_s is not None and slot.retry_at_s <= now_s and not self._stopping:
@@ -366,35 +371,13 @@ class Manager:
 
     def _kill_overdue(self, now_s: float) -> None:
         for slot in self._running.values():
-            overdue = self._overdue(slot)
+            overdue = self._options.limits.overdue(slot)
             if overdue is None or now_s < overdue[0]:
                 continue
             if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
                 self._send_kill(slot, slot.kill_reason or overdue[1], now_s)
             else:
                 self._kill(slot, overdue[1], now_s)
-
-    def _overdue(self, slot: Slot) -> tuple[float, str] | None:
-        """When the process of this slot must be killed, and why; None when nothing limits it."""
-        options = self._options
-        match slot.state:
-            case SlotState.DRAINING | SlotState.KILLING if slot.kill_by_s is not None:
-                return slot.kill_by_s, f"it did not exit within {options.exit_timeout_s:g} s"
-            case SlotState.STARTING:
-                return slot.since_s + options.start_timeout_s, f"it did not start within {options.start_timeout_s:g} s"
-            case SlotState.LOADING | SlotState.WARMING | SlotState.READY:
-                return min(self._silence(slot), self._load_limit(slot))
-        return None
-
-    def _silence(self, slot: Slot) -> tuple[float, str]:
-        timeout_s = self._options.heartbeat_timeout_s
-        return (slot.heartbeat_s or slot.since_s) + timeout_s, f"no heartbeat for {timeout_s:g} s"
-
-    def _load_limit(self, slot: Slot) -> tuple[float, str]:
-        if slot.state is SlotState.READY:
-            return math.inf, ""
-        timeout_s = self._options.load_timeout_s
-        return slot.since_s + timeout_s, f"it was {slot.state} for {timeout_s:g} s"
 
     def _unload(self, slot: Slot, now_s: float) -> None:
         """Let go of a slot. One that serves finishes what is in flight first, however long that takes."""
@@ -412,7 +395,7 @@ class Manager:
             ready_to_go = slot.state is SlotState.DRAINING and not slot.stop_sent and not slot.kill_reason
             if ready_to_go and self.board.is_released(incarnation):
                 slot.stop_sent = True
-                slot.kill_by_s = now_s + self._options.exit_timeout_s
+                slot.kill_by_s = now_s + self._options.limits.exit_s
                 self._commands.append(Stop(incarnation))
 
     def _kill(self, slot: Slot, reason: str, now_s: float) -> None:
@@ -421,7 +404,7 @@ class Manager:
 
     def _send_kill(self, slot: Slot, reason: str, now_s: float) -> None:
         slot.kill_reason = reason
-        slot.kill_by_s = now_s + self._options.exit_timeout_s
+        slot.kill_by_s = now_s + self._options.limits.exit_s
         if slot.incarnation is not None:
             self._commands.append(Kill(slot.incarnation, reason))
 

@@ -132,6 +132,11 @@ class Model:
         for version in sorted(self.servables, reverse=True):
             yield self.servables[version]
 
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of it has, or waits for, a process."""
+        return all(servable.presence is Presence.GONE for servable in self.servables.values())
+
     def forget_gone(self) -> None:
         """Keep the newest ended versions listed; TF Serving lists them all, for ever."""
         gone = sorted(v for v, s in self.servables.items() if s.presence is Presence.GONE and not s.aspired)

@@ -4,18 +4,18 @@ Decides nothing about models: `manager` does. What is decided here is the order 
 """
 
 import asyncio
-import itertools
 import logging
 import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import status
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
+from .frontends import Frontends
+from .limits import Limits
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
 from .pool_config import PoolFile
@@ -25,18 +25,13 @@ from .wire import sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import (
-    DrainFrontend,
     FrontendBindFailed,
-    FrontendHello,
-    FrontendListening,
     FrontendSpec,
     FrontendStats,
     Message,
-    OpenPorts,
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
-    RoutesAck,
     StatusReply,
     StatusRequest,
     StopWorker,
@@ -47,7 +42,6 @@ from .wire.messages import (
     WorkerLoadFailed,
     WorkerProgress,
     WorkerReady,
-    WorkerReleased,
     WorkerSpec,
 )
 from .wire.sockets import Peer
@@ -56,22 +50,8 @@ from .wire.status import FailedPrecondition, PoolError, StatusError
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 0.5
-# A frontend that dies sooner than this after its start is not replaced at once.
-_FRONTEND_MIN_LIFE_S = 2.0
-_FRONTEND_CHECK_S = 2.0
-# Frontends speak each second, from the first second of theirs on; their own imports come before it.
-_FRONTEND_SILENCE_S = 20.0
 # What a worker with nothing in flight may take to go, and a frontend beyond its drain timeout.
 _EXIT_GRACE_S = 5.0
-
-
-@dataclass(slots=True)
-class _Frontend:
-    pid: int
-    started_s: float
-    heard_s: float
-    listening: bool = False
-    stats: FrontendStats | None = None
 
 
 class Pool:
@@ -87,7 +67,7 @@ class Pool:
                 endpoint=lambda incarnation: sockets.data_endpoint(config.runtime_dir, incarnation),
                 jitter=random.random,
                 restart=config.restart,
-                load_timeout_s=config.load_timeout_s,
+                limits=Limits(load_s=config.load_timeout_s),
             )
         )
         self._processes = Processes(
@@ -95,9 +75,7 @@ class Pool:
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         self._recordings = Recordings()
-        self._frontends: dict[Incarnation, _Frontend] = {}
-        self._frontend_numbers = itertools.count(1)
-        self._frontend_restarts = 0
+        self._frontends = Frontends(self._frontend_spec, self._processes, self._control, self._manager.board)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuration = Configuration(
@@ -118,9 +96,8 @@ class Pool:
         try:
             self._loop.set_exception_handler(self._callback_failed)
             self._watch(self._control.task)
-            self._every(_FRONTEND_CHECK_S, self._check_frontends)
             self._processes.start_fork_server()
-            self._start_frontend()
+            self._frontends.start()
             self._configuration.start()
             await self._end
             await self._drain()
@@ -152,15 +129,13 @@ class Pool:
         self._draining = True
         self._configuration.stop()
         timeout_s = self._config.drain_timeout_s
-        for incarnation in list(self._frontends):
-            if not self._control.send(Peer.FRONTEND, incarnation, DrainFrontend(timeout_s)):
-                self._processes.kill_frontend(incarnation)
-        await self._until(lambda: not self._frontends or self._signals > 1, timeout_s + _EXIT_GRACE_S)
+        self._frontends.drain(timeout_s)
+        await self._until(lambda: not self._frontends.alive or self._signals > 1, timeout_s + _EXIT_GRACE_S)
         self._manager.shut_down(self._loop.time())
         self._advance()
         await self._until(lambda: self._manager.all_gone or self._signals > 1, _EXIT_GRACE_S)
-        if self._frontends or not self._manager.all_gone:
-            log.error("not gone in time, killed now %s", fields(frontends=len(self._frontends)))
+        if self._frontends.alive or not self._manager.all_gone:
+            log.error("not gone in time, killed now %s", fields(frontends=len(self._frontends.alive)))
 
     async def _until(self, done: Callable[[], bool], timeout_s: float) -> None:
         """Wait until `done`, asked after each change, but for no longer than `timeout_s`."""
@@ -212,9 +187,9 @@ class Pool:
                     log.warning("killing worker %s", fields(incarnation=incarnation, reason=reason))
                     self._processes.kill_worker(incarnation)
                 case Publish(table):
-                    self._tell_frontends(table)
+                    self._frontends.tell(table)
                 case AnnounceDeath(incarnation, cause):
-                    self._tell_frontends(WorkerDied(incarnation, cause))
+                    self._frontends.tell(WorkerDied(incarnation, cause))
         if self._timer is not None:
             self._timer.cancel()
         due_s = self._manager.next_deadline_s()
@@ -231,13 +206,9 @@ class Pool:
                 self._fail(StatusError(failure))
                 return
         settled = self._manager.answering if self._config.exit_on_startup_failure else self._manager.settled
-        if settled and self._ready_to_open():
+        if settled and self._frontends.up_to_date:  # so that the first request already finds its model
             self._ports_open = True
-            self._tell_frontends(OpenPorts())
-
-    def _ready_to_open(self) -> bool:
-        """Every frontend has the newest routes, so the first request already finds its model."""
-        return bool(self._frontends) and self._manager.board.acked_epoch == self._manager.board.table.epoch
+            self._frontends.open_ports()
 
     def _worker_spec(self, command: Spawn) -> WorkerSpec:
         policy = self._configuration.policy(command.slot.servable.name)
@@ -275,11 +246,8 @@ class Pool:
 
     # -- frontends -------------------------------------------------------------------------------------------
 
-    def _start_frontend(self) -> None:
-        if self._draining:
-            return
-        incarnation = Incarnation(next(self._frontend_numbers))
-        spec = FrontendSpec(
+    def _frontend_spec(self, incarnation: Incarnation) -> FrontendSpec:
+        return FrontendSpec(
             incarnation=incarnation,
             control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
             grpc_port=self._config.grpc_port,
@@ -289,49 +257,10 @@ class Pool:
             max_request_bytes=self._config.max_request_bytes,
             log_level=self._config.log_level,
         )
-        try:
-            pid = self._processes.spawn_frontend(spec)
-        except OSError as error:
-            log.error("frontend not started %s", fields(error=error))
-            self._loop.call_later(_FRONTEND_MIN_LIFE_S, self._start_frontend)
-            return
-        self._frontends[incarnation] = _Frontend(pid, self._loop.time(), self._loop.time())
-
-    def _check_frontends(self, late: bool) -> None:
-        """A frontend that says nothing for too long stands still: the next one takes its place."""
-        for incarnation, frontend in self._frontends.items():
-            if late:
-                frontend.heard_s = self._loop.time()
-            elif self._loop.time() - frontend.heard_s > _FRONTEND_SILENCE_S:
-                log.error("killing a frontend that is silent %s", fields(incarnation=incarnation, pid=frontend.pid))
-                self._processes.kill_frontend(incarnation)
-
-    def _every(self, period_s: float, work: Callable[[bool], None]) -> None:
-        """Call `work` again and again; True says that this process itself stood still for a while."""
-        due_s = self._loop.time() + period_s
-
-        def tick() -> None:
-            work(self._loop.time() - due_s > period_s)
-            self._every(period_s, work)
-
-        if not self._draining:
-            self._loop.call_at(due_s, tick)
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
-        frontend = self._frontends.pop(incarnation, None)
-        self._manager.board.leave(incarnation)
-        if frontend is not None and not self._draining:
-            log.error("frontend gone %s", fields(incarnation=incarnation, pid=frontend.pid, cause=exit_.cause))
-            self._frontend_restarts += 1
-            lived_s = self._loop.time() - frontend.started_s
-            self._loop.call_later(max(0.0, _FRONTEND_MIN_LIFE_S - lived_s), self._start_frontend)
+        self._frontends.exited(incarnation, exit_)
         self._advance()
-
-    def _tell_frontends(self, message: Message) -> None:
-        for incarnation in self._manager.board.frontends:
-            if not self._control.send(Peer.FRONTEND, incarnation, message):
-                # It would route by an old table for ever; its successor starts with the newest one.
-                self._processes.kill_frontend(incarnation)
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -339,7 +268,7 @@ class Pool:
         match peer, message:
             case Peer.WORKER, WorkerHello() | WorkerProgress() | WorkerReady() | WorkerLoadFailed() | WorkerHeartbeat():
                 self._worker_said(incarnation, message)
-            case Peer.FRONTEND, _ if incarnation in self._frontends:
+            case Peer.FRONTEND, _ if incarnation in self._frontends.alive:
                 self._frontend_said(incarnation, message)
             case Peer.WORKER, WarmupRecorded(token):
                 client = self._recordings.ended(token)
@@ -367,24 +296,11 @@ class Pool:
             self._advance()
 
     def _frontend_said(self, incarnation: Incarnation, message: Message) -> None:
-        board = self._manager.board
-        self._frontends[incarnation].heard_s = self._loop.time()
+        if self._frontends.handle(incarnation, message):
+            if not isinstance(message, FrontendStats):
+                self._advance()
+            return
         match message:
-            case FrontendHello():
-                self._control.send(Peer.FRONTEND, incarnation, board.join(incarnation))
-                if self._ports_open:
-                    self._control.send(Peer.FRONTEND, incarnation, OpenPorts())
-            case RoutesAck(epoch):
-                board.ack(incarnation, epoch)
-                self._advance()
-            case WorkerReleased(worker):
-                board.released(incarnation, worker)
-                self._advance()
-            case FrontendStats():
-                self._frontends[incarnation].stats = message
-            case FrontendListening():
-                self._frontends[incarnation].listening = True
-                log.info("serving %s", fields(**self._config.listening()))
             case FrontendBindFailed(text):
                 self._fail(FailedPrecondition(text))
             case StatusRequest(token):
@@ -416,11 +332,13 @@ class Pool:
         self._control.send(Peer.FRONTEND, frontend, ReloadReply(token, status.code, status.message))
 
     def _status(self) -> bytes:
-        frontends = {incarnation: (frontend.pid, frontend.stats) for incarnation, frontend in self._frontends.items()}
+        frontends = {
+            incarnation: (frontend.pid, frontend.stats) for incarnation, frontend in self._frontends.alive.items()
+        }
         supervisor = {
-            "serving": any(frontend.listening for frontend in self._frontends.values()),
+            "serving": self._frontends.listening,
             "fork_server_pid": self._processes.fork_server_pid,
-            "frontend_restarts": self._frontend_restarts,
+            "frontend_restarts": self._frontends.restarts,
             "configuration_errors": {
                 flag: {"code": error.code.name, "message": error.message}
                 for flag, error in self._configuration.errors.items()
