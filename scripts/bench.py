@@ -6,110 +6,43 @@ machine and takes its share of the CPUs. Runs in the environment that `environme
 """
 
 import argparse
-import contextlib
-import http.client
 import json
 import os
 import platform
 import shutil
-import socket
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import bench_load
+import bench_many
 import bench_memory
-import grpc
+import bench_neighbours
+import bench_server
+import bench_unload
 from bench_memory import Memory
+from bench_server import MODELS, SCRIPTS, Deadline, Server, free_port
 
-ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / ".demo" / "models"
-SCRIPTS = ROOT / "scripts"
 IN_FLIGHT = (1, 32)
 WARMUP_S = 1.0
-START_WITHIN_S = 120.0
-STOP_WITHIN_S = 60.0
-POLL_S = 0.005
 MIB = 1024 * 1024
+WHAT = ("serving", "start", "neighbours", "unload")
 
 
-@dataclass(slots=True)
-class Server:
-    """A server under measurement: started by `command` below, stopped at the end of `running`."""
-
-    name: str
-    port: int
-    command: list[str]
-    log: Path
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    first_answer_s: float = 0.0
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """From the first right answer on; `first_answer_s` is how long that took."""
-        started = time.monotonic()
-        environment = {**os.environ, bench_memory.MARK: self.mark, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=ROOT, env=environment)
-        try:
-            self._wait_for_an_answer(process, started)
-            self.first_answer_s = time.monotonic() - started
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _wait_for_an_answer(self, process: subprocess.Popen[bytes], started: float) -> None:
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() - started > START_WITHIN_S:
-                tail = self.log.read_text("utf-8", "replace")[-3000:]
-                raise SystemExit(f"{self.name} does not answer (exit code {process.returncode}):\n{tail}")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_S)
-
-    def _answers(self) -> bool:
-        """Whether a call succeeds; a new channel each time, for a channel waits a second after a failed connect."""
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            try:
-                answer = channel.unary_unary(bench_load.METHOD)(bench_load.request_bytes(), timeout=10)
-            except grpc.RpcError:
-                return False
-        return bench_load.is_right(answer)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def pool_server(scratch: Path, models: list[str]) -> tuple[Server, int]:
-    """The pool, and its REST port."""
-    port, rest_port = free_port(), free_port()
-    modelpool = Path(sys.executable).parent / "modelpool"
+def pool_server(scratch: Path, models: list[str]) -> Server:
+    """The pool with one demo model or all of them."""
     if models == [bench_load.MODEL]:
         what = [f"--model_name={bench_load.MODEL}", f"--model_base_path={MODELS / bench_load.MODEL}"]
     else:
         what = [f"--model_config_file={MODELS / 'models.config'}"]
-    flags = [f"--port={port}", f"--rest_api_port={rest_port}", f"--runtime_dir={scratch / f'run-{port}'}"]
-    return Server("pool", port, [str(modelpool), "serve", *flags, *what], scratch / "pool.log"), rest_port
+    return bench_server.pool(scratch, free_port(), free_port(), what)
 
 
 def plain_server(scratch: Path) -> Server:
@@ -127,7 +60,7 @@ def measure_starts(scratch: Path, times: int) -> dict[str, float]:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, env=environment, capture_output=True)
         took = {"import tensorflow": time.monotonic() - started}
-        for server in (pool_server(scratch, [bench_load.MODEL])[0], plain_server(scratch)):
+        for server in (pool_server(scratch, [bench_load.MODEL]), plain_server(scratch)):
             with server.running():
                 took[server.name] = server.first_answer_s
         if i:
@@ -167,50 +100,64 @@ def _one_load(server: Server, in_flight: int, duration_s: float) -> dict[str, fl
 def measure_memory(scratch: Path) -> dict[str, list[Memory]]:
     """Of each kind of server by itself, after some load: two at once would share TensorFlow's pages."""
     memory = {}
-    one, rest_port = pool_server(scratch, [bench_load.MODEL])
+    one = pool_server(scratch, [bench_load.MODEL])
     with one.running():
         _one_load(one, max(IN_FLIGHT), WARMUP_S)
-        memory["pool, one model"] = _pool_memory(one, rest_port)
+        memory["pool, one model"] = one.memory()
     plain = plain_server(scratch)
     with plain.running():
         _one_load(plain, max(IN_FLIGHT), WARMUP_S)
-        pids = bench_memory.marked_processes(plain.mark)
+        pids = plain.pids()
         memory["plain, one model"] = bench_memory.measure(pids, dict.fromkeys(pids, "plain"))
-    every, rest_port = pool_server(scratch, ["demo", "dense", bench_load.MODEL])
+    every = pool_server(scratch, ["demo", "dense", bench_load.MODEL])
     with every.running():
         _one_load(every, max(IN_FLIGHT), WARMUP_S)
-        memory["pool, all demo models"] = _pool_memory(every, rest_port)
+        memory["pool, all demo models"] = every.memory()
     return memory
 
 
-def _pool_memory(server: Server, rest_port: int) -> list[Memory]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", rest_port, timeout=30)) as connection:
-        connection.request("GET", "/pool/v1/status")
-        status = json.loads(connection.getresponse().read())
-    return bench_memory.measure(bench_memory.marked_processes(server.mark), bench_memory.roles(status))
-
-
-def measure_all(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Everything, as one JSON document."""
+def measure_serving(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """The pool beside the plain server."""
     print("Start to the first answer ...", flush=True)
     starts = measure_starts(scratch, args.starts)
-    pool, plain = pool_server(scratch, [bench_load.MODEL])[0], plain_server(scratch)
+    pool, plain = pool_server(scratch, [bench_load.MODEL]), plain_server(scratch)
     print("Throughput and latency ...", flush=True)
     with pool.running(), plain.running():
         load = measure_load([pool, plain], args.rounds, args.duration_s)
     print("Memory ...", flush=True)
     memory = measure_memory(scratch)
     return {
+        "start_s": starts,
+        "load": load,
+        "memory": {name: [each.to_dict() for each in processes] for name, processes in memory.items()},
+    }
+
+
+def measure_all(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """All that was asked for, as one JSON document: the figures of `serving` at its top, the others by their names."""
+    report: dict[str, Any] = {
         "machine": {
             "cpus": len(os.sched_getaffinity(0)),
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("modelpool", "tensorflow", "grpcio")},
         },
-        "options": {"rounds": args.rounds, "duration_s": args.duration_s, "starts": args.starts},
-        "start_s": starts,
-        "load": load,
-        "memory": {name: [each.to_dict() for each in processes] for name, processes in memory.items()},
+        "options": {name: value for name, value in vars(args).items() if name != "json"},
     }
+    for what in args.what:
+        print(f"{what}:", flush=True)
+        deadline = Deadline(args.limit_s)
+        if what == "serving":
+            report.update(measure_serving(args, scratch))
+        elif what == "start":
+            options = bench_many.Options(args.models, args.plain_processes)
+            report[what] = bench_many.measure(scratch, options, deadline)
+        elif what == "neighbours":
+            windows = bench_neighbours.Options(args.rounds, args.duration_s, args.big_mb)
+            report[what] = bench_neighbours.measure(scratch, windows, deadline)
+        else:
+            cycles = bench_unload.Options(args.cycles, args.rounds, args.big_mb)
+            report[what] = bench_unload.measure(scratch, cycles, deadline)
+    return report
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -218,6 +165,14 @@ def print_report(report: dict[str, Any]) -> None:
     machine = dict(report["machine"])
     cpus = machine.pop("cpus")
     print(f"\n{cpus} CPUs, shared with the load generator; " + ", ".join(f"{k} {v}" for k, v in machine.items()))
+    if "load" in report:
+        print_serving(report)
+    for what, bench in (("start", bench_many), ("neighbours", bench_neighbours), ("unload", bench_unload)):
+        if what in report:
+            bench.print_report(report[what])
+
+
+def print_serving(report: dict[str, Any]) -> None:
     print("\nin flight  server  requests/s   p50 us   p99 us  failures  generator CPU")
     for in_flight, servers in report["load"].items():
         for name, result in servers.items():
@@ -238,19 +193,44 @@ def print_report(report: dict[str, Any]) -> None:
         print(f"  {'all':<30} {total[0]:>12.0f} {total[1]:>16.0f}")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="The pool beside a plain server.")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each server and load (5)")
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="The pool beside a plain server, and by itself.")
+    parser.add_argument(
+        "--what", default="serving", metavar="WHAT,...", help=f"which benches, of {', '.join(WHAT)} (serving)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each server, load or condition (5)")
     parser.add_argument("--duration_s", type=float, default=3.0, help="of each turn, after 1 s of warm-up (3)")
-    parser.add_argument("--starts", type=int, default=3, help="measured starts of each server (3)")
+    parser.add_argument("--starts", type=int, default=3, help="serving: measured starts of each server (3)")
+    parser.add_argument("--models", type=int, default=50, help="start: models in one pool (50)")
+    parser.add_argument("--plain_processes", type=int, default=4, help="start: plain processes measured (4)")
+    parser.add_argument("--big_mb", type=int, default=500, help="neighbours, unload: weights of the big model (500)")
+    parser.add_argument("--cycles", type=int, default=200, help="unload: loads and unloads of a tiny model (200)")
+    parser.add_argument("--limit_s", type=float, default=240.0, help="most time of each bench but serving (240)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as well")
-    args = parser.parse_args()
-    if args.rounds < 1 or args.starts < 1 or args.duration_s <= 0:
-        parser.error("--rounds, --starts and --duration_s must be positive")
+    args = parser.parse_args(argv)
+    args.what = args.what.split(",")
+    if unknown := set(args.what) - set(WHAT):
+        parser.error(f"--what: {', '.join(sorted(unknown))}: not one of {', '.join(WHAT)}")
+    for name in ("rounds", "starts", "duration_s", "models", "plain_processes", "big_mb", "cycles", "limit_s"):
+        if getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive")
+    return args
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit("terminated")
+
+
+def main() -> int:
+    args = parse_options()
+    signal.signal(signal.SIGTERM, _end)
     subprocess.run([sys.executable, str(SCRIPTS / "demo_models.py"), str(MODELS)], check=True)
     scratch = Path(tempfile.mkdtemp(prefix="mp-bench-"))
     try:
         report = measure_all(args, scratch)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print_report(report)

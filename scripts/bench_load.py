@@ -9,6 +9,8 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import demo_client
 import grpc
@@ -31,10 +33,21 @@ def is_right(answer: bytes) -> bool:
     return bool(demo_client.values(reply.outputs["y"]) == Y)
 
 
-async def run_load(address: str, in_flight: int, warmup_s: float, duration_s: float) -> dict[str, float]:
-    """Requests/s, latencies and failures of `duration_s` after `warmup_s`."""
+def percentiles(latencies_s: list[float]) -> dict[str, float]:
+    """Of at least one latency, in microseconds."""
+    ordered = sorted(latencies_s)
+    return {"p50_us": ordered[len(ordered) // 2] * 1e6, "p99_us": ordered[len(ordered) * 99 // 100] * 1e6}
+
+
+async def run_load(
+    address: str, in_flight: int, warmup_s: float, duration_s: float
+) -> tuple[dict[str, float], list[tuple[float, float]]]:
+    """Requests/s, latencies and failures of `duration_s` after `warmup_s`.
+
+    And the beginning and end of each request counted, by the machine's monotonic clock.
+    """
     body = request_bytes()
-    latencies_s: list[float] = []
+    spans_s: list[tuple[float, float]] = []
     failures = 0
     measuring_from = time.monotonic() + warmup_s
     until = measuring_from + duration_s
@@ -53,19 +66,18 @@ async def run_load(address: str, in_flight: int, warmup_s: float, duration_s: fl
                     failures += 1
                 ended = time.monotonic()
                 if measuring_from <= started and ended <= until:
-                    latencies_s.append(ended - started)
+                    spans_s.append((started, ended))
 
         cpu_before_s = time.process_time()
         await asyncio.gather(*(ask() for _ in range(in_flight)))
         cpu_s = time.process_time() - cpu_before_s
-    latencies_s.sort()
-    return {
-        "requests_per_s": len(latencies_s) / duration_s,
-        "p50_us": latencies_s[len(latencies_s) // 2] * 1e6,
-        "p99_us": latencies_s[len(latencies_s) * 99 // 100] * 1e6,
+    figures = {
+        "requests_per_s": len(spans_s) / duration_s,
+        **percentiles([ended - started for started, ended in spans_s]),
         "failures": failures,
         "generator_cpu": cpu_s / (warmup_s + duration_s),
     }
+    return figures, spans_s
 
 
 def main() -> int:
@@ -74,8 +86,12 @@ def main() -> int:
     parser.add_argument("--in_flight", type=int, required=True)
     parser.add_argument("--warmup_s", type=float, default=1.0)
     parser.add_argument("--duration_s", type=float, default=3.0)
-    args = parser.parse_args()
-    print(json.dumps(asyncio.run(run_load(args.address, args.in_flight, args.warmup_s, args.duration_s))))
+    parser.add_argument("--raw", type=Path, help="file for the times of each request, as JSON")
+    args: Any = parser.parse_args()
+    figures, spans_s = asyncio.run(run_load(args.address, args.in_flight, args.warmup_s, args.duration_s))
+    if args.raw:
+        args.raw.write_text(json.dumps(spans_s), encoding="utf-8")
+    print(json.dumps(figures))
     return 0
 
 

@@ -13,12 +13,18 @@ MARK = "MODELPOOL_BENCH"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One process. `pss_bytes`: pages shared by n processes count as an nth; the sum over all is what is in use."""
+    """One process. `pss_bytes`: pages shared by n processes count as an nth; the sum over all is what is in use.
+
+    `pss_anon_bytes`: of that what is no file's, which processes that are none of ours cannot change. `private_bytes`:
+    pages that nobody else has.
+    """
 
     role: str
     pid: int
     rss_bytes: int
     pss_bytes: int
+    pss_anon_bytes: int
+    private_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,4 +61,5 @@ def memory_of(pid: int, role: str) -> Memory:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()[1:]:
         key, _, value = line.partition(":")
         fields[key] = int(value.split()[0]) * 1024
-    return Memory(role, pid, fields["Rss"], fields["Pss"])
+    private = fields["Private_Clean"] + fields["Private_Dirty"]
+    return Memory(role, pid, fields["Rss"], fields["Pss"], fields["Pss_Anon"], private)

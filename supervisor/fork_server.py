@@ -112,23 +112,27 @@ class ForkServer:
         self._read()
         self._drop_channel()
         self._process = None
-        if self._closed:
-            return
-        log.error("fork server gone %s", fields(cause=cause))
         waiting = {incarnation for incarnation, _ in self._backlog}
-        delay_s = max(0.0, _MIN_LIFE_S - (self._loop.time() - self._started_s))
-        self._loop.call_later(delay_s, self.start)
+        if not self._closed:
+            log.error("fork server gone %s", fields(cause=cause))
+            delay_s = max(0.0, _MIN_LIFE_S - (self._loop.time() - self._started_s))
+            self._loop.call_later(delay_s, self.start)
         for incarnation in [asked for asked in self._asked if asked not in waiting]:
             self.settle(incarnation, 0, f"the fork server was {cause}")
 
     def close(self) -> None:
-        """Kill it; its exit is still to be reported."""
+        """Kill it for good; its exit is still to be reported, and settles what was asked. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         self._backlog.clear()
         if self._watchdog is not None:
             self._watchdog.cancel()
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGKILL)
+            return
+        for incarnation in list(self._asked):
+            self._loop.call_soon(self.settle, incarnation, 0, "there is no fork server any more")
 
     def _write(self) -> None:
         while self._backlog and self._channel is not None:

@@ -95,7 +95,6 @@ class Pool:
             self._loop.add_signal_handler(number, self._signalled, number)
         try:
             self._loop.set_exception_handler(self._callback_failed)
-            self._watch(self._control.task)
             self._processes.start_fork_server()
             self._frontends.start()
             self._configuration.start()
@@ -132,6 +131,7 @@ class Pool:
         self._frontends.drain(timeout_s)
         await self._until(lambda: not self._frontends.alive or self._signals > 1, timeout_s + _EXIT_GRACE_S)
         self._manager.shut_down(self._loop.time())
+        self._processes.end_spawning()
         self._advance()
         await self._until(lambda: self._manager.all_gone or self._signals > 1, _EXIT_GRACE_S)
         if self._frontends.alive or not self._manager.all_gone:
@@ -155,7 +155,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._processes.close()
-        await self._control.close()
+        self._control.close()
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)

@@ -4,11 +4,10 @@ The frontends bind them only when the models have settled, which is late to lear
 """
 
 import errno
-import os
 import socket
-import stat
 
-from .wire.status import AlreadyExists, FailedPrecondition, PoolError
+from .wire import unix_socket
+from .wire.status import AlreadyExists, FailedPrecondition
 
 
 def require_free(grpc_port: int, rest_port: int, grpc_socket_path: str) -> None:
@@ -17,7 +16,7 @@ def require_free(grpc_port: int, rest_port: int, grpc_socket_path: str) -> None:
         if port:
             _require_port(flag, port)
     if grpc_socket_path:
-        _require_socket(grpc_socket_path)
+        unix_socket.require_free(grpc_socket_path)
 
 
 def _require_port(flag: str, port: int) -> None:
@@ -30,35 +29,3 @@ def _require_port(flag: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise AlreadyExists(f"--{flag}={port}: the TCP port {port} is taken by another process") from error
             raise FailedPrecondition(f"--{flag}={port}: cannot listen on TCP port {port}: {error.strerror}") from error
-
-
-def _require_socket(path: str) -> None:
-    """A socket file that nobody listens on is stale and will be replaced; anything else in its place is an error."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        _require_folder(path)
-        return
-    except OSError as error:
-        raise FailedPrecondition(f"--grpc_socket_path={path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise FailedPrecondition(f"--grpc_socket_path={path}: expected a socket or nothing there, got another file")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except TimeoutError:
-            raise _taken(path) from None
-        except OSError:
-            return
-    raise _taken(path)
-
-
-def _require_folder(path: str) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise FailedPrecondition(f"--grpc_socket_path={path}: cannot create a socket in {folder}")
-
-
-def _taken(path: str) -> PoolError:
-    return AlreadyExists(f"--grpc_socket_path={path}: another process listens on this socket")

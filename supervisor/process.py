@@ -125,6 +125,10 @@ class Processes:
             if known == incarnation:
                 _kill(pid, signal.SIGKILL)
 
+    def end_spawning(self) -> None:
+        """No worker will be asked for any more: those that are not there yet need not be waited for."""
+        self._fork_server.close()
+
     def worker_said_hello(self, incarnation: Incarnation, pid: int) -> None:
         """A worker has named itself: as good as the fork server's answer. One that nobody wants is killed."""
         if pid in self._workers or _parent_of(pid) != os.getpid():

@@ -24,6 +24,9 @@ DTYPES = (
     *("bool", "string", "qint8", "quint8", "qint16", "quint16", "qint32"),
 )
 
+NUMBERED_VERSIONS = (1, 2, 3)
+"""Versions of the model `numbered`, each of which answers with its number."""
+
 
 def test_models() -> Path:
     """The directory of all models, built first where that has not been done with these very builders."""
@@ -120,6 +123,16 @@ def build_sum(path: Path) -> None:
     def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         a, b = (tf.compat.v1.placeholder(tf.float32, shape=None, name=name) for name in "ab")
         return {"serving_default": ({"a": a, "b": b}, {"total": a + b, "product": a * b})}
+
+    _save(path, signatures)
+
+
+def build_numbered(path: Path, number: int) -> None:
+    """`y` = `x` + `number`, so that asked with zeros it tells which version answers; float32 of any shape."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        x = tf.compat.v1.placeholder(tf.float32, shape=None, name="x")
+        return {"serving_default": ({"x": x}, {"y": x + float(number)})}
 
     _save(path, signatures)
 
@@ -284,6 +297,8 @@ def _build_all(directory: Path) -> None:
     builders |= {name: partial(build_with_extra, name=name) for name in _extra_files()}
     for name, build in builders.items():
         demo_models.publish_version(directory / name, "1", build)
+    for number in NUMBERED_VERSIONS:
+        demo_models.publish_version(directory / "numbered", str(number), partial(build_numbered, number=number))
     (directory / "empty").mkdir(exist_ok=True)
     (directory / "complete").touch()
 

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,30 +21,41 @@ from typing import Any
 
 import grpc
 import psutil
+from google.protobuf import text_format
 from tensorflow_serving.apis import (
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
+from tests.e2e import tensor_proto
 from tests.e2e.eventually import eventually
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 45.0
 CALL_WITHIN_S = 30.0
 _MARK = "MODELPOOL_TEST_POOL"
-_MODELPOOL = Path(sys.executable).parent / "modelpool"
+MODELPOOL = Path(sys.executable).parent / "modelpool"
 
 
-def model_config(models: Mapping[str, Path], policies: Mapping[str, str] | None = None) -> str:
-    """ModelServerConfig in text format; `policies`: the text of `model_version_policy` by model."""
+def model_config(
+    models: Mapping[str, Path | str],
+    policies: Mapping[str, str] | None = None,
+    labels: Mapping[str, Mapping[str, int]] | None = None,
+) -> str:
+    """ModelServerConfig in text format; `policies`: the text of `model_version_policy` by model; `labels`: by model."""
     entries = []
     for name, base_path in models.items():
         policy = (policies or {}).get(name)
+        labelled = "".join(
+            f" version_labels {{ key: {json.dumps(label)} value: {version} }}"
+            for label, version in (labels or {}).get(name, {}).items()
+        )
         entries.append(
             f"  config {{ name: {json.dumps(name)} base_path: {json.dumps(str(base_path))}"
-            f' model_platform: "tensorflow" {f"model_version_policy {{ {policy} }}" if policy else ""} }}\n'
+            f' model_platform: "tensorflow" {f"model_version_policy {{ {policy} }}" if policy else ""}{labelled} }}\n'
         )
     return "model_config_list {\n" + "".join(entries) + "}\n"
 
@@ -100,10 +112,9 @@ class Pool:
             self._channel = None
         free = free_ports(2)
         self.grpc_port, self.rest_port = grpc_port or free[0], rest_port or free[1]
-        config_file = self.root / "models.config"
-        config_file.write_text(self.config, encoding="utf-8")
-        command = [str(_MODELPOOL), "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
-        command += [f"--model_config_file={config_file}", f"--runtime_dir={self.runtime_dir}", *self.flags]
+        self.write_config(self.config)
+        command = [str(MODELPOOL), "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
+        command += [f"--model_config_file={self.config_file}", f"--runtime_dir={self.runtime_dir}", *self.flags]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -113,6 +124,12 @@ class Pool:
                 env={**os.environ, _MARK: self.mark, "CUDA_VISIBLE_DEVICES": "-1"},
                 start_new_session=True,
             )
+
+    def write_config(self, config: str) -> None:
+        """Replace the model config file in one step."""
+        unfinished = self.config_file.with_suffix(".unfinished")
+        unfinished.write_text(config, encoding="utf-8")
+        unfinished.replace(self.config_file)
 
     def wait_open(self) -> None:
         """Until both ports answer. Raises AssertionError with the log when the server ended instead."""
@@ -164,6 +181,10 @@ class Pool:
     @property
     def pid(self) -> int:
         return self.child.pid
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "models.config"
 
     @property
     def runtime_dir(self) -> Path:
@@ -240,6 +261,27 @@ class Pool:
             request.model_spec.version.value = version
         return model_service_pb2_grpc.ModelServiceStub(self.channel).GetModelStatus(request, timeout=CALL_WITHIN_S)
 
+    def reload(self, config: str) -> Any:
+        """ReloadConfigResponse to HandleReloadConfigRequest with a ModelServerConfig in text; raises grpc.RpcError."""
+        request = model_management_pb2.ReloadConfigRequest()
+        text_format.Parse(config, request.config)
+        stub = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        return stub.HandleReloadConfigRequest(request, timeout=CALL_WITHIN_S)
+
+    def number_by_grpc(self, model: str, version: int | None = None, label: str = "") -> int:
+        """The version of a copy of the model `numbered` that answers; raises grpc.RpcError."""
+        reply = self.predict(predict_request(model, {"x": tensor_proto.tensor([0.0])}, version=version, label=label))
+        (number,) = tensor_proto.values(reply.outputs["y"])
+        assert number == reply.model_spec.version.value, reply
+        return int(number)
+
+    def number_by_rest(self, model: str, label: str = "") -> int:
+        """The same over REST."""
+        reply = self.post(f"/v1/models/{model}{f'/labels/{label}' if label else ''}:predict", {"instances": [0.0]})
+        assert reply.status == 200, reply
+        (number,) = reply.json["predictions"]
+        return int(number)
+
     def get(self, path: str) -> Reply:
         return self.http("GET", path)
 
@@ -271,6 +313,22 @@ def predict_request(
     for name, tensor in inputs.items():
         request.inputs[name].CopyFrom(tensor)
     return request
+
+
+def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    """The code and the text with which a gRPC call is refused."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError(f"not refused: {answer}")
+
+
+def put_version(source: Path, base_path: Path, name: str) -> None:
+    """Copy a version directory, and rename it into place when it is whole."""
+    unfinished = base_path / f"unfinished-{name}"
+    shutil.copytree(source, unfinished)
+    unfinished.rename(base_path / name)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from tests.e2e.pool import Pool, StartPool, model_config, predict_request, start
 from tests.e2e.tensor_proto import tensor, values
 
 BACK_WITHIN_S = 20.0
-PROMPTLY_S = 5.0
+# The grace that workers have, which one that is still to be forked uses up, and the reaping.
+PROMPTLY_S = 8.0
 
 
 def frontend_pid(pool: Pool) -> int | None:
