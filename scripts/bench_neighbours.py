@@ -126,12 +126,14 @@ def _rounds(
             with _hog() if condition == HOG else contextlib.nullcontext():
                 spans, figures, loads = _window(server, big, scratch, options, condition == LOADS)
             taken[condition] = figures
-            loads_s += [ended - began for began, ended in loads]
             during = [end - start for start, end in spans if any(start < e and end > b for b, e in loads)]
             if condition == LOADS and during:
                 taken[DURING] = {**figures, **bench_load.percentiles(during), "requests_per_s": len(during)}
                 taken[DURING]["requests_per_s"] /= figures["loading"] * options.duration_s
             deadline.wait(lambda: big.loading()[0], "the big model ready")
+            _, last = big.loading()
+            if loads and last is not None:  # the last one may have gone on after the window
+                loads_s += [ended - began for began, ended in [*loads[:-1], last]]
             big.forget_old()
         rounds.append(taken)
         p99 = ", ".join(f"{name.strip()} {each['p99_us']:.0f} us" for name, each in taken.items())

@@ -74,6 +74,7 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
         return _fail(link, context, Status(Code.INTERNAL, f"{type(error).__name__}: {error}"))
     link.say(ready)
     session.run()
+    priority.give_way()
     session.close()
     if link.recorder is not None:
         link.recorder.close(_LINK_CLOSE_S)

@@ -1,4 +1,4 @@
-"""The CPU priority of this process while it loads: below everybody else's, so that a load costs the neighbours little.
+"""The CPU priority of this process while it loads, and when it goes: below everybody else's, for the neighbours.
 
 SCHED_IDLE (sched(7)) gives way to any normal thread at once. It holds for threads, and those that TensorFlow starts
 while it loads inherit it, so all of them are set back. Main thread of the worker.
@@ -28,6 +28,11 @@ def idle(wanted: bool) -> Iterator[None]:
         yield
     finally:
         _set_all(os.SCHED_OTHER)
+
+
+def give_way() -> None:
+    """Idle priority for the rest of this process's life: giving back hundreds of megabytes takes the kernel a while."""
+    _set_all(os.SCHED_IDLE)
 
 
 def _can_come_back() -> bool:
