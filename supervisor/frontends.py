@@ -119,9 +119,13 @@ class Frontends:
         self._open = True
         self.tell(OpenPorts())
 
+    def replace_none(self) -> None:
+        """Whoever dies from now on stays dead."""
+        self._draining = True
+
     def drain(self, timeout_s: float) -> None:
         """Have all of them finish and go; none is replaced any more."""
-        self._draining = True
+        self.replace_none()
         for incarnation in list(self._alive):
             if not self._control.send(Peer.FRONTEND, incarnation, DrainFrontend(timeout_s)):
                 self._processes.kill_frontend(incarnation)

@@ -245,8 +245,9 @@ class Manager:
 
     def startup_failure(self) -> Status | None:
         """Why TF Serving would end the start: some model was given up (server_core.cc, WaitUntilModelsAvailable)."""
-        ended = [end for model in self.models.values() if model.configured and (end := model.ended()) is not None]
-        if not ended or any(self.outcome(name) is None for name, model in self.models.items() if model.configured):
+        waited_for = [model for name, model in self.models.items() if model.configured and self.outcome(name) != OK]
+        ended = sorted(end for model in waited_for if (end := model.ended()) is not None)
+        if not ended or len(ended) < len(waited_for):
             return None
         each = "".join(f"{{{{name: {id_.name} version: {id_.version}}} due to error: {why}}}, " for id_, why in ended)
         return Status(Code.UNKNOWN, f"{len(ended)} servable(s) did not become available: {{{each}}}")

@@ -116,7 +116,7 @@ class Pool:
         """An error in a timer, a signal handler or a reader is the pool's own, as one in a task is."""
         loop.default_exception_handler(context)
         error = context.get("exception")
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and "handle" in context:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -148,7 +148,10 @@ class Pool:
             return
 
     async def _close(self) -> None:
+        """End whatever is left, however it came to this; nothing that dies now is replaced."""
         self._draining = True
+        self._frontends.replace_none()
+        self._manager.shut_down(self._loop.time())
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:

@@ -33,7 +33,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Status:
     """A code and its text; `OK` with no text when all is well."""
 

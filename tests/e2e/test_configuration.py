@@ -80,7 +80,7 @@ def test_a_bad_model_config_file_keeps_the_last_good_one(files: Files, bad: str,
     pool = files.pool
     pid = pool.worker("numbered", 3)["pid"]
     pool.write_config(bad)
-    error = eventually(lambda: files.errors().get("model_config_file"), WITHIN_S)
+    error = eventually(files.errors, WITHIN_S)["model_config_file"]
     message = text.replace("{file}", str(pool.config_file))
     assert error["code"] == "INVALID_ARGUMENT"
     assert error["message"].startswith(message)

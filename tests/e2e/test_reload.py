@@ -139,7 +139,8 @@ def test_a_new_model_that_cannot_load(pool: Pool, models: Path, tmp_path: Path) 
 
 
 def grpc_name(code: int) -> str:
-    return next(each.name for each in grpc.StatusCode if each.value[0] == code)
+    name: str = next(each.name for each in grpc.StatusCode if each.value[0] == code)
+    return name
 
 
 def test_one_new_model_that_cannot_load(pool: Pool, models: Path) -> None:
