@@ -18,7 +18,7 @@ from modelpool.supervisor.wire.ids import Incarnation, ServableId
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import RouteTable, WorkerRoute
 from modelpool.supervisor.wire.sockets import DATA_HWM
-from modelpool.supervisor.wire.status import Code, DeadlineExceeded, InvalidArgument, PoolError, Unavailable
+from modelpool.supervisor.wire.status import Code, DeadlineExceeded, InvalidArgument, Unavailable
 
 from .callback import guarded
 from .model_spec import ModelSpec
@@ -90,6 +90,7 @@ class Core:
         self._next_id = 1
         self._pending: dict[int, Pending] = {}
         self._workers: dict[Incarnation, _Worker] = {}
+        self._announced: set[Incarnation] = set()
         self._dead: dict[Incarnation, str] = {}
         self.routes = Routes(RouteTable(-1, ()))
         self.answered = 0
@@ -192,39 +193,36 @@ class Core:
     def swap_routes(self, table: RouteTable) -> bool:
         """Route by `table` from now on; False when it is no newer than the one in use.
 
-        Workers that it no longer names leave: `release_idle` lets go of those with nothing in flight, and each of
-        the others is let go with its last answer.
+        Raises PoolError, with the old routes still in force, when a new worker cannot be connected. Workers that it
+        no longer names leave: `release_idle` lets go of those with nothing in flight, and each of the others is let go
+        with its last answer.
         """
         if table.epoch <= self.routes.table.epoch:
             return False
         named = {worker.incarnation for _, worker in workers_of(table)}
+        self._announced |= named - self._dead.keys()
         self._dead = {incarnation: cause for incarnation, cause in self._dead.items() if incarnation in named}
         for servable, route in workers_of(table):
             cause = self._dead.get(route.incarnation)
-            text = _lost_text(servable, cause) if cause is not None else self._connected(servable, route)
-            if text:
-                table = without_worker(table, route.incarnation, text)
+            if cause is not None:
+                table = without_worker(table, route.incarnation, _lost_text(servable, cause))
+            elif route.incarnation not in self._workers:
+                link = self._connect(route, partial(self.handle_reply, route.incarnation))
+                self._workers[route.incarnation] = _Worker(route.incarnation, servable, link)
         for worker in self._workers.values():
             worker.leaving = worker.incarnation not in named
         self.routes = Routes(table)
         return True
 
-    def _connected(self, servable: ServableId, route: WorkerRoute) -> str:
-        """Make sure that there is a link to a worker; the reason when there can be none."""
-        if route.incarnation not in self._workers:
-            try:
-                link = self._connect(route, partial(self.handle_reply, route.incarnation))
-            except PoolError as error:
-                names = fields(servable=servable, incarnation=route.incarnation, error=error.message)
-                log.error("no way to a worker %s", names)
-                return error.message
-            self._workers[route.incarnation] = _Worker(route.incarnation, servable, link)
-        return ""
-
     def release_idle(self) -> None:
-        """Let go of the workers that leave and have nothing in flight."""
+        """Let go of the workers that leave and have nothing in flight, and of those never connected to."""
+        named = {worker.incarnation for _, worker in self.routes.workers()}
+        never_connected = self._announced - named - self._workers.keys()
         for worker in list(self._workers.values()):
             self._release_if_idle(worker)
+        for incarnation in never_connected:
+            self._on_released(incarnation)
+        self._announced &= named
 
     def _release_if_idle(self, worker: _Worker) -> None:
         if worker.leaving and not worker.in_flight and self._workers.pop(worker.incarnation, None) is not None:
@@ -234,6 +232,7 @@ class Core:
     def bury(self, incarnation: Incarnation, cause: str) -> None:
         """A worker died: answer UNAVAILABLE to all that is in flight there, and route no more to it."""
         self._dead[incarnation] = cause
+        self._announced.discard(incarnation)
         worker = self._workers.pop(incarnation, None)
         if worker is None:
             return

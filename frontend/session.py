@@ -26,6 +26,7 @@ from modelpool.supervisor.wire.messages import (
     RouteTable,
     WorkerDied,
 )
+from modelpool.supervisor.wire.status import PoolError
 
 from .asgi import RestApp
 from .bind_error import BindFailed
@@ -39,6 +40,7 @@ from .rest_server import RestServer
 log = logging.getLogger(__name__)
 
 _STATS_INTERVAL_S = 1.0
+_ROUTES_RETRY_S = 1.0
 
 
 class Session:
@@ -97,11 +99,24 @@ class Session:
                 log.warning("ignored a control message %s", fields(message=type(message).__name__))
 
     def _handle_routes(self, table: RouteTable) -> None:
-        if not self._core.swap_routes(table):
+        try:
+            swapped = self._core.swap_routes(table)
+        except PoolError as error:
+            # Without acknowledgement the supervisor keeps what it would replace.
+            log.error("routes not taken, trying again %s", fields(epoch=table.epoch, error=error.message))
+            self._loop.call_later(_ROUTES_RETRY_S, self._try_routes_again, table)
+            return
+        if not swapped:
             log.warning("ignored an old route table %s", fields(epoch=table.epoch))
             return
         self._control.send(RoutesAck(table.epoch))
         self._core.release_idle()
+
+    @guarded
+    def _try_routes_again(self, table: RouteTable) -> None:
+        """A newer table may have come meanwhile; then there is nothing to do."""
+        if table.epoch > self._core.routes.table.epoch:
+            self._handle_routes(table)
 
     async def _open_ports(self) -> None:
         try:

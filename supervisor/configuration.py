@@ -6,6 +6,7 @@ Tells the manager what is wanted and knows nothing of processes.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,14 @@ from .pool_config import ModelPolicy, PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
 from .wire.log import fields
-from .wire.status import OK, Code, PoolError, Status
+from .wire.status import OK, Code, PoolError, Status, Unavailable
 
 log = logging.getLogger(__name__)
 
 # How soon to look again at a version that is still being copied.
 _COPYING_POLL_S = 0.5
+# How long the start waits for the first version of a model to be copied. It is taken when it is whole, also after that.
+_FIRST_VERSION_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class _Watch:
     place: tuple[str, SourceOptions]
     source: Source
     task: "asyncio.Task[None]"
+    changed: asyncio.Event
 
 
 class Configuration:
@@ -61,6 +65,7 @@ class Configuration:
         self._seams = seams
         self._sources: dict[str, _Watch] = {}
         self._reloading = asyncio.Lock()
+        self._stopped = False
         self.errors: dict[str, Status] = {}
         """What is wrong with a file that was changed since, by flag; the last good one is in force."""
 
@@ -71,6 +76,8 @@ class Configuration:
             self._seams.background(self._poll_files(), "configuration files")
 
     def stop(self) -> None:
+        """Take nothing over any more."""
+        self._stopped = True
         for watch in self._sources.values():
             watch.task.cancel()
 
@@ -86,11 +93,11 @@ class Configuration:
             try:
                 wanted = reload.parse_reload(request, self._models)
                 self._check_labels(wanted)
+                new = reload.newly_named(self._models, wanted)
+                log.info("reload requested %s", fields(models=len(wanted), new=len(new)))
+                self._apply(wanted, self._pool_file)
             except PoolError as error:
                 return error.status
-            new = reload.newly_named(self._models, wanted)
-            log.info("reload requested %s", fields(models=len(wanted), new=len(new)))
-            self._apply(wanted, self._pool_file)
             timeout_s = self._config.reload_timeout_s
             await self._seams.until(lambda: all(self._outcome(name) is not None for name in new), timeout_s)
             return reload.outcome({name: self._settled(name, timeout_s) for name in new})
@@ -98,6 +105,8 @@ class Configuration:
     # -- taking over -----------------------------------------------------------------------------------------
 
     def _apply(self, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
+        if self._stopped:
+            raise Unavailable("The server is shutting down")
         self._models, self._pool_file = tuple(models), pool_file
         self._manager.configure({model.name: self._settings(model) for model in models})
         for name in set(self._sources) - {model.name for model in models}:
@@ -112,6 +121,7 @@ class Configuration:
         watch = self._sources.get(model.name)
         if watch is not None and watch.place == place:
             watch.source.reconfigure(model)
+            watch.changed.set()
             if not watch.task.done():
                 return
             source = watch.source
@@ -119,8 +129,9 @@ class Configuration:
             if watch is not None:
                 watch.task.cancel()
             source = Source(model, place[1])
-        task = self._seams.background(self._poll_source(source, model.name), f"source {model.name}")
-        self._sources[model.name] = _Watch(place, source, task)
+        changed = asyncio.Event()
+        task = self._seams.background(self._poll_source(source, model.name, changed), f"source {model.name}")
+        self._sources[model.name] = _Watch(place, source, task, changed)
 
     def _settings(self, model: ModelConfig) -> ModelSettings:
         policy = self._pool_file.policy(model.name)
@@ -147,9 +158,11 @@ class Configuration:
 
     async def _poll_files(self) -> None:
         """Re-read the files; one that cannot be taken is told in log and status, and the last good one stays."""
-        while True:
+        while not self._stopped:
             await asyncio.sleep(self._config.model_config_poll_s)
             async with self._reloading:
+                if self._stopped:
+                    return
                 await self._poll_models()
                 await self._poll_pool_file()
 
@@ -192,11 +205,13 @@ class Configuration:
 
     # -- sources ---------------------------------------------------------------------------------------------
 
-    async def _poll_source(self, source: Source, name: str) -> None:
-        """Look for versions of one model, again and again."""
+    async def _poll_source(self, source: Source, name: str, changed: asyncio.Event) -> None:
+        """Look for versions of one model, again and again. `changed`: its configuration was, so look once more."""
         period_s = self._config.source_poll_s
+        started_s = time.monotonic()
         said: tuple[str, ...] = ()
         while period_s >= 0:
+            changed.clear()
             model = self._manager.models[name]
             source.watch(model.failed_versions())
             poll = await call_in_thread(_look, source, model.needed_versions(), name=f"source {name}")
@@ -205,16 +220,18 @@ class Configuration:
                 if note not in said:
                     log.warning("source %s", fields(model=name, note=note))
             said = notes
-            self._found(name, poll)
-            if period_s == 0 and not poll.incomplete:
+            self._found(name, poll, time.monotonic() - started_s)
+            if period_s == 0 and not poll.incomplete and not changed.is_set():
                 return
             await asyncio.sleep(min(period_s or _COPYING_POLL_S, _COPYING_POLL_S) if poll.incomplete else period_s)
 
-    def _found(self, name: str, poll: Poll) -> None:
+    def _found(self, name: str, poll: Poll, waited_s: float) -> None:
         if poll.error is not None:
             self._manager.source_failed(name, poll.error)
         elif poll.versions or not poll.incomplete or self._manager.models[name].polled:
             self._manager.aspire(name, poll.versions, poll.available, poll.fingerprints)
+        elif waited_s > _FIRST_VERSION_S:
+            self._manager.source_failed(name, Status(Code.UNAVAILABLE, "; ".join(poll.warnings)))
         # else: its first version is on its way, so there is no news yet
         self._seams.advance()
 

@@ -19,10 +19,15 @@ class Limits:
     exit_s: float = 10.0
 
     def overdue(self, slot: Slot) -> tuple[float, str] | None:
-        """When the process of this slot must be killed, and why; None when nothing limits it."""
+        """When the process of this slot must be killed, and why; None when it has none.
+
+        One that drains may finish what is in flight however long that takes, as long as it lives.
+        """
         match slot.state:
             case SlotState.DRAINING | SlotState.KILLING if slot.kill_by_s is not None:
                 return slot.kill_by_s, f"it did not exit within {self.exit_s:g} s"
+            case SlotState.DRAINING:
+                return self._silence(slot)
             case SlotState.STARTING:
                 return slot.since_s + self.start_s, f"it did not start within {self.start_s:g} s"
             case SlotState.LOADING | SlotState.WARMING | SlotState.READY:

@@ -203,6 +203,7 @@ class Manager:
         """Everything that is due at `now_s`, as commands in the order in which to do them."""
         if self._due_s is not None and now_s - self._due_s > _STALL_S:
             self._forgive_silence(now_s)
+        self._refresh_models(now_s)
         self._retry_due(now_s)
         self._kill_overdue(now_s)
         if not self._stopping:
@@ -342,6 +343,16 @@ class Manager:
                 "slot will be tried again %s",
                 fields(slot=slot.id, in_s=f"{decision.at_s - now_s:.1f}", error=slot.error),
             )
+
+    def _refresh_models(self, now_s: float) -> None:
+        """Have every model take note of what is gone; where a fallback failed, the version before it is tried again."""
+        for model in self.models.values():
+            model.refresh()
+            for servable in model.held_back():
+                servable.rolled_back = False
+                for slot in servable.slots:
+                    if slot.state is SlotState.FAILED and slot.retry_at_s is None and not slot.permanent:
+                        slot.retry_at_s = now_s + self._options.restart.half_open_s
 
     def _roll_back(self, slot: Slot) -> None:
         """A version that died too often after it was promoted gives way to the last one that served."""

@@ -77,8 +77,21 @@ class Model:
         if good not in self._on_disk:
             return None
         self.fallback = good
+        self.servables[version].rolled_back = True
         self._refresh()
         return good
+
+    def refresh(self) -> None:
+        """Account for what has happened since: a wanted version that is gone comes anew; a fallback may be no good."""
+        if self.fallback is not None:
+            servable = self.servables.get(self.fallback)
+            if self.fallback not in self._on_disk or (servable and servable.presence is Presence.FAILED):
+                self.fallback = None
+        self._refresh()
+
+    def held_back(self) -> list[Servable]:
+        """Wanted versions that were given up for a fallback which does not serve either."""
+        return [s for s in self._aspired() if s.rolled_back and self.fallback is None]
 
     def left(self, version: int) -> None:
         """A version that answered is being unloaded in good order."""
@@ -162,8 +175,11 @@ class Model:
             if servable is None or servable.presence is Presence.GONE or _came_back_failed(servable):
                 servable = self.servables[version] = Servable(ServableId(self.name, version), path)
             servable.aspired = True
-        for version, servable in self.servables.items():
+            servable.path = path
+        for version, servable in list(self.servables.items()):
             servable.aspired = version in paths
+            if not servable.aspired and not servable.slots:
+                del self.servables[version]  # skipped: a newer one came before it was started
 
 
 def _came_back_failed(servable: Servable) -> bool:

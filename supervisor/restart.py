@@ -93,7 +93,7 @@ class RestartHistory:
         return TryAgain(now_s)
 
     def _give_up(self, reason: str, now_s: float) -> GiveUp:
-        wait_s = min(self.policy.half_open_limit_s, self.policy.half_open_s * 2.0**self._given_up)
+        wait_s = min(self.policy.half_open_limit_s, self.policy.half_open_s * _doubled(self._given_up))
         self._given_up += 1
         self._failed_loads = 0
         self._deaths.clear()
@@ -101,5 +101,10 @@ class RestartHistory:
 
     def _backoff_s(self) -> float:
         """1, 2, 4 ... seconds, less up to a quarter so that slots that died together do not come back together."""
-        full_s = self.policy.backoff_base_s * 2.0 ** (self._failed_loads - 1)
+        full_s = self.policy.backoff_base_s * _doubled(self._failed_loads - 1)
         return min(self.policy.backoff_limit_s, full_s) * (1.0 - 0.25 * self.jitter())
+
+
+def _doubled(times: int) -> float:
+    """2 to the power of `times`, as far as any limit reaches: a model may fail for years."""
+    return 2.0 ** min(times, 60)

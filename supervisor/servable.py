@@ -75,6 +75,8 @@ class Servable:
     aspired: bool = True
     fingerprint: str | None = None
     """What its files looked like when it was first wanted."""
+    rolled_back: bool = False
+    """It crash-looped and gave way to another version; it is not tried again while that one serves."""
     slots: list[Slot] = field(default_factory=list)
 
     def snapshot(self, acked_epoch: int) -> VersionSnapshot:

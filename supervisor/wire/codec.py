@@ -31,7 +31,7 @@ def decode(raw: bytes) -> Message:
     """The message in `raw`. Raises WireError when it is none."""
     try:
         body = msgpack.unpackb(raw, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"control message: expected msgpack, got {raw[:32]!r}: {error}") from error
     if not isinstance(body, list) or not body or not isinstance(body[0], str):
         raise WireError(f"control message: expected [type, fields...], got {body!r:.80}")

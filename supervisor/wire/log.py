@@ -19,7 +19,7 @@ def configure(process: str, level: str = "INFO") -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=level,
-        format=f"%(asctime)s.%(msecs)03d %(levelname).1s {process} %(name)s: %(message)s",
+        format=f"%(asctime)s.%(msecs)03d %(levelname).1s {process.replace('%', '%%')} %(name)s: %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
         force=True,
     )

@@ -28,6 +28,11 @@ def test_garbage_is_refused(raw: bytes) -> None:
         codec.decode(raw)
 
 
+def test_a_map_with_a_key_that_is_a_list_is_refused() -> None:
+    with pytest.raises(codec.WireError):
+        codec.decode(b"\x81\x91\x01\x01")
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [

@@ -169,15 +169,28 @@ def test_a_cancelled_caller_drops_its_request_and_frees_the_worker() -> None:
     in_loop(test)
 
 
-def test_an_unreachable_worker_makes_its_version_unavailable() -> None:
+def test_routes_to_an_unreachable_worker_are_not_taken_and_the_old_ones_hold() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.route(8)
+        bench.unreachable.add(7)
+        with pytest.raises(Unavailable, match="no way"):
+            bench.route(7)
+        assert bench.submit().worker.incarnation == 8
+        bench.unreachable.clear()
+        bench.route(7)
+        assert bench.submit().worker.incarnation == 7
+
+
+def test_a_worker_that_could_never_be_reached_is_released_when_it_is_named_no_more() -> None:
     async def test() -> None:
         bench = Bench()
         bench.unreachable.add(7)
-        bench.route(7)
         with pytest.raises(Unavailable, match="no way"):
-            bench.submit()
-        bench.route(7, 8)
-        assert bench.submit().worker.incarnation == 8
+            bench.route(7)
+        bench.route(8)
+        bench.core.release_idle()
+        assert bench.released == [7]
 
     in_loop(test)
 

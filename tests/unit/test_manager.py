@@ -194,16 +194,6 @@ def test_a_drained_worker_is_stopped_only_when_every_frontend_has_let_go_of_it()
     assert world.servable(1).error.code is Code.OK
 
 
-def test_a_drained_worker_may_finish_what_is_in_flight_however_long_it_takes() -> None:
-    world = World()
-    world.aspire(1)
-    world.ready(1)
-    world.ack()
-    world.aspire()
-    world.sleep(1e6)
-    assert not world.doomed
-
-
 def test_a_worker_that_does_not_stop_with_nothing_in_flight_is_killed() -> None:
     world = World()
     world.aspire(1)
@@ -516,6 +506,82 @@ def test_the_next_version_ends_a_rollback() -> None:
     world.ack()
     promote(world, 3)
     assert world.states() == {1: ServableState.END, 2: ServableState.END, 3: ServableState.AVAILABLE}
+
+
+def test_when_the_fallback_fails_too_the_version_before_it_is_tried_again() -> None:
+    world = World()
+    promote(world, 1)
+    promote(world, 2)
+    crash_loop(world, 2)
+    world.fail_load(1, permanent=True)
+    world.sleep(60.0)
+    world.ready(2)
+    assert world.states()[2] is ServableState.AVAILABLE
+
+
+def test_when_the_fallback_vanishes_the_version_before_it_is_tried_again() -> None:
+    world = World()
+    promote(world, 1)
+    promote(world, 2)
+    crash_loop(world, 2)
+    world.ready(1)
+    world.ack()
+    world.manager.aspire("m", {2: "/models/m/2"}, {2: "/models/m/2"})
+    world.advance()
+    world.sleep(60.0)
+    world.ready(2)
+    assert world.states()[2] is ServableState.AVAILABLE
+
+
+def test_a_version_that_is_skipped_stands_in_nobodys_way() -> None:
+    world = World(transition=TransitionPolicy.RESOURCE_PRESERVING)
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.aspire(2)
+    world.aspire(3)
+    world.ack()
+    world.bury()
+    world.ready(3)
+    assert world.states() == {1: ServableState.END, 3: ServableState.AVAILABLE}
+
+
+def test_a_version_that_comes_back_while_it_drains_needs_no_second_news() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.ack()
+    world.aspire()
+    world.ack()
+    world.aspire(1)
+    world.bury()
+    world.ready(1)
+    assert world.states() == {1: ServableState.AVAILABLE}
+
+
+def test_a_worker_that_hangs_while_it_drains_is_killed() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.ack()
+    world.aspire()
+    for _ in range(20):
+        world.manager.worker_message(incarnation, WorkerHeartbeat(1, 1, 1.0), world.now_s)
+        world.advance()
+        world.sleep(25.0)
+    assert not world.doomed, "it lives, and may take its time"
+    world.sleep(5.0)
+    assert world.doomed == {incarnation: KILLED}
+
+
+def test_a_new_base_path_is_where_the_next_worker_loads_from() -> None:
+    world = World()
+    world.aspire(1)
+    first = world.ready(1)
+    world.manager.aspire("m", {1: "/elsewhere/m/1"})
+    world.advance()
+    world.die(first, KILLED)
+    assert world.alive[world.incarnation(1)].path == "/elsewhere/m/1"
 
 
 def test_there_is_no_rollback_to_what_is_not_on_disk_any_more() -> None:

@@ -92,3 +92,36 @@ def test_never_more_restarts_at_once_than_the_intensity_allows(
         elif death is Death.AFTER_READY:
             at_once.clear()
         assert len([at_s for at_s in at_once if at_s > now_s - policy.period_s]) <= max_restarts
+
+
+def test_a_model_may_fail_for_years() -> None:
+    one = history(RestartPolicy(max_load_retries=10**9))
+    for _ in range(3000):
+        decision = one.died(Death.BEFORE_READY, 0.0)
+    assert decision == TryAgain(64.0)
+    other = history(RestartPolicy(max_load_retries=0))
+    for _ in range(3000):
+        given_up = other.died(Death.LOAD_FAILED, 0.0)
+    assert isinstance(given_up, GiveUp)
+    assert given_up.retry_at_s == 3600.0
+
+
+def test_a_slot_on_trial_that_dies_again_waits_longer() -> None:
+    one = history(RestartPolicy(max_restarts=1, period_s=60.0))
+    waits = []
+    for at_s in (0.0, 1.0, 61.0, 181.0):
+        one.became_ready(at_s)
+        decision = one.died(Death.AFTER_READY, at_s + 0.5)
+        if isinstance(decision, GiveUp):
+            assert decision.retry_at_s is not None
+            waits.append(decision.retry_at_s - at_s - 0.5)
+    assert waits == [60.0, 120.0, 240.0]
+
+
+def test_a_quiet_period_ends_the_trial() -> None:
+    one = history(RestartPolicy(max_restarts=1, period_s=60.0))
+    for at_s in (0.0, 1.0):
+        one.became_ready(at_s)
+        one.died(Death.AFTER_READY, at_s)
+    one.became_ready(100.0)
+    assert one.died(Death.AFTER_READY, 160.0) == TryAgain(160.0)
