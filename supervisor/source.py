@@ -96,7 +96,7 @@ class LocalFolder:
         except OSError as error:
             raise StatusError(self._status(error)) from error
         except ValueError as error:
-            text = f"Invalid base path {self._model.base_path!r} for servable {self._model.name}: {error}"
+            text = f"Invalid base path {self._model.base_path!r} for servable {self._model.name}: no file can have that name"
             raise InvalidArgument(text) from error
 
     def tree(self, name: str) -> Tree:

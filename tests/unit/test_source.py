@@ -131,7 +131,7 @@ def test_other_errors_of_the_file_system(monkeypatch: pytest.MonkeyPatch, number
 
 
 def test_no_path_at_all() -> None:
-    text = "Invalid base path '/a\\x00b' for servable m: embedded null byte"
+    text = "Invalid base path '/a\\x00b' for servable m: no file can have that name"
     assert poll(model("/a\0b")).error == Status(Code.INVALID_ARGUMENT, text)
 
 
