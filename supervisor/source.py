@@ -96,8 +96,8 @@ class LocalFolder:
         except OSError as error:
             raise StatusError(self._status(error)) from error
         except ValueError as error:
-            text = f"Invalid base path {self._model.base_path!r} for servable {self._model.name}: no file can have that name"
-            raise InvalidArgument(text) from error
+            where = f"Invalid base path {self._model.base_path!r} for servable {self._model.name}"
+            raise InvalidArgument(f"{where}: no file can have that name") from error
 
     def tree(self, name: str) -> Tree:
         return scan(os.path.join(self._folder, name))
