@@ -275,11 +275,6 @@ class Source:
         return warnings
 
 
-def poll(model: ModelConfig) -> Poll:
-    """Look once, without memory: every version counts as whole. For callers that keep no `Source`."""
-    return Source(model, SourceOptions(settle_s=0.0, incomplete_limit_s=0.0)).poll()
-
-
 def _storage(model: ModelConfig, options: SourceOptions) -> Storage:
     scheme, _ = split_uri(model.base_path)
     if scheme in {"", "file"}:

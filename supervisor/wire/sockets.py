@@ -12,14 +12,12 @@ import zmq
 
 from .ids import Incarnation
 from .status import InvalidArgument
+from .unix_socket import MAX_PATH_BYTES
 
 # Bounds of one pipe, in messages. Control messages are small and rare; requests wait in the worker's pipe, so
 # this is also how many requests of one frontend a worker may have waiting before it is called full.
 CONTROL_HWM = 10_000
 DATA_HWM = 1_000
-
-# sun_path holds 108 bytes with its final NUL (unix(7)).
-MAX_SOCKET_PATH_BYTES = 107
 
 _CONTROL_NAME = "control"
 _DATA_PREFIX = "w"
@@ -62,9 +60,9 @@ def is_socket_name(name: str) -> bool:
 
 def ipc_endpoint(path: Path) -> str:
     """`ipc://` address of a socket file. Raises InvalidArgument when the path does not fit a unix socket."""
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise InvalidArgument(
-            f"runtime_dir: socket paths below it must fit {MAX_SOCKET_PATH_BYTES} bytes, got {str(path)!r}; "
+            f"runtime_dir: socket paths below it must fit {MAX_PATH_BYTES} bytes, got {str(path)!r}; "
             "choose a shorter --runtime_dir"
         )
     return f"ipc://{path}"

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from modelpool.supervisor.model_config import ModelConfig
-from modelpool.supervisor.source import Poll, poll
+from modelpool.supervisor.source import Poll, Source, SourceOptions
 from modelpool.supervisor.version_policy import All, Latest, Specific, VersionPolicy
 from modelpool.supervisor.wire.status import Code, Status
 
 
 def model(base_path: Path | str, policy: VersionPolicy = All()) -> ModelConfig:  # noqa: B008 - frozen
     return ModelConfig("m", str(base_path), version_policy=policy)
+
+
+def poll(wanted: ModelConfig) -> Poll:
+    """Look once, without memory: every version counts as whole."""
+    return Source(wanted, SourceOptions(settle_s=0.0, incomplete_limit_s=0.0)).poll()
 
 
 def with_versions(folder: Path, *names: str) -> Path:
