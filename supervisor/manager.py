@@ -236,13 +236,23 @@ class Manager:
 
     @property
     def settled(self) -> bool:
-        """Every configured model has a version that answers, or its first attempt has failed."""
-        return all(self.outcome(name) is not None for name, model in self.models.items() if model.configured)
+        """Every configured model has a version that answers, or its first attempt has failed; labelled ones alike."""
+        return self._labels_settled and all(
+            self.outcome(name) is not None for name, model in self.models.items() if model.configured
+        )
 
     @property
     def answering(self) -> bool:
-        """Every configured model has a version that answers."""
-        return all(self.outcome(name) == OK for name, model in self.models.items() if model.configured)
+        """Every configured model has a version that answers, and no version with a label is still on its way."""
+        return self._labels_settled and all(
+            self.outcome(name) == OK for name, model in self.models.items() if model.configured
+        )
+
+    @property
+    def _labels_settled(self) -> bool:
+        """TF Serving takes labels at the start only for versions that are AVAILABLE, so an open port means that."""
+        epoch = self.board.acked_epoch
+        return all(model.labels_settled(epoch) for model in self.models.values() if model.configured)
 
     def startup_failure(self) -> Status | None:
         """Why TF Serving would end the start: some model was given up (server_core.cc, WaitUntilModelsAvailable)."""

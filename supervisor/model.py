@@ -129,6 +129,12 @@ class Model:
             return max(wanted, key=lambda servable: servable.id.version).first_error
         return None
 
+    def labels_settled(self, acked_epoch: int) -> bool:
+        """No wanted version that has a label is still on its way."""
+        labelled = set(self.settings.labels.values())
+        wanted = [servable for servable in self._aspired() if servable.id.version in labelled]
+        return all(servable.available(acked_epoch) or servable.has_failed for servable in wanted)
+
     def ended(self) -> tuple[ServableId, Status] | None:
         """The newest wanted version, when every wanted one was given up."""
         wanted = self._aspired()

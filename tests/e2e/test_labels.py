@@ -41,7 +41,6 @@ def refused_by_label(pool: Pool, label: str) -> tuple[grpc.StatusCode, str, int,
 @pytest.fixture(scope="module")
 def labelled_pool(models: Path) -> Iterator[Pool]:
     with running_pool(labelled(models, {"stable": 1, "canary": 2})) as pool:
-        pool.wait_available("numbered")
         yield pool
 
 
@@ -131,6 +130,7 @@ def test_a_label_of_a_version_that_went(pool: Pool, models: Path) -> None:
 def test_labels_for_versions_that_are_not_available(models: Path) -> None:
     flag = "--allow_version_labels_for_unavailable_models"
     with running_pool(labelled(models, {"stable": 1}), flag) as pool:
+        eventually(lambda: pool.versions("numbered") == {1: "AVAILABLE", 2: "AVAILABLE"}, 20.0)
         pool.reload(labelled(models, {"stable": 1, "next": 3}))
         text = "Servable not found for request: Specific(numbered, 3)"
         assert refused_by_label(pool, "next") == (grpc.StatusCode.NOT_FOUND, text, 404, text)

@@ -164,6 +164,24 @@ def test_a_version_is_loaded_published_and_available() -> None:
     assert world.manager.settled
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_start_waits_for_the_versions_that_have_labels(fails: bool) -> None:
+    world = World()
+    world.manager.configure({"m": ModelSettings(labels={"stable": 1, "absent": 9})})
+    world.aspire(1, 2, 3)
+    world.ready(3)
+    world.ack()
+    assert not world.manager.settled, "a request by label would find nothing"
+    assert not world.manager.answering
+    if fails:
+        world.fail_load(1, permanent=False)
+    else:
+        world.ready(1)
+        world.ack()
+    assert world.manager.settled, "nobody waits for version 2"
+    assert world.manager.answering
+
+
 def test_the_old_version_goes_only_when_every_frontend_routes_to_the_new_one() -> None:
     world = World()
     world.aspire(1)
