@@ -21,6 +21,13 @@ class Method(IntEnum):
 
     PREDICT = 1
     REST_PREDICT = 2
+    CLASSIFY = 3
+    REST_CLASSIFY = 4
+    REGRESS = 5
+    REST_REGRESS = 6
+    MULTI_INFERENCE = 7
+    METADATA = 8
+    REST_METADATA = 9
 
 
 @dataclass(frozen=True, slots=True)

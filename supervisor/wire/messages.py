@@ -4,7 +4,7 @@ The supervisor's ROUTER tells peers apart by their identity, which carries the i
 therefore names an incarnation only where it speaks of somebody else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from .ids import Incarnation
@@ -15,13 +15,30 @@ from .status import Code
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLog:
+    """A model's logging_config: which share of its requests is logged, and where.
+
+    Files are named `filename_prefix` plus what tells them apart. A file ends with `max_file_bytes` or as many records
+    as a warmup file may have; of a model's files the newest `max_files` are kept.
+    """
+
+    sampling_rate: float
+    filename_prefix: str
+    max_file_bytes: int
+    max_files: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All a worker needs to know; given to the fork server, which forks the worker with it.
 
     `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
     `warmup_iterations` is how often each warmup record runs. `auto_warmup`: without a warmup file, run each signature
     once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
-    `low_priority`: leave the CPU to others until READY.
+    `low_priority`: leave the CPU to others until READY. `session_config`: a serialized tensorflow.ConfigProto.
+    `check_method_names`: refuse signatures whose method name is not the call's. `tensor_content`: send numeric outputs
+    of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla_flags`: for
+    TF_XLA_FLAGS. `tflite_interpreters`: so many run parts of one batch at the same time.
     """
 
     incarnation: Incarnation
@@ -40,11 +57,37 @@ class WorkerSpec:
     golden_atol: float
     low_priority: bool
     heartbeat_s: float
+    session_config: bytes = b""
+    check_method_names: bool = False
+    tensor_content: bool = False
+    op_libraries: tuple[str, ...] = ()
+    python_modules: tuple[str, ...] = ()
+    xla_flags: str = ""
+    prefer_tflite: bool = False
+    tflite_interpreters: int = 1
+    request_log: RequestLog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The server's side of TLS, PEM texts: TF Serving's SSLConfig (config/ssl_config.proto).
+
+    `custom_ca` is "" for none; `client_verify`: a client must show a certificate that `custom_ca` has signed.
+    """
+
+    server_key: str
+    server_cert: str
+    custom_ca: str
+    client_verify: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FrontendSpec:
-    """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen."""
+    """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen.
+
+    `grpc_arguments`: channel arguments of the gRPC server, values as they were written. `health`, `reflection` and
+    `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere.
+    """
 
     incarnation: Incarnation
     control_endpoint: str
@@ -54,6 +97,14 @@ class FrontendSpec:
     rest_timeout_s: float
     max_request_bytes: int
     log_level: str
+    rest_cors: bool = False
+    grpc_tls: Tls | None = None
+    rest_tls: Tls | None = None
+    grpc_arguments: dict[str, str] = field(default_factory=dict)
+    health: bool = False
+    reflection: bool = False
+    profiler: bool = False
+    metrics_path: str = ""
 
 
 # -- worker to supervisor ----------------------------------------------------------------------------------------
