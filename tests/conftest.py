@@ -4,4 +4,22 @@ The bare `tensorflow` package of `wire.protos` is installed before any test modu
 modules are found quickly and every test sees the same. A test that needs TensorFlow runs it in a process of its own.
 """
 
+import pytest
+
 import modelpool.supervisor.wire.protos  # noqa: F401
+
+# Of each kind, in the suite; `scripts/fuzz` sends many more.
+_FUZZ_BODIES = 2000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-bodies", type=int, default=_FUZZ_BODIES, help="how many spoiled bodies tests/e2e/test_fuzz.py sends"
+    )
+
+
+@pytest.fixture(scope="session")
+def fuzz_bodies(request: pytest.FixtureRequest) -> int:
+    """How many spoiled bodies of each kind to send."""
+    count: int = request.config.getoption("--fuzz-bodies")
+    return count

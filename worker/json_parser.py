@@ -4,7 +4,7 @@ TensorFlow Serving parses with RapidJSON (reader.h: iterative, NaN and infinitie
 the reasons and offsets of errors here are RapidJSON's. The module knows nothing of tensors or requests. Values are
 None, bool, int, float, str, list and dict; bytes that are not UTF-8 stay in a str as surrogate escapes, so that
 `json_text.raw_bytes` gives back what came in. A number without fraction and exponent is an int if it fits int64 or
-uint64 and a float otherwise. Nothing here recurses: depth is limited by memory only. Pure; any thread.
+uint64 and a float otherwise. Nothing here recurses; MAX_DEPTH is there for the memory's sake. Pure; any thread.
 """
 
 import re
@@ -13,6 +13,9 @@ from typing import Any, Never
 import orjson
 
 from modelpool.supervisor.wire.status import InvalidArgument
+
+# Each open object costs a few hundred bytes for one byte of the body. TensorFlow Serving has no limit.
+MAX_DEPTH = 100_000
 
 # encodedstream.h takes each byte of the mark if it is there, alone or not.
 _BYTE_ORDER_MARK = re.compile(rb"\xef?\xbb?\xbf?")
@@ -106,6 +109,8 @@ class _Reader:
         while True:
             value = self._start_of_value()
             if value is _OPENED:
+                if len(stack) == MAX_DEPTH:
+                    self._fail(f"More than {MAX_DEPTH} levels of nesting.")
                 stack.append([] if self._peek(-1) == b"[" else {})
                 self._skip_space()
                 if isinstance(stack[-1], dict):
