@@ -30,6 +30,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 _JSON = b"application/json"
 _HTML = b"text/html; charset=utf-8"
+_TEXT = b"text/plain"
 _STATUS_PATH = b"/pool/v1/status"
 
 
@@ -38,14 +39,45 @@ class _Reply:
     status: int
     body: bytes
     content_type: bytes = _JSON
+    code: Code = Code.OK
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What the metrics are told of a request, as far as it has been read. `counts`: it is one of TF Serving's calls."""
+
+    started_ns: int
+    counts: bool = False
+    api: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where the page of all metrics is served ("": nowhere), who makes it, and who counts finished requests.
+
+    `finished` is told the verb of a POST in small letters ("" for GET), the model as the client names it, the status,
+    and when the request came (CLOCK_MONOTONIC).
+    """
+
+    path: str
+    page: Callable[[], Awaitable[bytes]]
+    finished: Callable[[str, str, Code, int], None]
 
 
 class RestApp:
     """`pool_status` asks the supervisor; a `timeout_s` of 0 or less means none."""
 
     def __init__(
-        self, core: Core, pool_status: Callable[[], Awaitable[bytes]], timeout_s: float, max_request_bytes: int
+        self,
+        core: Core,
+        pool_status: Callable[[], Awaitable[bytes]],
+        timeout_s: float,
+        max_request_bytes: int,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
+        self._metrics_path = metrics.path.encode()
         self._core = core
         self._pool_status = pool_status
         self._timeout_s = timeout_s
@@ -54,39 +86,64 @@ class RestApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        counted = _Counted(time.monotonic_ns())
+        code = Code.CANCELLED
         try:
-            reply = await self._answer(scope, receive)
+            reply = await self._reply(scope, receive, counted)
+            code = reply.code
         except ClientGone:
             return
-        except rest_path.VersionOverflow:
-            reply = _Reply(400, b"")
-        except BodyTooLarge as error:
-            reply = _error(413, error.message)
-        except PoolError as error:
-            reply = _error(http_status(error.status.code), error.message)
-        except Exception:
-            log.exception("REST handler failed %s", fields(path=scope["path"]))
-            reply = _error(500, "Internal error of the frontend, see its log")
+        finally:
+            if counted.counts:
+                self._metrics.finished(counted.api, counted.model, code, counted.started_ns)
         headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> _Reply:
+    async def _reply(self, scope: Scope, receive: Receive, counted: _Counted) -> _Reply:
+        try:
+            return await self._answer(scope, receive, counted)
+        except ClientGone:
+            raise
+        except rest_path.VersionOverflow:
+            counted.counts = False  # TF Serving returns before it counts
+            return _Reply(400, b"")
+        except BodyTooLarge as error:
+            return _error(413, error.message, error.status.code)
+        except PoolError as error:
+            return _error(http_status(error.status.code), error.message, error.status.code)
+        except Exception:
+            log.exception("REST handler failed %s", fields(path=scope["path"]))
+            return _error(500, "Internal error of the frontend, see its log", Code.INTERNAL)
+
+    async def _answer(self, scope: Scope, receive: Receive, counted: _Counted) -> _Reply:
         path: bytes = scope["raw_path"]
         method: str = scope["method"]
         if path == _STATUS_PATH and method == "GET":
             return _Reply(200, await self._pool_status())
+        query: bytes = scope["query_string"]
+        if self._metrics_path and path == self._metrics_path:
+            return await self._metrics_reply(query)
         if not path.startswith(b"/v1/"):
             return _not_found(path)
         if method == "OPTIONS":
             return _Reply(200 if _has_web_origin(scope) else 400, b"")
-        query: bytes = scope["query_string"]
+        counted.counts = True
         call = rest_path.parse(method, path + b"?" + query if query else path)
+        counted.api, counted.model = call.verb if method == "POST" else "", call.spec.name
         if call.verb is Verb.STATUS:
             return _Reply(200, model_status.rest_reply(self._core.routes, call.spec))
         if call.verb is not Verb.PREDICT:
             raise Unimplemented(f"{call.verb} over REST is not implemented yet")
         return await self._predict(scope, receive, call.spec)
+
+    async def _metrics_reply(self, query: bytes) -> _Reply:
+        """TF Serving compares path and query with the path it serves (http_server.cc, ProcessPrometheusRequest)."""
+        if not query:
+            return _Reply(200, await self._metrics.page(), _TEXT)
+        path = self._metrics_path
+        text = b"Unexpected path: %s?%s. Should be %s" % (path, query, path)
+        return _Reply(400, text, _TEXT, Code.INVALID_ARGUMENT)
 
     async def _predict(self, scope: Scope, receive: Receive, spec: ModelSpec) -> _Reply:
         deadline_ns = data.NO_DEADLINE_NS
@@ -96,7 +153,7 @@ class RestApp:
         code, reply = await self._forward(body, spec, deadline_ns, receive)
         if code is Code.OK:
             return _Reply(200, reply)
-        return _error(http_status(code), reply.decode("utf-8", "replace"))
+        return _error(http_status(code), reply.decode("utf-8", "replace"), code)
 
     async def _forward(self, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Answer:
         """The core's answer; the request is dropped when the client goes away first (ClientGone)."""
@@ -114,9 +171,9 @@ class RestApp:
             self._core.drop(pending)
 
 
-def _error(status: int, message: str) -> _Reply:
+def _error(status: int, message: str, code: Code) -> _Reply:
     text = json.dumps({"error": message}, ensure_ascii=False)
-    return _Reply(status, text.encode("utf-8", "replace"))
+    return _Reply(status, text.encode("utf-8", "replace"), code=code)
 
 
 def _not_found(path: bytes) -> _Reply:

@@ -7,8 +7,8 @@ what the other messages mean is the session's.
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 import zmq
 
@@ -18,6 +18,10 @@ from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import (
     FrontendSpec,
     Message,
+    MetricSample,
+    MetricsReply,
+    MetricsReport,
+    MetricsRequest,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -35,7 +39,7 @@ _FLUSH_S = 1.0
 # A configuration of a hundred thousand models fits; more is not worth the supervisor's memory.
 _MAX_RELOAD_BYTES = 16 << 20
 
-R = TypeVar("R", StatusReply, ReloadReply)
+R = TypeVar("R", StatusReply, ReloadReply, MetricsReply)
 
 
 class _Questions(Generic[R]):
@@ -87,6 +91,7 @@ class Control:
         self._on_message = on_message
         self._status_questions: _Questions[StatusReply] = _Questions(self.send)
         self._reloads: _Questions[ReloadReply] = _Questions(self.send)
+        self._metrics_questions: _Questions[MetricsReply] = _Questions(self.send)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
         self._dealer = Dealer(context, spec.control_endpoint, name, sockets.CONTROL_HWM, self._handle_frames)
 
@@ -102,11 +107,23 @@ class Control:
 
     async def pool_status(self) -> bytes:
         """The supervisor's JSON status. Raises Unavailable when it does not come soon."""
+        return (await self._soon(self._status_questions.ask(StatusRequest))).body
+
+    async def metrics_page(self) -> bytes:
+        """The supervisor's page of all metrics it has heard of. Raises Unavailable when it does not come soon."""
+        return (await self._soon(self._metrics_questions.ask(MetricsRequest))).body
+
+    @staticmethod
+    async def _soon(answer: Coroutine[Any, Any, R]) -> R:
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
-                return (await self._status_questions.ask(StatusRequest)).body
+                return await answer
         except TimeoutError as error:
             raise Unavailable(f"The supervisor did not answer within {_STATUS_TIMEOUT_S} s") from error
+
+    def report_metrics(self, samples: tuple[MetricSample, ...]) -> bool:
+        """False when it was not sent: the supervisor must be told of the same again."""
+        return not samples or self.send(MetricsReport(samples))
 
     async def reload(self, request: bytes) -> Status:
         """How the supervisor took over a serialized ReloadConfigRequest; waits as long as the caller does.
@@ -141,6 +158,8 @@ class Control:
         match message:
             case StatusReply():
                 self._status_questions.settle(message)
+            case MetricsReply():
+                self._metrics_questions.settle(message)
             case ReloadReply():
                 self._reloads.settle(message)
             case _:

@@ -113,10 +113,11 @@ class Core:
         DeadlineExceeded when it has passed already, and Unavailable when the worker's queue or a budget is full.
         """
         target = self.routes.find(spec)
+        now_ns = time.monotonic_ns()
         remaining_s = 0.0
         if deadline_ns != data.NO_DEADLINE_NS:
             deadline_ns = min(deadline_ns, _MAX_DEADLINE_NS)
-            remaining_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            remaining_s = (deadline_ns - now_ns) / 1e9
             if remaining_s <= 0:
                 raise DeadlineExceeded(_deadline_text(target.servable))
         worker = self._pick(target)
@@ -124,7 +125,7 @@ class Core:
         self._require_room(worker, size_bytes)
         request_id = self._next_id
         self._next_id += 1
-        if not worker.link.send(data.pack_request(request_id, deadline_ns, method), payload):
+        if not worker.link.send(data.pack_request(request_id, deadline_ns, now_ns, method), payload):
             raise Unavailable(_full_text(worker.servable))
         pending = Pending(request_id, worker, size_bytes, self._loop.create_future())
         if deadline_ns != data.NO_DEADLINE_NS:

@@ -1,9 +1,9 @@
 """The ModelSpec in a serialized request, found without parsing or copying the rest. Pure; on every gRPC request's path.
 
-Predict, Classify, Regress, GetModelMetadata and GetModelStatus requests all carry it as field 1. The reader walks the
-top-level fields and skips each by its length, so its time grows with their number, which is bounded, and not with the
-tensors' size. It takes whatever protobuf's own parser takes, in any order; what the skipped fields hold is for the
-worker to judge.
+Predict, Classify, Regress, GetModelMetadata and GetModelStatus requests all carry it as field 1, MultiInference
+requests as field 1 of each task, which are themselves field 1. The reader walks the top-level fields and skips each by
+its length, so its time grows with their number, which is bounded, and not with the tensors' size. It takes whatever
+protobuf's own parser takes, in any order; what the skipped fields hold is for the worker to judge.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ _MAX_FIELDS = 4096
 _MAX_VARINT_SHIFT = 63
 _MAX_TAG = (1 << 32) - 1
 
-# Tags: field number << 3 | wire type (apis/model.proto, google/protobuf/wrappers.proto).
+# Tags: field number << 3 | wire type (apis/model.proto, apis/inference.proto, google/protobuf/wrappers.proto).
 _MODEL_SPEC = 1 << 3 | _BYTES
+_TASK = 1 << 3 | _BYTES
 _NAME = 1 << 3 | _BYTES
 _VERSION = 2 << 3 | _BYTES
 _SIGNATURE_NAME = 3 << 3 | _BYTES
@@ -70,13 +71,32 @@ class _Walk:
 
 def read(request: bytes) -> ModelSpec | None:
     """The ModelSpec of a serialized request, None when it has none. Raises MalformedRequest and TooManyFields."""
-    spec: ModelSpec | None = None
+    return _read(_Walk(request), 0, len(request))
+
+
+def read_first_task(request: bytes) -> ModelSpec:
+    """The ModelSpec of the first task of a serialized MultiInferenceRequest; one without a name when there is none.
+
+    What comes after the first task is not looked at. Raises MalformedRequest and TooManyFields. (TF Serving:
+    servables/tensorflow/multi_inference_helper.h.)
+    """
     walk = _Walk(request)
     pos, end = 0, len(request)
     while pos < end:
         tag, pos = walk.tag(pos, end)
-        if tag == _MODEL_SPEC:
+        if tag == _TASK:
             start, pos = _span(request, pos, end)
+            return _read(walk, start, pos) or ModelSpec()
+        pos = _skip(walk, pos, end, tag)
+    return ModelSpec()
+
+
+def _read(walk: _Walk, pos: int, end: int) -> ModelSpec | None:
+    spec: ModelSpec | None = None
+    while pos < end:
+        tag, pos = walk.tag(pos, end)
+        if tag == _MODEL_SPEC:
+            start, pos = _span(walk.data, pos, end)
             if spec is None:
                 spec = ModelSpec()
             _merge_spec(spec, walk, start, pos)

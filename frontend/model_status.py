@@ -39,7 +39,9 @@ def rest_reply(routes: Routes, spec: ModelSpec) -> bytes:
         }
         for version in _versions(routes, spec)
     ]
-    return json.dumps({"model_version_status": entries}, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+    # With the line break that protobuf's JSON printer ends with (json/internal/unparser.cc, MessageToJsonStream).
+    text = json.dumps({"model_version_status": entries}, indent=1, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "replace")
 
 
 def _versions(routes: Routes, spec: ModelSpec) -> tuple[VersionRoute, ...]:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import zmq
@@ -28,13 +29,15 @@ from modelpool.supervisor.wire.messages import (
 )
 from modelpool.supervisor.wire.status import PoolError
 
-from .asgi import RestApp
+from . import metrics
+from .asgi import Metrics, RestApp
 from .bind_error import BindFailed
 from .callback import CallbackFailed, guarded
 from .control import Control
 from .core import Core
 from .dealer import Dealer
 from .grpc_server import GrpcServer
+from .metrics import RequestMetrics
 from .rest_server import RestServer
 
 log = logging.getLogger(__name__)
@@ -60,14 +63,18 @@ class Session:
             lambda route, on_message: Dealer(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
             self._control.release,
         )
-        self._grpc = GrpcServer(self._core, self._control.reload, spec)
+        self._metrics = RequestMetrics(
+            lambda name: bool(self._core.routes.versions(name)), lambda: self._core.in_flight_bytes
+        )
+        self._grpc = GrpcServer(self._core, self._control.reload, spec, partial(self._metrics.finished, metrics.GRPC))
         self._rest = self._rest_server()
 
     def _rest_server(self) -> RestServer | None:
         spec = self._spec
         if not spec.rest_port:
             return None
-        app = RestApp(self._core, self._control.pool_status, spec.rest_timeout_s, spec.max_request_bytes)
+        counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
+        app = RestApp(self._core, self._control.pool_status, spec.rest_timeout_s, spec.max_request_bytes, counting)
         return RestServer(app, spec.rest_port)
 
     async def run(self) -> int:
@@ -90,6 +97,7 @@ class Session:
                 self._handle_routes(message)
             case WorkerDied():
                 self._core.bury(message.incarnation, message.cause)
+                self._grpc.routes_changed()
             case OpenPorts() if not self._opened:
                 self._opened = True
                 self._start_task(self._open_ports())
@@ -111,6 +119,7 @@ class Session:
             return
         self._control.send(RoutesAck(table.epoch))
         self._core.release_idle()
+        self._grpc.routes_changed()
 
     @guarded
     def _try_routes_again(self, table: RouteTable) -> None:
@@ -146,7 +155,18 @@ class Session:
     @guarded
     def _send_stats(self) -> None:
         self._control.send(FrontendStats(self._core.in_flight(), self._core.answered))
+        self._report_metrics()
         self._loop.call_later(_STATS_INTERVAL_S, self._send_stats)
+
+    def _report_metrics(self) -> None:
+        samples = self._metrics.changed()
+        if not self._control.report_metrics(samples):
+            self._metrics.lost(samples)
+
+    async def _metrics_page(self) -> bytes:
+        """The page of all metrics, this frontend's newest among them. Raises Unavailable."""
+        self._report_metrics()
+        return await self._control.metrics_page()
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import endpoint_config, session_config
 from .devices import Device
+from .endpoint_config import EndpointConfig
 from .flags import Flags
 from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
 from .restart import RestartPolicy
+from .session_config import Platform
 from .wire import sockets
 from .wire.ids import Incarnation
 
@@ -32,9 +35,10 @@ class PoolConfig:
     model_config_poll_s: float
     source_poll_s: float
     max_loading: int
-    saved_model_tags: tuple[str, ...]
-    warmup: bool
-    warmup_iterations: int
+    platform: Platform
+    endpoints: EndpointConfig
+    check_method_names: bool
+    tensor_content: bool
     drain_timeout_s: float
     load_timeout_s: float
     pool_config_file: str
@@ -67,7 +71,7 @@ class PoolConfig:
 def from_flags(
     flags: Flags, runtime_dir: Path, default_cache_dir: Path, devices: tuple[Device, ...], cpus: int
 ) -> PoolConfig:
-    """The configuration that the flags ask for."""
+    """The configuration that the flags ask for, with the files that they name read. Raises PoolError."""
     return PoolConfig(
         runtime_dir=runtime_dir,
         devices=devices,
@@ -82,9 +86,10 @@ def from_flags(
         model_config_poll_s=max(0, flags.model_config_file_poll_wait_seconds),
         source_poll_s=flags.file_system_poll_wait_seconds,
         max_loading=flags.num_load_threads or _LOADS_PER_CPU * cpus,
-        saved_model_tags=tuple(tag for tag in flags.saved_model_tags.split(",") if tag),
-        warmup=flags.enable_model_warmup,
-        warmup_iterations=max(1, flags.num_request_iterations_for_warmup),
+        platform=session_config.from_flags(flags),
+        endpoints=endpoint_config.from_flags(flags),
+        check_method_names=flags.enable_signature_method_name_check,
+        tensor_content=flags.enable_serialization_as_tensor_content,
         drain_timeout_s=flags.drain_timeout_s,
         load_timeout_s=flags.load_timeout_s,
         pool_config_file=flags.pool_config_file,

@@ -21,6 +21,7 @@ from .pool_config import ModelPolicy, PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
 from .wire.log import fields
+from .wire.messages import RequestLog
 from .wire.status import OK, Code, PoolError, Status, Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _COPYING_POLL_S = 0.5
 # How long the start waits for the first version of a model to be copied. It is taken when it is whole, also after that.
 _FIRST_VERSION_S = 60.0
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,19 @@ class Configuration:
 
     def policy(self, model: str) -> ModelPolicy:
         return self._pool_file.policy(model)
+
+    def request_log(self, name: str) -> RequestLog | None:
+        """How the requests of a model are to be logged; not at all once it is not configured any more."""
+        logging_config = next((model.logging for model in self._models if model.name == name), None)
+        if logging_config is None:
+            return None
+        policy = self.policy(name)
+        return RequestLog(
+            logging_config.sampling_rate,
+            logging_config.filename_prefix,
+            max_file_bytes=int(policy.request_log_max_file_mb * _MIB),
+            max_files=policy.request_log_max_files,
+        )
 
     async def reload(self, request: bytes) -> Status:
         """HandleReloadConfigRequest: take the models of a serialized ReloadConfigRequest over; how that ended.

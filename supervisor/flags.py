@@ -140,16 +140,21 @@ class Flags:
         0, "Times that each warmup record runs; 0 or less: once.", Section.LOADING
     )
     remove_unused_fields_from_bundle_metagraph: bool = flag(
-        True, "Drop the parts of a loaded MetaGraphDef that serving does not need.", Section.LOADING, inert=_NOT_YET
+        True,
+        "Drop the parts of a loaded MetaGraphDef that serving does not need.",
+        Section.LOADING,
+        inert="a worker keeps the signatures of a loaded MetaGraphDef and nothing else",
     )
-    prefer_tflite_model: bool = flag(
-        False, "Load model.tflite where a version has one.", Section.LOADING, inert=_NOT_YET
-    )
+    prefer_tflite_model: bool = flag(False, "Load model.tflite where a version has one.", Section.LOADING)
     num_tflite_pools: int = flag(
-        _CPUS, "Interpreter pools of a TensorFlow Lite model.", Section.LOADING, low=1, inert=_NOT_YET
+        _CPUS,
+        "Interpreter pools of a TensorFlow Lite model.",
+        Section.LOADING,
+        low=1,
+        inert="a worker runs one request at a time and has one pool",
     )
     num_tflite_interpreters_per_pool: int = flag(
-        1, "Interpreters in each of these pools.", Section.LOADING, low=1, inert=_NOT_YET
+        1, "Interpreters of a TensorFlow Lite model, which run parts of a batch side by side.", Section.LOADING, low=1
     )
     flush_filesystem_caches: bool = flag(
         True,
@@ -161,17 +166,15 @@ class Flags:
     port: int = flag(8500, "TCP port for gRPC; 0: none.", Section.LISTENING, low=0, high=MAX_PORT)
     rest_api_port: int = flag(0, "TCP port for REST; 0: none.", Section.LISTENING, low=0, high=MAX_PORT)
     grpc_socket_path: str = flag("", "Unix socket on which gRPC is served as well.", Section.LISTENING)
-    ssl_config_file: str = flag("", "SSLConfig in text format, for gRPC.", Section.LISTENING, inert=_NOT_YET)
-    use_alts_credentials: bool = flag(False, "Use Google ALTS credentials for gRPC.", Section.LISTENING, inert=_NOT_YET)
-    grpc_channel_arguments: str = flag(
-        "", "Arguments of the gRPC server, as k=v,k=v.", Section.LISTENING, inert=_NOT_YET
+    ssl_config_file: str = flag("", "SSLConfig in text format: TLS for gRPC.", Section.LISTENING)
+    rest_ssl_config_file: str = flag("", "SSLConfig in text format: TLS for REST.", Section.LISTENING)
+    use_alts_credentials: bool = flag(
+        False, "Use Google ALTS credentials for gRPC: not supported, the start fails.", Section.LISTENING
     )
-    enable_grpc_healthcheck_service: bool = flag(
-        False, "Serve grpc.health.v1.Health.", Section.LISTENING, inert=_NOT_YET
-    )
-    enable_profiler: bool = flag(
-        True, "Serve tensorflow.ProfilerService on the gRPC port.", Section.LISTENING, inert=_NOT_YET
-    )
+    grpc_channel_arguments: str = flag("", "Arguments of the gRPC server, as k=v,k=v.", Section.LISTENING)
+    enable_grpc_healthcheck_service: bool = flag(False, "Serve grpc.health.v1.Health.", Section.LISTENING)
+    enable_grpc_reflection: bool = flag(True, "Serve grpc.reflection.v1alpha.ServerReflection.", Section.LISTENING)
+    enable_profiler: bool = flag(True, "Serve tensorflow.ProfilerService on the gRPC port.", Section.LISTENING)
 
     rest_api_timeout_in_ms: int = flag(
         30_000, "Time limit of a REST call, in milliseconds; 0 or less: none.", Section.REQUESTS
@@ -179,9 +182,7 @@ class Flags:
     max_request_bytes: int = flag(
         INT32_MAX, "Biggest body of a request, gRPC and REST, in bytes.", Section.REQUESTS, low=1
     )
-    rest_api_enable_cors_support: bool = flag(
-        False, "Add CORS headers to REST replies.", Section.REQUESTS, inert=_NOT_YET
-    )
+    rest_api_enable_cors_support: bool = flag(False, "Add CORS headers to REST replies.", Section.REQUESTS)
     rest_api_num_threads: int = flag(
         4 * _CPUS,
         "Threads that serve REST.",
@@ -197,10 +198,10 @@ class Flags:
         inert="frontends only forward bytes and size their own threads",
     )
     enable_signature_method_name_check: bool = flag(
-        False, "Refuse signatures whose method name is not the call's.", Section.REQUESTS, inert=_NOT_YET
+        False, "Refuse signatures whose method name is not the call's.", Section.REQUESTS
     )
     enable_serialization_as_tensor_content: bool = flag(
-        False, "Send numeric outputs of Predict as tensor_content.", Section.REQUESTS, inert=_NOT_YET
+        False, "Send numeric outputs of Predict as tensor_content.", Section.REQUESTS
     )
 
     enable_batching: bool = flag(
@@ -212,25 +213,39 @@ class Flags:
     )
 
     tensorflow_session_parallelism: int = flag(
-        0, "Threads of a session, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+        0, "Threads of a worker's session, 0: automatic.", Section.TENSORFLOW, low=0
     )
     tensorflow_intra_op_parallelism: int = flag(
-        0, "Threads inside one operation, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+        0, "Threads inside one operation, 0: automatic.", Section.TENSORFLOW, low=0
     )
     tensorflow_inter_op_parallelism: int = flag(
-        0, "Operations run at the same time, 0: automatic.", Section.TENSORFLOW, low=0, high=INT64_MAX, inert=_NOT_YET
+        0,
+        "Operations run at the same time, 0: automatic, which is one after the other in a worker's own thread.",
+        Section.TENSORFLOW,
+        low=0,
     )
     tensorflow_session_config_file: str = flag(
-        "", "tensorflow.ConfigProto in text format.", Section.TENSORFLOW, inert=_NOT_YET
+        "", "tensorflow.ConfigProto in text format; flags of this section go over it.", Section.TENSORFLOW
     )
-    platform_config_file: str = flag("", "PlatformConfigMap in text format.", Section.TENSORFLOW, inert=_NOT_YET)
+    platform_config_file: str = flag(
+        "",
+        "PlatformConfigMap in text format; it replaces the flags about sessions, tags, warmup and TensorFlow Lite.",
+        Section.TENSORFLOW,
+    )
     per_process_gpu_memory_fraction: float = flag(
-        0.0, "Share of a GPU's memory to take, 0: automatic.", Section.TENSORFLOW, low=0, inert=_NOT_YET
+        0.0,
+        "Share of a GPU's memory that each worker takes at once, 0: what it needs, as it needs it.",
+        Section.TENSORFLOW,
+        low=0,
     )
-    xla_cpu_compilation_enabled: bool = flag(False, "Compile for CPUs by XLA.", Section.TENSORFLOW, inert=_NOT_YET)
-    xla_gpu_compilation_enabled: bool = flag(False, "Compile for GPUs by XLA.", Section.TENSORFLOW, inert=_NOT_YET)
+    xla_cpu_compilation_enabled: bool = flag(
+        False, "Let models compile by XLA; those that ask for it fail otherwise.", Section.TENSORFLOW
+    )
+    xla_gpu_compilation_enabled: bool = flag(
+        False, "The same as --xla_cpu_compilation_enabled, for every device.", Section.TENSORFLOW
+    )
     mixed_precision: str = flag(
-        "", "Lower precision to compute in.", Section.TENSORFLOW, one_of=("", "bfloat16"), inert=_NOT_YET
+        "", "Lower precision to compute in, on CPUs (oneDNN).", Section.TENSORFLOW, one_of=("", "bfloat16")
     )
     skip_initialize_tpu: bool = flag(
         False, "Do not initialize TPUs.", Section.TENSORFLOW, inert="TPUs are never initialized: they are not supported"
@@ -254,7 +269,7 @@ class Flags:
     exit_on_startup_failure: bool = flag(
         False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER
     )
-    monitoring_config_file: str = flag("", "MonitoringConfig in text format.", Section.SERVER, inert=_NOT_YET)
+    monitoring_config_file: str = flag("", "MonitoringConfig in text format: metrics on the REST port.", Section.SERVER)
     version: bool = flag(False, "Print the versions and exit.", Section.SERVER)
     help: bool = flag(False, "Print this text and exit.", Section.SERVER)
 

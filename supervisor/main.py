@@ -1,6 +1,10 @@
-"""The command `modelpool`: `serve` runs a pool, `status` shows one. The only reader of the environment."""
+"""The command `modelpool`: `serve` runs a pool, `status` shows one. The only reader of the environment.
+
+The commands of the client are found by name, so that no process of a pool imports the client.
+"""
 
 import asyncio
+import importlib
 import logging
 import os
 import sys
@@ -28,6 +32,9 @@ _USAGE = """\
 usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` lists the flags
        modelpool status [--json]   show a running pool
        modelpool warmup record     write a model's warmup file from live traffic
+       modelpool predict MODEL     ask a model of any server, and print its outputs
+       modelpool metadata MODEL    print what a model takes and gives
+       modelpool reload FILE       replace a server's models by those of a config file
        modelpool version           print the versions
 """
 
@@ -43,6 +50,9 @@ def run(argv: Sequence[str]) -> int:
         "serve": serve,
         "status": partial(_ask_pool, "status", status_command.run),
         "warmup": partial(_ask_pool, "warmup", warmup_command.run),
+        "predict": partial(_ask_server, "predict"),
+        "metadata": partial(_ask_server, "metadata"),
+        "reload": partial(_ask_server, "reload"),
         "version": version,
     }
     if not argv or argv[0] in {"--help", "-h", "help"}:
@@ -75,6 +85,12 @@ def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Se
     except flags.UsageError as error:
         print(f"modelpool {name}: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
+
+
+def _ask_server(name: str, argv: Sequence[str]) -> int:
+    """Run a command of the client, which asks any server over gRPC."""
+    command: Callable[[Sequence[str]], int] = importlib.import_module(f"modelpool.frontend.client.{name}_command").run
+    return command(argv)
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -115,11 +131,6 @@ def _serve(given: flags.Flags) -> int:
     )
     models = settings.read_models()
     pool_file = pool_config.read(settings.pool_config_file)
-    for model in models:
-        if model.has_logging:
-            log.warning(
-                "logging_config accepted without effect %s", fields(model=model.name, why="not implemented yet")
-            )
     ports.require_free(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)
     directory = runtime_dir.RuntimeDir(settings.runtime_dir)
     try:

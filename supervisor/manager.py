@@ -272,6 +272,10 @@ class Manager:
         """No worker process is left."""
         return not self._running
 
+    def slot(self, incarnation: Incarnation) -> Slot | None:
+        """The slot that this incarnation fills, as long as its process lives."""
+        return self._running.get(incarnation)
+
     def ready_worker(self, name: str, version: int | None) -> Incarnation:
         """A worker that serves this version, or the newest one that is served. Raises NotFound."""
         model = self.models.get(name)

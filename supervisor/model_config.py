@@ -4,13 +4,13 @@ Pure: the caller reads the file. Knows nothing of what lies below a base path, n
 texts follow TF Serving's `model_servers/server_core.cc` (ReloadConfig) and `main.cc`, in its order.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf import text_format
-
+from . import text_proto
 from .version_policy import All, Latest, Specific, VersionPolicy
 from .wire.protos import ModelServerConfig
 from .wire.status import InvalidArgument
@@ -22,7 +22,8 @@ _TYPE_UNSPECIFIED = 0
 _TYPE_TENSORFLOW = 1
 
 _URI = re.compile(r"(?P<scheme>[a-zA-Z][0-9a-zA-Z.]*)://(?P<host>[^/]*)(?P<path>.*)", re.DOTALL)
-_LOCATION = re.compile(r"^[0-9]+:[0-9]+ : ")
+# What a LogCollectorConfig may name as its type; both are TFRecord files, the only log that there is.
+_LOG_TYPES = ("", "tfrecord")
 
 
 class ConfigError(InvalidArgument):
@@ -30,18 +31,23 @@ class ConfigError(InvalidArgument):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """One model. `base_path` is an absolute path or a URI; `labels` maps version labels to versions.
+class LoggingConfig:
+    """Which share of a model's requests is logged, from 0 to 1, and where: an absolute path to be lengthened."""
 
-    `has_logging`: a logging_config was given. It is checked for its form only; what to do about it is the caller's.
-    """
+    sampling_rate: float
+    filename_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model. `base_path` is an absolute path or a URI; `labels` maps version labels to versions."""
 
     name: str
     base_path: str
     platform: str = TENSORFLOW_PLATFORM
     version_policy: VersionPolicy = field(default_factory=Latest)
     labels: Mapping[str, int] = field(default_factory=dict, hash=False)
-    has_logging: bool = False
+    logging: LoggingConfig | None = None
 
 
 def parse_model_config(text: str, path: str, previous: Sequence[ModelConfig] = ()) -> tuple[ModelConfig, ...]:
@@ -50,11 +56,10 @@ def parse_model_config(text: str, path: str, previous: Sequence[ModelConfig] = (
     `path` is only for the error text. `previous` is the configuration in force, whose models must keep their
     platform. Raises ConfigError, for syntax errors with line and column.
     """
-    config = ModelServerConfig()
     try:
-        text_format.Parse(text, config)
-    except text_format.ParseError as error:
-        raise ConfigError(f"Invalid protobuf file: '{path}'. {_syntax_error(error)}") from error
+        config = text_proto.parse(text, ModelServerConfig(), path)
+    except text_proto.TextProtoError as error:
+        raise ConfigError(error.message) from error
     return models_of(config, previous)
 
 
@@ -80,14 +85,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     """(scheme, path) of a base path; the scheme is "" for a plain path. A URI's host is dropped, as TF drops it."""
     match = _URI.fullmatch(uri)
     return (match["scheme"], match["path"]) if match else ("", uri)
-
-
-def _syntax_error(error: text_format.ParseError) -> str:
-    """Where and what, in the words of protobuf's C++ parser, which operators' tools look for."""
-    text = f"Error parsing text-format {ModelServerConfig.DESCRIPTOR.full_name}: "
-    if error.GetLine() is not None:
-        text += f"{error.GetLine()}:{error.GetColumn()}: "
-    return text + _LOCATION.sub("", str(error))
 
 
 def _check_names(protos: Any) -> None:
@@ -149,7 +146,7 @@ def _model(proto: Any) -> ModelConfig:
         platform=platform,
         version_policy=_version_policy(proto.model_version_policy),
         labels=dict(proto.version_labels),
-        has_logging=proto.HasField("logging_config"),
+        logging=_logging(proto) if proto.HasField("logging_config") else None,
     )
 
 
@@ -161,3 +158,25 @@ def _version_policy(proto: Any) -> VersionPolicy:
             return Specific(tuple(sorted(set(proto.specific.versions))))
         case _:
             return Latest(max(proto.latest.num_versions, 1))
+
+
+def _logging(proto: Any) -> LoggingConfig:
+    """A model's logging_config. What it asks for and nobody here does is refused, not passed over in silence."""
+    given, where = proto.logging_config, f"Model {proto.name}: logging_config"
+    sampling, collector = given.sampling_config, given.log_collector_config
+    if given.HasField("custom_logging_config"):
+        raise ConfigError(f"{where}.custom_logging_config: not supported")
+    if sampling.per_task_sampling_configs or sampling.attributes:
+        raise ConfigError(f"{where}.sampling_config: only sampling_rate is supported")
+    if math.isnan(sampling.sampling_rate) or not 0 <= sampling.sampling_rate <= 1:
+        raise ConfigError(
+            f"{where}.sampling_config.sampling_rate: expected a number from 0 to 1, got {sampling.sampling_rate}"
+        )
+    if collector.type not in _LOG_TYPES:
+        raise ConfigError(f"{where}.log_collector_config.type: expected '' or 'tfrecord', got '{collector.type}'")
+    if not collector.filename_prefix.startswith("/"):
+        raise ConfigError(
+            f"{where}.log_collector_config.filename_prefix: expected an absolute path, "
+            f"got '{collector.filename_prefix}'"
+        )
+    return LoggingConfig(sampling.sampling_rate, collector.filename_prefix)

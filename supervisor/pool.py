@@ -19,19 +19,26 @@ from .limits import Limits
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
 from .pool_config import PoolFile
+from .pool_metrics import PoolMetrics
 from .process import Exit, Processes, ProcessEvents
 from .recordings import Recordings
+from .request_logs import RequestLogs
 from .wire import sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import (
     FrontendBindFailed,
+    FrontendHello,
     FrontendSpec,
     FrontendStats,
     Message,
+    MetricsReply,
+    MetricsReport,
+    MetricsRequest,
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
+    SetRequestLog,
     StatusReply,
     StatusRequest,
     StopWorker,
@@ -75,6 +82,8 @@ class Pool:
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         self._recordings = Recordings()
+        self._request_logs = RequestLogs()
+        self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(self._frontend_spec, self._processes, self._control, self._manager.board)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,6 +192,7 @@ class Pool:
         for command in self._manager.advance(self._loop.time()):
             match command:
                 case Spawn():
+                    self._metrics.spawned(command.slot)
                     self._processes.spawn_worker(self._worker_spec(command))
                 case Stop(incarnation):
                     self._control.send(Peer.WORKER, incarnation, StopWorker())
@@ -193,6 +203,8 @@ class Pool:
                     self._frontends.tell(table)
                 case AnnounceDeath(incarnation, cause):
                     self._frontends.tell(WorkerDied(incarnation, cause))
+        for incarnation, request_log in self._request_logs.due(self._configuration.request_log):
+            self._control.send(Peer.WORKER, incarnation, SetRequestLog(request_log))
         if self._timer is not None:
             self._timer.cancel()
         due_s = self._manager.next_deadline_s()
@@ -215,6 +227,9 @@ class Pool:
 
     def _worker_spec(self, command: Spawn) -> WorkerSpec:
         policy = self._configuration.policy(command.slot.servable.name)
+        platform = self._config.platform
+        request_log = self._configuration.request_log(command.slot.servable.name)
+        self._request_logs.started(command.incarnation, command.slot.servable.name, request_log)
         return WorkerSpec(
             incarnation=command.incarnation,
             name=command.slot.servable.name,
@@ -224,14 +239,23 @@ class Pool:
             cuda_visible_devices=command.device.cuda_visible_devices,
             data_endpoint=sockets.data_endpoint(self._config.runtime_dir, command.incarnation),
             control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
-            tags=self._config.saved_model_tags,
-            warmup=self._config.warmup,
-            warmup_iterations=self._config.warmup_iterations,
+            tags=platform.tags,
+            warmup=platform.warmup,
+            warmup_iterations=platform.warmup_iterations,
             auto_warmup=policy.auto_warmup,
             golden_rtol=policy.golden_rtol,
             golden_atol=policy.golden_atol,
             low_priority=self._ports_open and not command.urgent,
             heartbeat_s=_HEARTBEAT_S,
+            session_config=platform.session_config,
+            check_method_names=self._config.check_method_names,
+            tensor_content=self._config.tensor_content,
+            op_libraries=policy.op_libraries,
+            python_modules=policy.python_modules,
+            xla=platform.xla,
+            prefer_tflite=platform.prefer_tflite,
+            tflite_interpreters=platform.tflite_interpreters,
+            request_log=request_log,
         )
 
     # -- workers ---------------------------------------------------------------------------------------------
@@ -244,12 +268,15 @@ class Pool:
         self._config.data_socket(incarnation).unlink(missing_ok=True)
         for client, answer in self._recordings.died(incarnation):
             self._control.send(Peer.CLIENT, client, answer)
+        self._metrics.worker_ended(incarnation, exit_)
+        self._request_logs.exited(incarnation)
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._advance()
 
     # -- frontends -------------------------------------------------------------------------------------------
 
     def _frontend_spec(self, incarnation: Incarnation) -> FrontendSpec:
+        endpoints = self._config.endpoints
         return FrontendSpec(
             incarnation=incarnation,
             control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
@@ -259,10 +286,19 @@ class Pool:
             rest_timeout_s=self._config.rest_timeout_s,
             max_request_bytes=self._config.max_request_bytes,
             log_level=self._config.log_level,
+            rest_cors=endpoints.rest_cors,
+            grpc_tls=endpoints.grpc_tls,
+            rest_tls=endpoints.rest_tls,
+            grpc_arguments=endpoints.grpc_arguments,
+            health=endpoints.health,
+            reflection=endpoints.reflection,
+            profiler=endpoints.profiler,
+            metrics_path=endpoints.metrics_path,
         )
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         self._frontends.exited(incarnation, exit_)
+        self._metrics.frontend_ended(incarnation)
         self._advance()
 
     # -- messages --------------------------------------------------------------------------------------------
@@ -271,6 +307,8 @@ class Pool:
         match peer, message:
             case Peer.WORKER, WorkerHello() | WorkerProgress() | WorkerReady() | WorkerLoadFailed() | WorkerHeartbeat():
                 self._worker_said(incarnation, message)
+            case Peer.WORKER | Peer.FRONTEND, MetricsReport():
+                self._metrics.reported(peer, incarnation, message)
             case Peer.FRONTEND, _ if incarnation in self._frontends.alive:
                 self._frontend_said(incarnation, message)
             case Peer.WORKER, WarmupRecorded(token):
@@ -291,14 +329,22 @@ class Pool:
         message: WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat,
     ) -> None:
         known = self._manager.worker_message(incarnation, message, self._loop.time())
+        if isinstance(message, WorkerReady):
+            self._request_logs.ready(incarnation)
         if isinstance(message, WorkerHello):
             self._processes.worker_said_hello(incarnation, message.pid)
+            if known:
+                self._metrics.joined(Peer.WORKER, incarnation)
         elif not known:
             log.debug("a worker that is gone still speaks %s", fields(incarnation=incarnation))
+        elif isinstance(message, WorkerHeartbeat):
+            self._metrics.executing(incarnation, message.in_flight)
         if not isinstance(message, WorkerHeartbeat):
             self._advance()
 
     def _frontend_said(self, incarnation: Incarnation, message: Message) -> None:
+        if isinstance(message, FrontendHello):
+            self._metrics.joined(Peer.FRONTEND, incarnation)
         if self._frontends.handle(incarnation, message):
             if not isinstance(message, FrontendStats):
                 self._advance()
@@ -308,6 +354,11 @@ class Pool:
                 self._fail(FailedPrecondition(text))
             case StatusRequest(token):
                 self._control.send(Peer.FRONTEND, incarnation, StatusReply(token, self._status()))
+            case MetricsRequest(token):
+                page = self._metrics.page(
+                    self._frontends.alive, self._frontends.restarts, self._processes.fork_server_pid
+                )
+                self._control.send(Peer.FRONTEND, incarnation, MetricsReply(token, page))
             case ReloadRequest(token, request):
                 self._background(self._reload(incarnation, token, request), "reload")
             case _:

@@ -22,12 +22,13 @@ from .wire.status import InvalidArgument
 
 _SPEC = "key"
 _DOC_WIDTH = 100
+_MAX_INTEGER = 2**31 - 1
 _TABLES = ("defaults", "models", "source")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # How Python 3.11 to 3.13 end the text of every TOMLDecodeError; 3.14 has attributes for it.
 _LOCATION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 
-T = TypeVar("T", bound=bool | float | str)
+T = TypeVar("T", bound=bool | int | float | str | tuple[str, ...])
 S = TypeVar("S", "ModelPolicy", "SourceSettings")
 
 
@@ -40,12 +41,26 @@ class _Spec:
     """What a key's field says beside its name, type and default."""
 
     help: str
-    is_file_name: bool
+    form: "Form | None"
+    low: float
 
 
-def key(default: T, help_text: str, *, is_file_name: bool = False) -> T:
-    """A field that is a key of the file. Numbers are finite and not negative; `is_file_name`: "" or no path."""
-    return field(default=default, metadata={_SPEC: _Spec(help_text, is_file_name)})
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a string, or each string of an array, must look like; `expected` says so in an error."""
+
+    pattern: re.Pattern[str]
+    expected: str
+
+
+_FILE_NAME = Form(re.compile(r"(?!\.{1,2}\Z)[^/\0]*"), "the name of a file, without a folder")
+_ABSOLUTE_PATH = Form(re.compile(r"/[^\0]+"), "absolute paths")
+_MODULE = Form(re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*"), "names of Python modules")
+
+
+def key(default: T, help_text: str, *, form: Form | None = None, low: float = 0) -> T:
+    """A field that is a key of the file. Numbers are finite and at least `low`."""
+    return field(default=default, metadata={_SPEC: _Spec(help_text, form, low)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,7 @@ class ModelPolicy:
         "",
         "Load a version only when its folder has a file of this name, which whoever copies it writes last. "
         "Empty: settle_s decides.",
-        is_file_name=True,
+        form=_FILE_NAME,
     )
     settle_s: float = key(
         1.0, "Load a version only when nothing in its folder has changed for so many seconds; 0: at once."
@@ -84,6 +99,24 @@ class ModelPolicy:
         False, "Count a model whose folder has no version at the start as failed, instead of waiting for one."
     )
     record_warmup: bool = key(False, "Let `modelpool warmup record` write warmup files from this model's requests.")
+    op_libraries: tuple[str, ...] = key(
+        (),
+        "Shared libraries with custom operations, each loaded into the model's workers before the model. "
+        "A change counts for workers started after it.",
+        form=_ABSOLUTE_PATH,
+    )
+    python_modules: tuple[str, ...] = key(
+        (),
+        "Python modules that bring operations along, such as tensorflow_text, imported before the model is loaded. "
+        "A change counts for workers started after it.",
+        form=_MODULE,
+    )
+    request_log_max_file_mb: float = key(
+        64.0, "Size in MiB at which a file of the request log (logging_config) ends and the next begins.", low=0.001
+    )
+    request_log_max_files: int = key(
+        10, "How many files of a model's request log are kept; the oldest is deleted when there are more.", low=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +265,23 @@ def _nearest(name: str, known: Iterable[str], form: str = "{}") -> str:
 
 def _value(each: "Field[Any]", value: Any, path: str, where: str) -> Any:
     kind: Any = each.type
+    spec = _spec(each)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is float and type(value) in (int, float) and 0 <= value <= sys.float_info.max:
+    if kind is float and type(value) in (int, float) and spec.low <= value <= sys.float_info.max:
         return float(value)
+    if kind is int and type(value) is int and spec.low <= value <= _MAX_INTEGER:
+        return value
+    if _is_array(kind) and isinstance(value, list):
+        for item in value:
+            if not isinstance(item, str) or not _fits(spec.form, item):
+                raise PoolFileError(
+                    f"{path}: {where}: {each.name}: expected {_expected(each)}, got {_shown(item)} in it"
+                )
+        return tuple(value)
     if _is_choice(kind) and isinstance(value, str) and value in list(kind):
         return kind(value)
-    if kind is str and isinstance(value, str) and (not _spec(each).is_file_name or _is_file_name(value)):
+    if kind is str and isinstance(value, str) and _fits(spec.form, value):
         return value
     raise PoolFileError(f"{path}: {where}: {each.name}: expected {_expected(each)}, got {_shown(value)}")
 
@@ -247,10 +290,15 @@ def _expected(each: "Field[Any]") -> str:
     if each.type is bool:
         return "true or false"
     if each.type is float:
-        return "a finite number of at least 0"
+        return f"a finite number of at least {_spec(each).low:g}"
+    if each.type is int:
+        return f"an integer from {_spec(each).low:g} to {_MAX_INTEGER}"
     if _is_choice(each.type):
         return f"one of {_listed(each.type)}"
-    return "the name of a file, without a folder" if _spec(each).is_file_name else "a string"
+    form = _spec(each).form
+    if _is_array(each.type):
+        return f"an array of {form.expected if form else 'strings'}"
+    return form.expected if form else "a string"
 
 
 def _spec(each: "Field[Any]") -> _Spec:
@@ -262,8 +310,12 @@ def _is_choice(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, StrEnum)
 
 
-def _is_file_name(value: str) -> bool:
-    return value not in (".", "..") and not set(value) & {"/", "\0"}
+def _is_array(kind: Any) -> bool:
+    return bool(kind == tuple[str, ...])
+
+
+def _fits(form: Form | None, value: str) -> bool:
+    return form is None or form.pattern.fullmatch(value) is not None
 
 
 def _listed(kind: Any) -> str:

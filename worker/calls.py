@@ -1,18 +1,24 @@
 """All inference calls of one loaded model together, and a logged request's way to its call. Pure but for the model.
 
-Main thread of the worker. What replays PredictionLogs (warmup, golden) uses it; so will whoever serves the calls.
+Main thread of the worker. Used by who serves the calls and by what replays PredictionLogs (warmup, golden).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tensorflow_serving.apis import prediction_log_pb2
+
+from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Unimplemented
 
-from .classify import Classifier
+from . import classify, regress
+from .examples import ExamplesCall
+from .metadata import Metadata
 from .model_spec import Identity
 from .multi_inference import MultiInference
 from .predict import Model, Predictor
-from .regress import Regressor
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +27,55 @@ class Calls:
 
     model: Model
     predictor: Predictor
-    classifier: Classifier
-    regressor: Regressor
+    classifier: ExamplesCall
+    regressor: ExamplesCall
     multi_inference: MultiInference
+    metadata: Metadata
 
     @classmethod
-    def of(cls, model: Model, identity: Identity) -> "Calls":
+    def of(
+        cls, model: Model, identity: Identity, *, check_method_names: bool = False, tensor_content: bool = False
+    ) -> "Calls":
+        """`check_method_names` and `tensor_content` as in WorkerSpec."""
+        check = check_method_names
         return cls(
             model,
-            Predictor(model, identity),
-            Classifier(model, identity),
-            Regressor(model, identity),
-            MultiInference(model, identity),
+            Predictor(model, identity, check_method_names=check, tensor_content=tensor_content),
+            ExamplesCall(model, identity, classify.READING, check_method_names=check),
+            ExamplesCall(model, identity, regress.READING, check_method_names=check),
+            MultiInference(model, identity, check_method_names=check),
+            Metadata(model.signatures, identity),
         )
+
+    def handlers(self) -> dict[Method, Callable[[bytes], bytes]]:
+        """What answers the payload of each method. They raise PoolError."""
+        return {
+            Method.PREDICT: self.predictor.grpc,
+            Method.REST_PREDICT: self.predictor.rest,
+            Method.CLASSIFY: self.classifier.grpc,
+            Method.REST_CLASSIFY: self.classifier.rest,
+            Method.REGRESS: self.regressor.grpc,
+            Method.REST_REGRESS: self.regressor.rest,
+            Method.MULTI_INFERENCE: self.multi_inference.grpc,
+            Method.METADATA: self.metadata.grpc,
+            Method.REST_METADATA: self.metadata.rest,
+        }
+
+    def readers(self) -> dict[Method, Callable[[bytes], Any]]:
+        """What makes a PredictionLog, of the request alone, of the payload of a method that has such a log.
+
+        REST bodies become the requests that ask the same. They raise PoolError. Any thread.
+        """
+        requests = {
+            Method.PREDICT: ("predict_log", self.predictor.request_of_payload),
+            Method.REST_PREDICT: ("predict_log", self.predictor.request_of_body),
+            Method.CLASSIFY: ("classify_log", self.classifier.request_of_payload),
+            Method.REST_CLASSIFY: ("classify_log", self.classifier.request_of_body),
+            Method.REGRESS: ("regress_log", self.regressor.request_of_payload),
+            Method.REST_REGRESS: ("regress_log", self.regressor.request_of_body),
+            Method.MULTI_INFERENCE: ("multi_inference_log", self.multi_inference.request_of_payload),
+        }
+        return {method: partial(_log, kind, read) for method, (kind, read) in requests.items()}
 
     def answer(self, log: Any, purpose: str) -> Any:
         """The response to the request of a PredictionLog, or None for a log of no kind. Raises PoolError.
@@ -55,3 +97,9 @@ class Calls:
             case kind:
                 number = log.DESCRIPTOR.fields_by_name[kind].number
                 raise Unimplemented(f"Unsupported log_type for {purpose}: {number}")
+
+
+def _log(kind: str, read: Callable[[bytes], Any], payload: bytes) -> Any:
+    log = prediction_log_pb2.PredictionLog()
+    getattr(log, kind).request.CopyFrom(read(payload))
+    return log

@@ -1,53 +1,24 @@
 """Classify: tf.Examples to labels and scores. Pure but for the model; main thread of the worker.
 
-TF Serving: servables/tensorflow/classifier.cc, the order of its checks included. The signature's method_name is not
-checked, which is TF Serving's default: what TF2 exports always says predict.
+TF Serving: servables/tensorflow/classifier.cc, the order of its checks included. `READING` is what
+`examples.ExamplesCall` makes the call of.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from tensorflow_serving.apis import classification_pb2
 
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
+from modelpool.supervisor.wire.tensors import array_dtype_name, shape_text
 
-from . import examples, request
-from .model_spec import Identity, signature_key
-from .predict import Model
-from .tensors import array_dtype_name, shape_text
+from . import rest_examples
+from .examples import Outputs, Reading, signature_text
 
 METHOD_NAME = "tensorflow/serving/classify"
 _INPUTS = "inputs"
 _CLASSES = "classes"
 _SCORES = "scores"
-
-
-class Classifier:
-    """Classify on one loaded model."""
-
-    def __init__(self, model: Model, identity: Identity) -> None:
-        self._model = model
-        self._identity = identity
-
-    def grpc(self, payload: bytes) -> bytes:
-        """A serialized ClassificationRequest to a serialized ClassificationResponse. Raises PoolError."""
-        asked = request.parse(classification_pb2.ClassificationRequest, payload)
-        reply: bytes = self.respond(asked).SerializeToString()
-        return reply
-
-    def respond(self, asked: Any) -> Any:
-        """A ClassificationRequest to a ClassificationResponse. Raises PoolError."""
-        key = signature_key(asked.model_spec)
-        signature = self._model.signatures.get(key)
-        if signature is None:
-            raise InvalidArgument(f"No signature was found with the name: {key}")
-        input_name, output_names = endpoints(signature)
-        count, outputs = examples.run(self._model, asked.input, input_name, output_names)
-        response = classification_pb2.ClassificationResponse()
-        self._identity.fill(response.model_spec, key)
-        fill_result(response.result, signature, count, outputs)
-        return response
 
 
 def endpoints(signature: Any) -> tuple[str, list[str]]:
@@ -57,17 +28,17 @@ def endpoints(signature: Any) -> tuple[str, list[str]]:
     if len(signature.outputs) not in (1, 2):
         raise InvalidArgument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     if _INPUTS not in signature.inputs:
-        raise InvalidArgument(f"No classification inputs found in SignatureDef: {signature}")
+        raise InvalidArgument(f"No classification inputs found in SignatureDef: {signature_text(signature)}")
     fetched = [signature.outputs[key].name for key in (_CLASSES, _SCORES) if key in signature.outputs]
     if not fetched:
         raise InvalidArgument(
             f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}". '
-            f"Signature was: {signature}"
+            f"Signature was: {signature_text(signature)}"
         )
     return signature.inputs[_INPUTS].name, fetched
 
 
-def fill_result(result: Any, signature: Any, count: int, outputs: Mapping[str, np.ndarray]) -> None:
+def fill_result(result: Any, signature: Any, count: int, outputs: Outputs) -> None:
     """Fill a ClassificationResult of `count` examples (PostProcessClassificationResult). Raises PoolError.
 
     `outputs` are arrays by tensor name. Without classes the labels are "", without scores the scores are 0.
@@ -88,7 +59,7 @@ def fill_result(result: Any, signature: Any, count: int, outputs: Mapping[str, n
         result.classifications.add().classes.extend(kinds)
 
 
-def _matrix(signature: Any, outputs: Mapping[str, np.ndarray], alias: str, dtype: str, count: int) -> np.ndarray | None:
+def _matrix(signature: Any, outputs: Outputs, alias: str, dtype: str, count: int) -> np.ndarray | None:
     """One output, checked; None where the signature has none of that alias."""
     if alias not in signature.outputs:
         return None
@@ -108,3 +79,14 @@ def _label(raw: Any) -> str:
         return raw.decode() if isinstance(raw, bytes) else str(raw)
     except UnicodeDecodeError as error:
         raise Internal(f"Expected class labels in UTF-8. Got: {raw[:64]!r}") from error
+
+
+READING = Reading(
+    METHOD_NAME,
+    "classification",
+    classification_pb2.ClassificationRequest,
+    classification_pb2.ClassificationResponse,
+    endpoints,
+    fill_result,
+    rest_examples.classification_json,
+)

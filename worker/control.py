@@ -14,21 +14,31 @@ import zmq
 
 from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.messages import (
+    EndProfile,
     Message,
+    MetricsReport,
+    Profile,
+    Profiled,
     RecordWarmup,
+    SetRequestLog,
     StopWorker,
     WarmupRecorded,
     WorkerHeartbeat,
     WorkerSpec,
 )
+from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, InvalidArgument
 
 if TYPE_CHECKING:
+    from .profiler import Profiler
+    from .request_log import RequestLogger
     from .warmup_recorder import WarmupRecorder
 
 # Exit code of a worker whose supervisor is gone. Nobody is left to read it; it shows up in a trace.
 _ORPHANED = 70
+# Time between two reports of metrics, in whole heartbeats.
+_REPORT_S = 0.9
 
 
 class Gauge:
@@ -55,12 +65,16 @@ class Gauge:
 class ControlLink:
     """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop.
 
-    `recorder` is set by the main thread once there is a model whose requests can be recorded.
+    `recorder`, `request_log` and `profiler` are set by the main thread once there is a model whose requests can be
+    recorded, logged and traced. What changes in `metrics` is reported with a heartbeat about once a second, and once more at the end.
     """
 
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", lifeline_fd: int) -> None:
         self.gauge = Gauge()
+        self.metrics = Registry()
         self.recorder: WarmupRecorder | None = None
+        self.request_log: RequestLogger | None = None
+        self.profiler: Profiler | None = None
         self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._spec = spec
         self._lifeline_fd = lifeline_fd
@@ -98,7 +112,7 @@ class ControlLink:
             socket.close()
 
     def _serve(self, socket: "zmq.Socket[bytes]", poller: zmq.Poller) -> None:
-        next_beat_s = time.monotonic() + self._spec.heartbeat_s
+        next_beat_s = next_report_s = time.monotonic() + self._spec.heartbeat_s
         while True:
             wake_s = next_beat_s if self.recorder is None else min(next_beat_s, self.recorder.ends_s)
             wait_ms = max(0, int((wake_s - time.monotonic()) * 1000) + 1)
@@ -115,6 +129,9 @@ class ControlLink:
                 self.recorder.finish_due()
             if time.monotonic() >= next_beat_s:
                 _send(socket, self.gauge.heartbeat())
+                if time.monotonic() >= next_report_s:
+                    self._report(socket)
+                    next_report_s = time.monotonic() + _REPORT_S
                 next_beat_s = time.monotonic() + self._spec.heartbeat_s
 
     def _send_outbox(self, socket: "zmq.Socket[bytes]") -> bool:
@@ -125,8 +142,14 @@ class ControlLink:
             except Empty:
                 return True
             if message is None:
+                self._report(socket)
                 return False
             _send(socket, message)
+
+    def _report(self, socket: "zmq.Socket[bytes]") -> None:
+        samples = self.metrics.changed()
+        if samples and not _send(socket, MetricsReport(samples)):
+            self.metrics.lost(samples)
 
     def _receive(self, socket: "zmq.Socket[bytes]") -> None:
         while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -138,6 +161,18 @@ class ControlLink:
                 os.eventfd_write(self.stop_fd, 1)
             elif isinstance(message, RecordWarmup):
                 self._start_recording(message)
+            elif isinstance(message, SetRequestLog) and self.request_log is not None:
+                self.request_log.configure(message.request_log)
+            elif isinstance(message, Profile):
+                self._start_profile(message)
+            elif isinstance(message, EndProfile) and self.profiler is not None:
+                self.profiler.end(message.session)
+
+    def _start_profile(self, order: Profile) -> None:
+        if self.profiler is None:
+            self.say(Profiled(order.token, Code.FAILED_PRECONDITION, "The model is not being served yet", "", False))
+        else:
+            self.profiler.start(order)
 
     def _start_recording(self, order: RecordWarmup) -> None:
         if self.recorder is None:
@@ -146,9 +181,10 @@ class ControlLink:
             self.recorder.start(order)
 
 
-def _send(socket: "zmq.Socket[bytes]", message: Message) -> None:
-    """A full queue means a supervisor that does not read: it is stopped or gone, and the lifeline tells which."""
+def _send(socket: "zmq.Socket[bytes]", message: Message) -> bool:
+    """False when the queue is full: the supervisor does not read, is stopped or gone, and the lifeline tells which."""
     try:
         socket.send(codec.encode(message), zmq.NOBLOCK)
     except zmq.Again:
-        return
+        return False
+    return True

@@ -1,21 +1,104 @@
-"""The input of classify, regress and multi-inference: tf.Examples to the vector of their serialized forms. Pure.
+"""What classify, regress and multi-inference share: tf.Examples in, one run, a result read from a signature's outputs.
 
-TF Serving: servables/tensorflow/util.cc, InputToSerializedExampleTensor. Serialized protos that are put one after the
-other parse as their merge, and of two features of one name the later wins: so the context goes before each example.
+Pure but for the model; main thread of the worker. TF Serving: servables/tensorflow/util.cc, classifier.cc and
+regressor.cc. Serialized protos that are put one after the other parse as their merge, and of two features of one name
+the later wins: so the context goes before each example.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf import text_format
 
 from modelpool.supervisor.wire.status import InvalidArgument
 
+from . import request, rest_examples
+from .model_spec import Identity, signature_key
 from .predict import Model
+
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one method reads a signature: `classify.READING` and `regress.READING`.
+
+    `noun` is the method's word in error texts. `endpoints` gives the tensor to feed and those to fetch;
+    `fill_result` fills the method's result from a signature, the number of examples and the outputs by tensor name;
+    `json` is that result as the body of a REST reply.
+    """
+
+    method_name: str
+    noun: str
+    request_type: Any
+    response_type: Any
+    endpoints: Callable[[Any], tuple[str, list[str]]]
+    fill_result: Callable[[Any, Any, int, Outputs], None]
+    json: Callable[[Any], bytes]
+
+    def check_method_name(self, signature: Any) -> None:
+        """Raises InvalidArgument (classifier.cc PreProcessClassification, regressor.cc PreProcessRegression)."""
+        if signature.method_name != self.method_name:
+            raise InvalidArgument(
+                f"Expected {self.noun} signature method_name to be {self.method_name}. Was: {signature.method_name}"
+            )
+
+
+class ExamplesCall:
+    """Classify or Regress, as `reading` says, on one loaded model.
+
+    `check_method_names`: refuse signatures whose method_name is another. TF Serving's default is not to: what TF2
+    exports always says predict.
+    """
+
+    def __init__(self, model: Model, identity: Identity, reading: Reading, *, check_method_names: bool = False) -> None:
+        self._model = model
+        self._identity = identity
+        self._reading = reading
+        self._check_method_names = check_method_names
+
+    def grpc(self, payload: bytes) -> bytes:
+        """A serialized request to a serialized response. Raises PoolError."""
+        return request.serialize(self.respond(self.request_of_payload(payload)))
+
+    def rest(self, payload: bytes) -> bytes:
+        """A REST body to the JSON reply. Raises PoolError."""
+        return self._reading.json(self.respond(self.request_of_body(payload)).result)
+
+    def request_of_payload(self, payload: bytes) -> Any:
+        """The request that was sent by gRPC. Raises PoolError. Any thread."""
+        return request.parse(self._reading.request_type, payload)
+
+    def request_of_body(self, payload: bytes) -> Any:
+        """The request that asks what a REST body asks. Raises PoolError. Any thread."""
+        asked = self._reading.request_type()
+        asked.model_spec.name = self._identity.name
+        rest_examples.fill_request(asked, payload)
+        return asked
+
+    def respond(self, asked: Any) -> Any:
+        """A request to a response. Raises PoolError."""
+        key = signature_key(asked.model_spec)
+        signature = self._model.signatures.get(key)
+        if signature is None:
+            raise InvalidArgument(f"No signature was found with the name: {key}")
+        if self._check_method_names:
+            self._reading.check_method_name(signature)
+        input_name, output_names = self._reading.endpoints(signature)
+        count, outputs = run(self._model, asked.input, input_name, output_names)
+        response = self._reading.response_type()
+        self._identity.fill(response.model_spec, key)
+        self._reading.fill_result(response.result, signature, count, outputs)
+        return response
 
 
 def serialized(request_input: Any) -> np.ndarray:
-    """A tensorflow.serving.Input to a string tensor [batch]. Raises InvalidArgument when there is no example."""
+    """A tensorflow.serving.Input to a string tensor [batch]. Raises InvalidArgument when there is no example.
+
+    TF Serving: InputToSerializedExampleTensor.
+    """
     kind = request_input.WhichOneof("kind")
     listed = getattr(request_input, kind).examples if kind else ()
     if not listed:
@@ -28,9 +111,7 @@ def serialized(request_input: Any) -> np.ndarray:
     return vector
 
 
-def run(
-    model: Model, request_input: Any, input_name: str, output_names: Sequence[str]
-) -> tuple[int, Mapping[str, np.ndarray]]:
+def run(model: Model, request_input: Any, input_name: str, output_names: Sequence[str]) -> tuple[int, Outputs]:
     """Run on the examples: how many they are, and the outputs by tensor name. Raises PoolError.
 
     TF Serving: PerformOneShotTensorComputation.
@@ -38,3 +119,8 @@ def run(
     vector = serialized(request_input)
     outputs = model.run({input_name: vector}, output_names)
     return len(vector), dict(zip(output_names, outputs, strict=True))
+
+
+def signature_text(signature: Any) -> str:
+    """A SignatureDef as DebugString writes it: maps in the order of their keys, other bytes than ASCII escaped."""
+    return text_format.MessageToString(signature, as_utf8=False)

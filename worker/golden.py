@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import FailedPrecondition, InvalidArgument, PoolError, Status, StatusError
+from modelpool.supervisor.wire.tensors import DTYPES, dtype_name
 
-from . import prediction_logs, tensors
+from . import prediction_logs
 from .calls import Calls
-from .tensors import DTYPES, dtype_name
 
 _ECHO_CHARS = 80
 _INEXACT = ("half", "bfloat16", "float", "double", "complex")

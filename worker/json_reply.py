@@ -14,9 +14,9 @@ import numpy.typing as npt
 from tensorflow.core.framework import types_pb2
 
 from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.tensors import dtype_name
 
 from . import json_text
-from .tensors import dtype_name
 
 Outputs = Mapping[str, tuple[int, npt.NDArray[Any]]]
 

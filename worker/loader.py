@@ -21,19 +21,22 @@ from . import errors
 
 # Different output filters of one signature that are kept as ready callables.
 MAX_CALLABLES = 256
-# Run the graph in the caller's thread: the worker executes one request at a time, and the hop to another thread
-# costs more than small graphs themselves. Kernels still use the intra-op pool.
+# RunOptions.inter_op_thread_pool. In the caller's thread: the worker executes one request at a time, and the hop to
+# another thread costs more than small graphs themselves. Kernels still use the intra-op pool. The session's own pool
+# is for operators who ask for operations side by side.
 _IN_CALLERS_THREAD = -1
+_FIRST_POOL = 0
 
 Run = Callable[..., list[np.ndarray]]
 
 
 class LoadedModel:
-    """A session with its signatures (SignatureDef by key)."""
+    """A session with its signatures (SignatureDef by key). `thread_pool`: RunOptions.inter_op_thread_pool of runs."""
 
-    def __init__(self, session: Any, signatures: Mapping[str, Any]) -> None:
+    def __init__(self, session: Any, signatures: Mapping[str, Any], thread_pool: int = _IN_CALLERS_THREAD) -> None:
         self.signatures = signatures
         self._session = session
+        self._thread_pool = thread_pool
         self._callables: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Run] = OrderedDict()
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
@@ -50,7 +53,7 @@ class LoadedModel:
 
     def _make(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Run:
         options = config_pb2.CallableOptions(feed=key[0], fetch=key[1])
-        options.run_options.inter_op_thread_pool = _IN_CALLERS_THREAD
+        options.run_options.inter_op_thread_pool = self._thread_pool
         call: Run = self._session._make_callable_from_options(options)
         self._callables[key] = call
         if len(self._callables) > MAX_CALLABLES:
@@ -58,11 +61,23 @@ class LoadedModel:
         return call
 
 
-def _session_config() -> Any:
-    """GPU memory is taken as it is needed: TensorFlow's default is all of it, which would starve the neighbours."""
-    config = config_pb2.ConfigProto(allow_soft_placement=True)
-    config.gpu_options.allow_growth = True
+def session_config(given: bytes) -> Any:
+    """The ConfigProto of a session: the operator's, serialized, with our defaults where it leaves room for them.
+
+    GPU memory is taken as it is needed unless the operator sets a share: TensorFlow's default is all of it, which
+    would starve the neighbours. Operations that a device lacks run elsewhere.
+    """
+    config = config_pb2.ConfigProto.FromString(given)
+    config.allow_soft_placement = True
+    if config.gpu_options.per_process_gpu_memory_fraction == 0:
+        config.gpu_options.allow_growth = True
     return config
+
+
+def thread_pool(config: Any) -> int:
+    """Where a session's graphs run: in its first pool when the operator wants several operations at the same time."""
+    wants_pool = config.inter_op_parallelism_threads > 1 or config.session_inter_op_thread_pool
+    return _FIRST_POOL if wants_pool else _IN_CALLERS_THREAD
 
 
 def _array(value: Any) -> np.ndarray:
@@ -72,8 +87,11 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def load(path: str, tags: Sequence[str]) -> LoadedModel:
-    """Load the SavedModel in the version directory `path`. Raises PoolError with TF Serving's codes and texts."""
+def load(path: str, tags: Sequence[str], given_config: bytes = b"") -> LoadedModel:
+    """Load the SavedModel in the version directory `path`; `given_config`: a serialized ConfigProto.
+
+    Raises PoolError with TF Serving's codes and texts.
+    """
     _require_bundle(path)
     try:
         with errors.mapped_ops():
@@ -87,12 +105,13 @@ def load(path: str, tags: Sequence[str]) -> LoadedModel:
             f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available "
             "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
         ) from error
+    config = session_config(given_config)
     with errors.mapped():
         graph = tf.Graph()
         with graph.as_default():
-            session = tf.compat.v1.Session(graph=graph, config=_session_config())
+            session = tf.compat.v1.Session(graph=graph, config=config)
             meta_graph = bundle.load(session, tags)
-    return LoadedModel(session, dict(meta_graph.signature_def))
+    return LoadedModel(session, dict(meta_graph.signature_def), thread_pool(config))
 
 
 def _require_bundle(path: str) -> None:

@@ -9,14 +9,12 @@ import os
 import select
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
 
 from modelpool.supervisor.wire import lifeline
 from modelpool.supervisor.wire import log as wire_log
-from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import (
     WorkerHello,
@@ -26,14 +24,18 @@ from modelpool.supervisor.wire.messages import (
     WorkerSpec,
 )
 from modelpool.supervisor.wire.states import WorkerPhase
-from modelpool.supervisor.wire.status import Code, PoolError, Status, truncated
+from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, truncated
 
 from . import priority
 from .control import ControlLink
+from .metrics import WorkerMetrics
 from .session import Session
 
 if TYPE_CHECKING:
     from .calls import Calls
+    from .loader import LoadedModel
+    from .logged_requests import KeepingModel
+    from .request_log import RequestLogger
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +78,9 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
     session.run()
     priority.give_way()
     session.close()
-    if link.recorder is not None:
-        link.recorder.close(_LINK_CLOSE_S)
+    for observer in (link.recorder, link.request_log, link.profiler):
+        if observer is not None:
+            observer.close(_LINK_CLOSE_S)
     link.close(_LINK_CLOSE_S)
     context.term()
     return 0
@@ -87,34 +90,74 @@ def _prepare(
     spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink
 ) -> tuple[Session, WorkerReady]:
     """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
-    from tensorflow_serving.apis import predict_pb2  # noqa: PLC0415 - needs TensorFlow, as do the others here
-
-    from . import loader, request, tfrecord  # noqa: PLC0415 - imported by the fork server before the fork
+    # They need TensorFlow; the fork server has imported them before the fork.
+    from . import tfrecord, trace  # noqa: PLC0415
     from .calls import Calls  # noqa: PLC0415
+    from .logged_requests import KeepingModel  # noqa: PLC0415
     from .model_spec import Identity  # noqa: PLC0415
-    from .warmup_recorder import Readers, WarmupRecorder  # noqa: PLC0415
+    from .profiler import Profiler  # noqa: PLC0415
+    from .warmup_recorder import WarmupRecorder  # noqa: PLC0415
 
     started_s = time.monotonic()
     link.say(WorkerProgress(WorkerPhase.LOADING))
-    model = loader.load(spec.path, spec.tags)
+    model = _load(spec)
     loaded_s = time.monotonic()
     link.say(WorkerProgress(WorkerPhase.WARMING))
-    calls = Calls.of(model, Identity(spec.name, spec.version))
-    _warm_up(spec, calls)
+    metrics = WorkerMetrics(link.metrics, spec.name, spec.version, spec.path)
+    kept = KeepingModel(metrics.timed(model))
+    calls = Calls.of(
+        kept,
+        Identity(spec.name, spec.version),
+        check_method_names=spec.check_method_names,
+        tensor_content=spec.tensor_content,
+    )
+    _warm_up(spec, calls, metrics)
     _check_golden(spec, calls)
     warm_s = time.monotonic()
-    handlers = {Method.PREDICT: calls.predictor.grpc, Method.REST_PREDICT: calls.predictor.rest}
-    readers: Readers = {
-        Method.PREDICT: partial(request.parse, predict_pb2.PredictRequest),
-        Method.REST_PREDICT: calls.predictor.request_of_body,
-    }
-    recorder = WarmupRecorder(link.say, tfrecord.write, readers)
-    session = Session(context, spec.data_endpoint, handlers, link.gauge, link.stop_fd, recorder=recorder)
+    recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
+    request_log = _request_log(spec, kept, calls, metrics)
+    handlers = request_log.logged(calls.handlers(), calls.readers())
+    session = Session(
+        context, spec.data_endpoint, handlers, link.gauge, link.stop_fd, metrics=metrics, recorder=recorder
+    )
     link.recorder = recorder
+    link.request_log = request_log
+    link.profiler = Profiler(link.say, trace.Trace, trace.is_empty)
     return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s)
 
 
-def _warm_up(spec: WorkerSpec, calls: "Calls") -> None:
+def _request_log(spec: WorkerSpec, kept: "KeepingModel", calls: "Calls", metrics: WorkerMetrics) -> "RequestLogger":
+    """The model's request log, which logs as the specification says, if at all, until it is told otherwise."""
+    from . import log_files, logged_requests, request_log, tfrecord  # noqa: PLC0415
+    from .model_spec import Identity  # noqa: PLC0415
+
+    maker = logged_requests.LogMaker(calls.readers(), kept.signatures, Identity(spec.name, spec.version), spec.tags)
+    writer = log_files.Writer(spec.name, spec.version, spec.incarnation)
+    record_format = log_files.RecordFormat(tfrecord.Appender, tfrecord.whole_bytes)
+    logger = request_log.RequestLogger(
+        request_log.Seams(
+            make=maker.make,
+            files=lambda settings: log_files.LogFiles(settings, writer, record_format),
+            count=metrics.request_logged,
+            keeper=kept,
+        )
+    )
+    if spec.request_log is not None:
+        logger.configure(spec.request_log)
+    return logger
+
+
+def _load(spec: WorkerSpec) -> "LoadedModel":
+    """What the model needs first, then the model."""
+    from . import extensions, loader, xla  # noqa: PLC0415
+
+    extensions.load(spec.op_libraries, spec.python_modules)
+    if not spec.xla:
+        xla.disable()
+    return loader.load(spec.path, spec.tags, spec.session_config)
+
+
+def _warm_up(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> None:
     """By the warmup file, or by the signatures where there is none. `warmup` off: by neither."""
     from . import prediction_logs, tfrecord, warmup  # noqa: PLC0415
 
@@ -122,7 +165,13 @@ def _warm_up(spec: WorkerSpec, calls: "Calls") -> None:
         return
     path = prediction_logs.WARMUP.path(spec.path)
     if os.path.exists(path):
-        count = warmup.warm_up(calls, path, tfrecord.read(path), spec.warmup_iterations)
+        started_s = time.monotonic()
+        try:
+            count = warmup.warm_up(calls, path, tfrecord.read(path), spec.warmup_iterations)
+        except PoolError as error:
+            metrics.warmed_up(error.status, 0, time.monotonic() - started_s)
+            raise
+        metrics.warmed_up(OK, count, time.monotonic() - started_s)
         log.info("warm %s", fields(records=count, iterations=spec.warmup_iterations))
     elif spec.auto_warmup:
         count = warmup.auto_warm_up(calls.model)

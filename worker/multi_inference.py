@@ -1,50 +1,45 @@
 """Multi-inference: one run on tf.Examples, read by several classify and regress signatures of one input tensor.
 
 Pure but for the model; main thread of the worker. TF Serving: servables/tensorflow/multi_inference.cc, the order of
-its checks included. The method is the task's; the signature's own method_name is not checked.
+its checks included. The method is the task's; the signature's own method_name must be the same only where
+`check_method_names` says so, as PreProcessClassification and PreProcessRegression do for it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from tensorflow_serving.apis import inference_pb2
 
 from modelpool.supervisor.wire.status import InvalidArgument, Unimplemented
 
 from . import classify, examples, regress, request
+from .examples import Reading
 from .model_spec import Identity, signature_key
 from .predict import Model
 
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How one task's method reads its signature, and which field of an InferenceResult it fills."""
-
-    endpoints: Callable[[Any], tuple[str, list[str]]]
-    fill_result: Callable[[Any, Any, int, Mapping[str, np.ndarray]], None]
-    field: str
-
-
-_READINGS: Mapping[str, _Reading] = {
-    classify.METHOD_NAME: _Reading(classify.endpoints, classify.fill_result, "classification_result"),
-    regress.METHOD_NAME: _Reading(regress.endpoints, regress.fill_result, "regression_result"),
+_READINGS: Mapping[str, Reading] = {reading.method_name: reading for reading in (classify.READING, regress.READING)}
+# The field of an InferenceResult that each method fills.
+_FIELDS: Mapping[str, str] = {
+    classify.METHOD_NAME: "classification_result",
+    regress.METHOD_NAME: "regression_result",
 }
 
 
 class MultiInference:
     """MultiInference on one loaded model."""
 
-    def __init__(self, model: Model, identity: Identity) -> None:
+    def __init__(self, model: Model, identity: Identity, *, check_method_names: bool = False) -> None:
         self._model = model
         self._identity = identity
+        self._check_method_names = check_method_names
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized MultiInferenceRequest to a serialized MultiInferenceResponse. Raises PoolError."""
-        asked = request.parse(inference_pb2.MultiInferenceRequest, payload)
-        reply: bytes = self.respond(asked).SerializeToString()
-        return reply
+        return request.serialize(self.respond(self.request_of_payload(payload)))
+
+    def request_of_payload(self, payload: bytes) -> Any:
+        """The request that was sent by gRPC. Raises PoolError. Any thread."""
+        return request.parse(inference_pb2.MultiInferenceRequest, payload)
 
     def respond(self, asked: Any) -> Any:
         """A MultiInferenceRequest to a MultiInferenceResponse with results in the tasks' order. Raises PoolError."""
@@ -56,7 +51,7 @@ class MultiInference:
             reading = _READINGS[task.method_name]
             result = response.results.add()
             self._identity.fill(result.model_spec, key)
-            filled = getattr(result, reading.field)
+            filled = getattr(result, _FIELDS[task.method_name])
             filled.SetInParent()
             reading.fill_result(filled, self._model.signatures[key], count, outputs)
         return response
@@ -88,6 +83,8 @@ class MultiInference:
         reading = _READINGS.get(method_name)
         if reading is None:
             raise Unimplemented(f"Unsupported signature method_name: {method_name}")
+        if self._check_method_names:
+            reading.check_method_name(signature)
         return reading.endpoints(signature)
 
 

@@ -4,16 +4,19 @@ Follows TF Serving's `servables/tensorflow/predict_util.cc` (PreProcessPredictio
 order of its checks included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
-from modelpool.supervisor.wire.status import FailedPrecondition, InvalidArgument
+from modelpool.supervisor.wire import tensors
+from modelpool.supervisor.wire.status import FailedPrecondition, Internal, InvalidArgument
 
-from . import request, rest_json, tensors
+from . import request, rest_json
 from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
+
+_METHOD_NAMES = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 
 class Model(Protocol):
@@ -30,14 +33,22 @@ class Model(Protocol):
 class Predictor:
     """Predict on one loaded model."""
 
-    def __init__(self, model: Model, identity: Identity) -> None:
+    def __init__(
+        self, model: Model, identity: Identity, *, check_method_names: bool = False, tensor_content: bool = False
+    ) -> None:
+        """`check_method_names` and `tensor_content` as in WorkerSpec."""
         self._model = model
         self._identity = identity
+        self._check_method_names = check_method_names
+        self._tensor_content = tensor_content
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized PredictRequest to a serialized PredictResponse. Raises PoolError."""
-        reply: bytes = self.respond(request.parse(predict_pb2.PredictRequest, payload)).SerializeToString()
-        return reply
+        return request.serialize(self.respond(self.request_of_payload(payload)))
+
+    def request_of_payload(self, payload: bytes) -> Any:
+        """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
+        return request.parse(predict_pb2.PredictRequest, payload)
 
     def respond(self, asked: Any) -> Any:
         """A PredictRequest to a PredictResponse. Raises PoolError."""
@@ -45,19 +56,26 @@ class Predictor:
         signature = self._model.signatures.get(key)
         if signature is None:
             raise FailedPrecondition(f'Serving signature key "{key}" not found.')
-        feeds = _feeds(signature, asked.inputs)
+        self._check_method_name(signature)
+        feeds = _feeds(signature, asked.inputs, tensors.decode)
         aliases = _output_aliases(signature, asked.output_filter)
+        _check_dtypes(signature, asked.inputs)
         outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
+        # Before any memory is spent on it.
+        if sum(_least_bytes(array, self._tensor_content) for array in outputs) > request.MAX_MESSAGE_BYTES:
+            raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
         response = predict_pb2.PredictResponse()
         self._identity.fill(response.model_spec, key)
         for alias, array in zip(aliases, outputs, strict=True):
-            response.outputs[alias].CopyFrom(tensors.encode(array, signature.outputs[alias].dtype))
+            proto = tensors.encode(array, signature.outputs[alias].dtype, as_content=self._tensor_content)
+            response.outputs[alias].CopyFrom(proto)
         return response
 
     def rest(self, payload: bytes) -> bytes:
         """A REST predict body to the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
         _, signature, arrays, layout = self._read_body(payload)
-        feeds = {signature.inputs[alias].name: array for alias, array in arrays.items()}
+        self._check_method_name(signature)
+        feeds = _feeds(signature, arrays, lambda _, array: array)
         aliases = sorted(signature.outputs)
         outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
         named = {alias: (signature.outputs[alias].dtype, array) for alias, array in zip(aliases, outputs, strict=True)}
@@ -73,6 +91,14 @@ class Predictor:
             asked.inputs[alias].CopyFrom(tensors.encode(array, signature.inputs[alias].dtype))
         return asked
 
+    def _check_method_name(self, signature: Any) -> None:
+        """predict_util.cc VerifySignature. Raises Internal."""
+        if self._check_method_names and signature.method_name not in _METHOD_NAMES:
+            raise Internal(
+                f"Expected prediction signature method_name to be one of {{{', '.join(_METHOD_NAMES)}}}. "
+                f"Was: {signature.method_name}"
+            )
+
     def _read_body(self, payload: bytes) -> tuple[str, Any, dict[str, np.ndarray], rest_json.Layout]:
         """The key of the signature, the signature, the tensors by alias, and the layout of a REST predict body."""
         body = rest_json.parse(payload)
@@ -80,17 +106,26 @@ class Predictor:
         signature = self._model.signatures.get(key)
         if signature is None:
             raise InvalidArgument(f'Serving signature name: "{key}" not found in signature def')
-        arrays, layout = body.tensors({alias: info.dtype for alias, info in signature.inputs.items()})
+        # Sorted: a proto's map has another order in each process.
+        arrays, layout = body.tensors({alias: signature.inputs[alias].dtype for alias in sorted(signature.inputs)})
         return key, signature, arrays, layout
 
 
-def _feeds(signature: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensor names to arrays: what was sent, and the signature's defaults for what was not."""
+def _least_bytes(array: np.ndarray, as_content: bool) -> int:
+    """What the array takes in a message at the least: a byte for each element that is a varint or a string."""
+    as_it_is = as_content or (array.dtype.kind in "fc" and array.itemsize >= 4)
+    return array.nbytes if as_it_is and array.dtype.kind != "O" else array.size
+
+
+def _feeds(
+    signature: Any, inputs: Mapping[str, Any], decode: Callable[[str, Any], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Tensor names to arrays: what was sent, by `decode`, and the signature's defaults for what was not."""
     _check_count(signature, inputs)
     feeds: dict[str, np.ndarray] = {}
     for alias, info in signature.inputs.items():
         if alias in inputs:
-            feeds[info.name] = tensors.decode(alias, inputs[alias])
+            feeds[info.name] = decode(alias, inputs[alias])
         elif alias in signature.defaults:
             feeds[info.name] = tensors.decode(alias, signature.defaults[alias])
         else:
@@ -101,6 +136,24 @@ def _feeds(signature: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if unknown := sorted(set(inputs) - set(signature.inputs)):
         raise InvalidArgument(f"Inputs contains invalid name. Not in the signature: {{{','.join(unknown)}}}.")
     return feeds
+
+
+def _check_dtypes(signature: Any, inputs: Mapping[str, Any]) -> None:
+    """As Session::Run does, whose text counts the feeds in the order of their names; our callable's text has less.
+
+    Raises InvalidArgument. TensorFlow: common_runtime/function.cc, CallFrame::SetArgs.
+    """
+    if all(proto.dtype == signature.inputs[alias].dtype for alias, proto in inputs.items()):
+        return
+    names = sorted(info.name for info in signature.inputs.values())
+    for alias, proto in sorted(inputs.items(), key=lambda item: str(signature.inputs[item[0]].name)):
+        info = signature.inputs[alias]
+        # Signatures made by hand may name no dtype; what the graph says of it is then for the callable to find out.
+        if info.dtype in tensors.DTYPES and proto.dtype != info.dtype:
+            raise InvalidArgument(
+                f"Expects arg[{names.index(info.name)}] to be {tensors.dtype_name(info.dtype)} but "
+                f"{tensors.dtype_name(proto.dtype)} is provided"
+            )
 
 
 def _check_count(signature: Any, inputs: Mapping[str, Any]) -> None:

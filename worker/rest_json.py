@@ -7,7 +7,6 @@ knows nothing of models, sessions or HTTP. Pure; any thread.
 Regular numeric lists go to numpy in one call. Whatever is unusual, wrong values above all, goes value by value.
 """
 
-import binascii
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,10 +18,10 @@ import orjson
 from tensorflow.core.framework import types_pb2
 
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unimplemented
+from modelpool.supervisor.wire.tensors import DTYPES, MAX_RANK, dtype_name
 
-from . import json_parser, json_text
+from . import json_body, json_text
 from .json_reply import Layout, reply
-from .tensors import DTYPES, MAX_RANK, dtype_name
 
 __all__ = ["Layout", "PredictBody", "parse", "reply"]
 
@@ -72,15 +71,15 @@ class PredictBody:
             raise InvalidArgument(f"Failed to get input map for signature: {json_text.readable(name)}")
         document = self._document
         if "instances" in document and "inputs" in document:
-            raise _format_error(
+            raise json_body.format_error(
                 document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
             )
         if "instances" in document:
             instances = document["instances"]
             if not isinstance(instances, list):
-                raise _format_error(document, "Expecting 'instances' to be an list/array")
+                raise json_body.format_error(document, "Expecting 'instances' to be an list/array")
             if not instances:
-                raise _format_error(document, "No values in 'instances' array")
+                raise json_body.format_error(document, "No values in 'instances' array")
             return _rows(instances, inputs, self._has_booleans), Layout.ROW
         if "inputs" in document:
             return _columns(document["inputs"], inputs, self._has_booleans), Layout.COLUMNAR
@@ -88,21 +87,9 @@ class PredictBody:
 
 
 def parse(body: bytes) -> PredictBody:
-    """Parse a body as far as it goes without the signature (json_tensor.cc ParseJson, FillSignature).
-
-    Raises InvalidArgument: a JSON parse error, not an object, signature_name not a string.
-    """
-    document = json_parser.parse(body)
-    if not isinstance(document, dict):
-        raise _format_error(document, "Is not object")
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise _format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
+    """Parse a body as far as it goes without the signature. Raises InvalidArgument."""
+    name, document = json_body.parse(body)
     return PredictBody(name, document, b"true" in body or b"false" in body)
-
-
-def _format_error(value: Any, text: str) -> InvalidArgument:
-    return InvalidArgument(f"JSON Value: {json_text.echo(value)} {text}")
 
 
 # -- row layout --------------------------------------------------------------------------------------------------
@@ -123,7 +110,7 @@ def _rows(instances: list[Any], inputs: Mapping[str, int], has_booleans: bool) -
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not json_body.is_base64(value)
 
 
 def _bare_rows(instances: list[Any], enum: int) -> Array:
@@ -338,33 +325,13 @@ def _converted(value: Any, enum: int) -> bytes:
         if isinstance(value, str):
             return json_text.raw_bytes(value)
         if isinstance(value, dict):
-            return _decode_base64(value)
+            return json_body.decode_base64(value)
     elif enum not in _WHOLE and enum not in _DECIMAL and enum != types_pb2.DT_BOOL and not isinstance(value, dict):
         raise Unimplemented(f"Conversion of JSON Value: {json_text.echo(value)} to type: {dtype_name(enum)}")
     raise InvalidArgument(
         f"JSON Value: {json_text.echo(value)} Type: {json_text.type_name(value)} is not of expected type: "
         f"{dtype_name(enum)}"
     )
-
-
-def _is_base64(value: dict[str, Any]) -> bool:
-    return len(value) == 1 and isinstance(value.get("b64"), str)
-
-
-def _decode_base64(value: dict[str, Any]) -> bytes:
-    """json_tensor.cc JsonDecodeBase64Object; absl Base64Unescape: blanks are skipped, padding is optional."""
-    if not _is_base64(value):
-        raise _format_error(value, "not formatted correctly for base64 data")
-    text = json_text.raw_bytes(value["b64"])
-    packed = b"".join(text.split()) if any(blank in text for blank in b" \t\n\r\v\f") else text
-    digits = packed.rstrip(b"=.")
-    padding = -len(digits) % 4
-    if len(packed) - len(digits) not in (0, padding):
-        raise InvalidArgument("Unable to base64 decode")
-    try:
-        return binascii.a2b_base64(digits + b"=" * padding, strict_mode=True)
-    except binascii.Error as error:
-        raise InvalidArgument("Unable to base64 decode") from error
 
 
 def _array(values: list[Any], shape: tuple[int, ...], enum: int) -> Array:

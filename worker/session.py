@@ -24,6 +24,7 @@ from modelpool.supervisor.wire.status import (
 )
 
 from .control import Gauge
+from .metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     from .warmup_recorder import WarmupRecorder
@@ -49,11 +50,13 @@ class Session:
         gauge: Gauge,
         stop_fd: int,
         *,
+        metrics: WorkerMetrics,
         recorder: "WarmupRecorder",
     ) -> None:
         self._handlers = handlers
         self._recorder = recorder
         self._gauge = gauge
+        self._metrics = metrics
         self._stop_fd = stop_fd
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
@@ -87,9 +90,12 @@ class Session:
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
             return
+        received_ns = time.monotonic_ns()
         self._gauge.begin()
-        code, reply = self._execute(header, payload)
+        self._metrics.begin()
+        code, reply = self._execute(header, payload, received_ns)
         self._gauge.end()
+        self._metrics.finished(header, code, received_ns)
         try:
             self._socket.send_multipart(
                 [peer, data.pack_reply(header.request_id, code), reply], zmq.NOBLOCK, copy=len(reply) < 65536
@@ -97,9 +103,9 @@ class Session:
         except zmq.ZMQError as error:
             log.warning("reply not sent %s", fields(request=header.request_id, error=error))
 
-    def _execute(self, header: data.RequestHeader, payload: bytes) -> tuple[Code, bytes]:
+    def _execute(self, header: data.RequestHeader, payload: bytes, now_ns: int) -> tuple[Code, bytes]:
         try:
-            if header.deadline_ns and time.monotonic_ns() > header.deadline_ns:
+            if header.deadline_ns and now_ns > header.deadline_ns:
                 raise DeadlineExceeded("Deadline exceeded while the request waited for the model")
             handler = self._handlers.get(header.method)
             if handler is None:

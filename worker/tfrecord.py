@@ -7,7 +7,12 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.lib.io import _pywrap_record_io
 
+from modelpool.supervisor.wire.status import Code, PoolError
+
 from . import errors
+
+# A length and two checksums (TensorFlow's lib/io/record_writer.h).
+_FRAMING_BYTES = 16
 
 
 def read(file: str) -> Iterator[bytes]:
@@ -42,3 +47,36 @@ def write(file: str, records: Iterable[bytes]) -> int:
         finally:
             unfinished.unlink(missing_ok=True)
     return count
+
+
+class Appender:
+    """A new file, or one emptied, to which records are written one by one. Methods raise PoolError."""
+
+    def __init__(self, file: str) -> None:
+        with errors.mapped():
+            self._writer = tf.io.TFRecordWriter(file)
+
+    def write(self, record: bytes) -> None:
+        with errors.mapped():
+            self._writer.write(record)
+
+    def flush(self) -> None:
+        """Hand what was written to the kernel."""
+        with errors.mapped():
+            self._writer.flush()
+
+    def close(self) -> None:
+        with errors.mapped():
+            self._writer.close()
+
+
+def whole_bytes(file: str) -> int:
+    """How many bytes of a file, from its start, are whole records. Raises PoolError when it cannot be read."""
+    size = 0
+    try:
+        for record in read(file):
+            size += len(record) + _FRAMING_BYTES
+    except PoolError as error:
+        if error.status.code is not Code.DATA_LOSS:
+            raise
+    return size

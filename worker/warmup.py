@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError
+from modelpool.supervisor.wire.tensors import DTYPES, dtype_name
 
-from . import prediction_logs, tensors
+from . import prediction_logs
 from .calls import Calls
 from .predict import Model
-from .tensors import DTYPES, dtype_name
 
 log = logging.getLogger(__name__)
 

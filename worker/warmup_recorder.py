@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tensorflow_serving.apis import prediction_log_pb2
-
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import RecordWarmup, WarmupRecorded
@@ -37,7 +35,7 @@ log = logging.getLogger(__name__)
 # What the payloads of one recording may take in memory.
 MAX_SAMPLE_BYTES = 64 << 20
 
-# The PredictRequest of a payload, by the method that brought it. Raises PoolError.
+# The PredictionLog of a payload, by the method that brought it (`Calls.readers`). Raises PoolError.
 Readers = dict[Method, Callable[[bytes], Any]]
 
 
@@ -187,9 +185,7 @@ class WarmupRecorder:
 
     def _record(self, sample: Sample) -> bytes:
         """A serialized PredictionLog."""
-        record = prediction_log_pb2.PredictionLog()
-        record.predict_log.request.CopyFrom(self._readers[sample.method](sample.payload))
-        raw: bytes = record.SerializeToString()
+        raw: bytes = self._readers[sample.method](sample.payload).SerializeToString()
         return raw
 
     def _answer(self, order: RecordWarmup, status: Status, records: int) -> None:

@@ -12,7 +12,7 @@ from enum import IntEnum
 from .status import Code, InvalidArgument
 
 NO_DEADLINE_NS = 0
-_REQUEST = struct.Struct("<QqB")
+_REQUEST = struct.Struct("<QqqB")
 _REPLY = struct.Struct("<QB")
 
 
@@ -32,22 +32,23 @@ class Method(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestHeader:
-    """`deadline_ns` is on the host's CLOCK_MONOTONIC, which all processes share; 0 means none."""
+    """Times are on the host's CLOCK_MONOTONIC, which all processes share; a `deadline_ns` of 0 means none."""
 
     request_id: int
     deadline_ns: int
+    sent_ns: int
     method: Method
 
 
-def pack_request(request_id: int, deadline_ns: int, method: Method) -> bytes:
-    return _REQUEST.pack(request_id, deadline_ns, method)
+def pack_request(request_id: int, deadline_ns: int, sent_ns: int, method: Method) -> bytes:
+    return _REQUEST.pack(request_id, deadline_ns, sent_ns, method)
 
 
 def unpack_request(frame: bytes) -> RequestHeader:
     """Raises InvalidArgument when the frame is not a request header."""
     try:
-        request_id, deadline_ns, method = _REQUEST.unpack(frame)
-        return RequestHeader(request_id, deadline_ns, Method(method))
+        request_id, deadline_ns, sent_ns, method = _REQUEST.unpack(frame)
+        return RequestHeader(request_id, deadline_ns, sent_ns, Method(method))
     except (struct.error, ValueError) as error:
         raise InvalidArgument(f"request header: expected {_REQUEST.size} bytes with a known method: {error}") from error
 

@@ -19,7 +19,7 @@ class RequestLog:
     """A model's logging_config: which share of its requests is logged, and where.
 
     Files are named `filename_prefix` plus what tells them apart. A file ends with `max_file_bytes` or as many records
-    as a warmup file may have; of a model's files the newest `max_files` are kept.
+    as a warmup file may have; of a model's complete files the newest `max_files` are kept.
     """
 
     sampling_rate: float
@@ -37,8 +37,8 @@ class WorkerSpec:
     once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
     `low_priority`: leave the CPU to others until READY. `session_config`: a serialized tensorflow.ConfigProto.
     `check_method_names`: refuse signatures whose method name is not the call's. `tensor_content`: send numeric outputs
-    of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla_flags`: for
-    TF_XLA_FLAGS. `tflite_interpreters`: so many run parts of one batch at the same time.
+    of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let
+    the model compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time.
     """
 
     incarnation: Incarnation
@@ -62,7 +62,7 @@ class WorkerSpec:
     tensor_content: bool = False
     op_libraries: tuple[str, ...] = ()
     python_modules: tuple[str, ...] = ()
-    xla_flags: str = ""
+    xla: bool = False
     prefer_tflite: bool = False
     tflite_interpreters: int = 1
     request_log: RequestLog | None = None
@@ -157,6 +157,13 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRequestLog:
+    """From now on log requests so; None: log none. Sent when a served model's logging_config changes."""
+
+    request_log: RequestLog | None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordWarmup:
     """Write a warmup file from live traffic: up to `count` requests, evenly sampled over `seconds`, to `path`."""
 
@@ -183,6 +190,50 @@ class WarmupRecorded:
     code: Code
     message: str
     records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Trace a worker for `duration_s` into `<root>/plugins/profile/<session>/<host>.xplane.pb`."""
+
+    token: int
+    duration_s: float
+    root: str
+    session: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileOf:
+    """A frontend or the command line to the supervisor: trace a worker of this model; of its newest version by default.
+
+    `session` and `host` of the order may be "": the supervisor then chooses.
+    """
+
+    model: str
+    version: int | None
+    order: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class EndProfile:
+    """End the traces of this session now, as if their time were over. A frontend to the supervisor, and on."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """Worker to supervisor, and on to the asker: how a trace ended. When `code` is OK, `file` was written.
+
+    `empty`: nothing happened while it was traced.
+    """
+
+    token: int
+    code: Code
+    message: str
+    file: str
+    empty: bool
 
 
 # -- supervisor to frontend --------------------------------------------------------------------------------------
@@ -312,6 +363,40 @@ class FrontendStats:
     answered: int
 
 
+# -- metrics: worker or frontend to supervisor, and a frontend's question for the page ---------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSample:
+    """One metric as it stands: absolute `values`, packed (see `metrics`)."""
+
+    family: str
+    labels: tuple[str, ...]
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReport:
+    """The metrics of the sender that have changed since its last report. Sent about once a second, if any has."""
+
+    samples: tuple[MetricSample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsRequest:
+    """Asks for the page of all metrics of the pool."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReply:
+    """Supervisor to frontend: the page as text, for the question with this token."""
+
+    token: int
+    body: bytes
+
+
 Message = (
     WorkerSpec
     | FrontendSpec
@@ -321,6 +406,7 @@ Message = (
     | WorkerLoadFailed
     | WorkerHeartbeat
     | StopWorker
+    | SetRequestLog
     | RouteTable
     | WorkerDied
     | OpenPorts
@@ -335,9 +421,16 @@ Message = (
     | RecordWarmup
     | RecordWarmupOf
     | WarmupRecorded
+    | Profile
+    | ProfileOf
+    | EndProfile
+    | Profiled
     | ReloadRequest
     | ReloadReply
     | FrontendStats
+    | MetricsReport
+    | MetricsRequest
+    | MetricsReply
 )
 
 MESSAGE_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Message)}

@@ -7,8 +7,10 @@ run there only. All models are whole SavedModels below `<directory>/<name>/<vers
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -282,6 +284,179 @@ def build_with_extra(path: Path, name: str) -> None:
     os.truncate(file, file.stat().st_size - cut)
 
 
+def build_twisted(path: Path) -> None:
+    """Signatures on strings `e` [batch] whose shapes, keys or dtypes the calls refuse, and unusual ones they take. TF1.
+
+    `classify_*` and `regress_*` say classify and regress as their method, the others predict. `defaults`: y = x + k,
+    where k is 3 when it is not sent.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    info = v1.saved_model.utils.build_tensor_info
+    with tf.Graph().as_default(), v1.Session() as session:
+        e = v1.placeholder(tf.string, shape=[None], name="e")
+        x = v1.placeholder(tf.float32, shape=None, name="x")
+        k = v1.placeholder(tf.float32, shape=None, name="k")
+        lengths = tf.strings.length(e)
+        scores = tf.cast(tf.stack([lengths, -lengths], axis=1), tf.float32)
+        labels = tf.stack([e, tf.strings.join(["not ", e])], axis=1)
+        named: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+            "classify": ({"inputs": e}, {"classes": labels, "scores": scores}),
+            "classify_labels": ({"inputs": e}, {"classes": labels}),
+            "classify_scores": ({"inputs": e}, {"scores": scores}),
+            "classify_two_inputs": ({"inputs": e, "x": x}, {"scores": scores}),
+            "classify_input_key": ({"e": e}, {"scores": scores}),
+            "classify_three_outputs": ({"inputs": e}, {"classes": labels, "scores": scores, "more": lengths}),
+            "classify_output_keys": ({"inputs": e}, {"foo": scores}),
+            "classify_int_labels": ({"inputs": e}, {"classes": tf.stack([lengths], axis=1)}),
+            "classify_double": ({"inputs": e}, {"scores": tf.cast(scores, tf.float64)}),
+            "classify_rank": ({"inputs": e}, {"scores": tf.reshape(scores, [-1])}),
+            "classify_label_rank": ({"inputs": e}, {"classes": tf.identity(e)}),
+            "classify_batch": ({"inputs": e}, {"scores": scores[:1]}),
+            "classify_widths": ({"inputs": e}, {"classes": labels, "scores": scores[:, :1]}),
+            "regress": ({"inputs": e}, {"outputs": tf.cast(lengths, tf.float32)}),
+            "regress_column": ({"inputs": e}, {"outputs": scores[:, :1]}),
+            "regress_two_columns": ({"inputs": e}, {"outputs": scores}),
+            "regress_int": ({"inputs": e}, {"outputs": lengths}),
+            "regress_batch": ({"inputs": e}, {"outputs": scores[:1, 0]}),
+            "regress_two_inputs": ({"inputs": e, "x": x}, {"outputs": scores[:, 0]}),
+            "regress_two_outputs": ({"inputs": e}, {"outputs": scores[:, 0], "more": lengths}),
+            "regress_input_key": ({"e": e}, {"outputs": scores[:, 0]}),
+            "regress_output_key": ({"inputs": e}, {"foo": scores[:, 0]}),
+            "defaults": ({"x": x, "k": k}, {"y": x + k}),
+            "scalar": ({"x": x}, {"y": tf.reduce_sum(x)}),
+            "uneven": ({"x": x}, {"all": tf.identity(x), "half": x[::2]}),
+            "half": ({"x": x}, {"y": tf.cast(x, tf.float16)}),
+            "odd_floats": ({"x": x}, {"y": x / 0.0}),
+            "pairs": ({"e": e}, {"text": tf.identity(e), "raw_bytes": tf.identity(e), "length": lengths}),
+            "number": ({"e": e}, {"y": tf.strings.to_number(e)}),
+            "whole": ({"x": x}, {"y": tf.cast(x, tf.int64)}),
+        }
+        kinds = {"classify": "classify", "regress": "regress"}
+        definitions = {
+            key: v1.saved_model.signature_def_utils.build_signature_def(
+                {name: info(tensor) for name, tensor in inputs.items()},
+                {name: info(tensor) for name, tensor in outputs.items()},
+                f"tensorflow/serving/{kinds.get(key.partition('_')[0], 'predict')}",
+            )
+            for key, (inputs, outputs) in named.items()
+        }
+        definitions["defaults"].defaults["k"].CopyFrom(tf.make_tensor_proto(3.0))
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=definitions)
+        builder.save()
+
+
+def build_words(path: Path) -> None:
+    """`words`: the words of the texts `line` [n], one after the other, by an operation of tensorflow_text."""
+    import tensorflow as tf
+    import tensorflow_text
+
+    def split(line: Any) -> dict[str, Any]:
+        return {"words": tensorflow_text.WhitespaceTokenizer().tokenize(line).flat_values}
+
+    module = tf.Module()
+    module.split = tf.function(split, input_signature=[tf.TensorSpec([None], tf.string, name="line")])
+    tf.saved_model.save(module, str(path), signatures=module.split)
+
+
+def build_compiled(path: Path) -> None:
+    """`y` = 2 `x` + 1, to be compiled by XLA; float32 [n]."""
+    import tensorflow as tf
+
+    def call(x: Any) -> dict[str, Any]:
+        return {"y": 2.0 * x + 1.0}
+
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    module.call = tf.function(call, input_signature=[spec], jit_compile=True)
+    tf.saved_model.save(module, str(path), signatures=module.call)
+
+
+CUSTOM_OP_LIBRARY = "plus_seven.so"
+"""In the directory of all models, where there is a C++ compiler: the operation of the model `plus_seven`."""
+
+_CUSTOM_OP = """
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+REGISTER_OP("ModelpoolPlusSeven").Input("x: float").Output("y: float")
+    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
+      context->set_output(0, context->input(0));
+      return absl::OkStatus();
+    });
+class PlusSeven : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+  void Compute(tensorflow::OpKernelContext* context) override {
+    const tensorflow::Tensor& x = context->input(0);
+    tensorflow::Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
+    for (int64_t i = 0; i < x.NumElements(); ++i) y->flat<float>()(i) = x.flat<float>()(i) + 7;
+  }
+};
+REGISTER_KERNEL_BUILDER(Name("ModelpoolPlusSeven").Device(tensorflow::DEVICE_CPU), PlusSeven);
+"""
+
+
+def build_plus_seven(path: Path, library: Path) -> None:
+    """`y` = `x` + 7, float32 of any shape, by an operation of our own in `library`, which is compiled first."""
+    import tensorflow as tf
+
+    flags = [*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "plus_seven.cc"
+        source.write_text(_CUSTOM_OP, encoding="utf-8")
+        compiler = ["g++", "-shared", "-fPIC", "-O1", "-w", str(source), "-o", str(library)]
+        subprocess.run([*compiler, *flags], check=True)
+    operations = tf.load_op_library(str(library))
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        x = tf.compat.v1.placeholder(tf.float32, shape=None, name="x")
+        return {"serving_default": ({"x": x}, {"y": operations.modelpool_plus_seven(x)})}
+
+    _save(path, signatures)
+
+
+def build_spam(path: Path) -> None:
+    """TF2, on serialized tf.Examples with a string `text` and floats `weights` [2]; the signatures say predict.
+
+    `serving_default`: classes spam and ham, whose scores are the weights. `regress`: the weights' sum. `length`: takes
+    strings `text` [batch] as they are, answers `length` and `text_bytes`, the text reversed byte by byte.
+    """
+    import tensorflow as tf
+
+    serialized = [tf.TensorSpec([None], tf.string, name="inputs")]
+    features = {
+        "text": tf.io.FixedLenFeature([], tf.string, default_value=""),
+        "weights": tf.io.FixedLenFeature([2], tf.float32),
+    }
+
+    class Spam(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=serialized)  # type: ignore[untyped-decorator]
+        def classify(self, inputs: Any) -> Any:
+            scores = tf.io.parse_example(inputs, features)["weights"]
+            classes = tf.broadcast_to(tf.constant([["spam", "ham"]]), tf.shape(scores))
+            return {"classes": classes, "scores": scores}
+
+        @tf.function(input_signature=serialized)  # type: ignore[untyped-decorator]
+        def regress(self, inputs: Any) -> Any:
+            return {"outputs": tf.reduce_sum(tf.io.parse_example(inputs, features)["weights"], axis=1)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])  # type: ignore[untyped-decorator]
+        def length(self, text: Any) -> Any:
+            pieces = tf.strings.bytes_split(text)
+            return {
+                "length": tf.strings.length(text),
+                "text_bytes": tf.strings.reduce_join(tf.reverse(pieces.to_tensor(""), axis=[1]), axis=1),
+            }
+
+    module = Spam()
+    signatures = {"serving_default": module.classify, "regress": module.regress, "length": module.length}
+    tf.saved_model.save(module, str(path), signatures=signatures)
+
+
 def _build_all(directory: Path) -> None:
     import demo_models
 
@@ -291,9 +466,15 @@ def _build_all(directory: Path) -> None:
         "dtypes_tf2": build_dtypes_tf2,
         "slow": build_slow,
         "sum": build_sum,
+        "spam": build_spam,
+        "twisted": build_twisted,
         "corrupt": build_corrupt,
         "bad_warmup": build_bad_warmup,
+        "words": build_words,
+        "compiled": build_compiled,
     }
+    if shutil.which("g++"):
+        builders["plus_seven"] = partial(build_plus_seven, library=directory / CUSTOM_OP_LIBRARY)
     builders |= {name: partial(build_with_extra, name=name) for name in _extra_files()}
     for name, build in builders.items():
         demo_models.publish_version(directory / name, "1", build)

@@ -122,7 +122,8 @@ def rest_corpus() -> list[Call]:
     calls += [("dtypes", booleans), ("half_plus_two", {"inputs": 3.0}), ("nonesuch", row)]
     corpus = [Call(f"/v1/models/{model}:predict", json.dumps(body).encode()) for model, body in calls]
     for verb in ("classify", "regress"):
-        corpus.append(Call(f"/v1/models/examples:{verb}", json.dumps(examples | {"signature_name": verb}).encode()))
+        body = json.dumps(examples | {"signature_name": f"{verb}_x_to_y"}).encode()
+        corpus.append(Call(f"/v1/models/half_plus_two:{verb}", body))
     return corpus
 
 
@@ -150,7 +151,7 @@ def grpc_corpus(samples: Sequence[tuple[str, Any]]) -> list[Call]:
     multi = inference_pb2.MultiInferenceRequest(input=classify.input)
     for verb in ("classify", "regress"):
         task = multi.tasks.add(method_name=f"tensorflow/serving/{verb}")
-        task.model_spec.name, task.model_spec.signature_name = "examples", verb
+        task.model_spec.name, task.model_spec.signature_name = "half_plus_two", f"{verb}_x_to_y"
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     metadata.model_spec.name = "sum"
     status = get_model_status_pb2.GetModelStatusRequest()
@@ -166,7 +167,7 @@ def grpc_corpus(samples: Sequence[tuple[str, Any]]) -> list[Call]:
 
 
 def _fill_examples(request: Any, signature: str) -> None:
-    request.model_spec.name, request.model_spec.signature_name = "examples", signature
+    request.model_spec.name, request.model_spec.signature_name = "half_plus_two", f"{signature}_x_to_y"
     examples = request.input.example_list_with_context
     examples.context.features.feature["c"].float_list.value.append(1.5)
     for number in (1.0, -2.5):

@@ -117,6 +117,62 @@ def test_an_unknown_flag_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("ssl_config_file", "tensorflow.serving.SSLConfig"),
+        ("rest_ssl_config_file", "tensorflow.serving.SSLConfig"),
+        ("monitoring_config_file", "tensorflow.serving.MonitoringConfig"),
+        ("tensorflow_session_config_file", "tensorflow.ConfigProto"),
+        ("platform_config_file", "tensorflow.serving.PlatformConfigMap"),
+    ],
+)
+def test_a_bad_file_ends_the_start(tmp_path: Path, flag: str, message: str) -> None:
+    path = tmp_path / "bad.pbtxt"
+    path.write_text("\n nonesuch: 1\n", encoding="utf-8")
+    done = serve("--port=0", f"--model_base_path={tmp_path}", f"--{flag}={path}")
+    assert done.returncode == 255
+    assert done.stdout.startswith(
+        f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{path}'. "
+        f"Error parsing text-format {message}: 2:2: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (
+            [f"--tensorflow_{name}_parallelism=1" for name in ("session", "intra_op", "inter_op")],
+            "INVALID_ARGUMENT: Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
+            "separately. You cannot configure all.",
+        ),
+        (["--use_alts_credentials"], "UNIMPLEMENTED: --use_alts_credentials: ALTS is not supported"),
+        (["--use_alts_credentials", "--ssl_config_file=/x"], "INVALID_ARGUMENT: Only one of --use_alts_credentials"),
+        (["--grpc_channel_arguments=a"], "INVALID_ARGUMENT: --grpc_channel_arguments: expected key=value, got 'a'"),
+    ],
+)
+def test_flags_that_end_the_start(tmp_path: Path, flags: list[str], error: str) -> None:
+    done = serve("--port=0", f"--model_base_path={tmp_path}", *flags)
+    assert done.returncode == 255
+    assert done.stdout.startswith(f"Failed to start server. Error: {error}")
+
+
+def test_a_logging_config_that_cannot_be_followed_ends_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+    logging_config = 'logging_config { log_collector_config { type: "kafka" filename_prefix: "/log" } }'
+    config.write_text(
+        f'model_config_list {{ config {{ name: "m" base_path: "/m" model_platform: "tensorflow" {logging_config} }} }}',
+        encoding="utf-8",
+    )
+    done = serve("--port=0", f"--model_config_file={config}")
+    assert done.returncode == 255
+    assert done.stdout.strip() == (
+        "Failed to start server. Error: INVALID_ARGUMENT: Model m: logging_config.log_collector_config.type: "
+        "expected '' or 'tfrecord', got 'kafka'"
+    )
+
+
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
 def test_a_taken_port_is_named(polling_pool: Pool, models: Path, tmp_path: Path, flag: str) -> None:
     port = {"port": polling_pool.grpc_port, "rest_api_port": polling_pool.rest_port}[flag]

@@ -20,7 +20,7 @@ from tests.e2e.mutations import Call, grpc_corpus, rest_corpus, spoiled
 from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, running_pool
 from tests.e2e.tensor_proto import tensor
 
-MODELS = ("half_plus_two", "sum", "dtypes", "examples")
+MODELS = ("half_plus_two", "sum", "dtypes")
 _BATCH = 50
 _THREADS = 4
 _GRPC_CODES = frozenset(

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -162,7 +163,7 @@ class LoneWorker:
         raise AssertionError(f"no {kind.__name__}:\n{self.log_path.read_text()}")
 
     def ask(self, method: Method, payload: bytes) -> tuple[Code, bytes]:
-        self._requests.send_multipart([data.pack_request(1, data.NO_DEADLINE_NS, method), payload])
+        self._requests.send_multipart([data.pack_request(1, data.NO_DEADLINE_NS, time.monotonic_ns(), method), payload])
         assert self._requests.poll(_WITHIN_MS), self.log_path.read_text()
         head, reply = self._requests.recv_multipart()
         return data.unpack_reply(head)[1], reply

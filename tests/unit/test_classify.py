@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from modelpool.supervisor.wire.status import Code, PoolError, Status
-from modelpool.worker.classify import Classifier
+from modelpool.worker import classify as classification
+from modelpool.worker.examples import ExamplesCall, signature_text
 from modelpool.worker.model_spec import Identity
 from tensorflow.core.example import example_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -61,7 +62,7 @@ def request(count: int = 2, key: str = "") -> Any:
 
 
 def classify(fake: FakeModel, asked: Any) -> Any:
-    raw = Classifier(fake, Identity("m", 7)).grpc(asked.SerializeToString())
+    raw = ExamplesCall(fake, Identity("m", 7), classification.READING).grpc(asked.SerializeToString())
     return classification_pb2.ClassificationResponse.FromString(raw)
 
 
@@ -126,12 +127,12 @@ def test_an_examples_own_value_wins_over_the_contexts() -> None:
         (signature(outputs=("classes", "scores", "more")), "Expected one or two output Tensors, found 3"),
         (
             signature(inputs=("x",)),
-            f"No classification inputs found in SignatureDef: {signature(inputs=('x',))}",
+            f"No classification inputs found in SignatureDef: {signature_text(signature(inputs=('x',)))}",
         ),
         (
             signature(outputs=("y",)),
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {signature(outputs=('y',))}",
+            f"Signature was: {signature_text(signature(outputs=('y',)))}",
         ),
     ],
 )
@@ -179,6 +180,43 @@ def test_a_label_that_no_reply_can_carry() -> None:
 
 def test_bytes_that_are_no_request() -> None:
     with pytest.raises(PoolError) as caught:
-        Classifier(model(), Identity("m", 1)).grpc(b"\xff")
+        ExamplesCall(model(), Identity("m", 1), classification.READING).grpc(b"\xff")
     assert caught.value.code is Code.INTERNAL
     assert caught.value.message.startswith("Failed to parse tensorflow.serving.ClassificationRequest of 1 bytes: ")
+
+
+def test_a_method_name_that_is_checked() -> None:
+    """Before anything else of the signature; predict, which TF2 exports always say, does not do."""
+    made = signature(inputs=())
+    made.method_name = "tensorflow/serving/predict"
+    fake = FakeModel({"serving_default": made}, {})
+    strict = ExamplesCall(fake, Identity("m", 1), classification.READING, check_method_names=True)
+    with pytest.raises(PoolError) as caught:
+        strict.respond(request())
+    assert caught.value.status == Status(
+        Code.INVALID_ARGUMENT,
+        "Expected classification signature method_name to be tensorflow/serving/classify. "
+        "Was: tensorflow/serving/predict",
+    )
+    fake = model()
+    fake.signatures["serving_default"].method_name = "tensorflow/serving/classify"
+    strict = ExamplesCall(fake, Identity("m", 1), classification.READING, check_method_names=True)
+    assert rows(strict.respond(request())) == [[("a", 0.5), ("b", 0.25)], [("c", 1.0), ("d", 0.0)]]
+
+
+def test_over_rest() -> None:
+    call = ExamplesCall(model(), Identity("m", 1), classification.READING)
+    text = call.rest(b'{"examples": [{"x": 0.5}, {"x": 1.5}]}').decode()
+    assert text == '{\n    "results": [[["a", 0.5], ["b", 0.25]], [["c", 1.0], ["d", 0.0]]\n    ]\n}'
+    with pytest.raises(PoolError) as caught:
+        call.rest(b'{"signature_name": "k", "examples": [{}]}')
+    assert caught.value.status == Status(Code.INVALID_ARGUMENT, "No signature was found with the name: k")
+
+
+def test_a_signature_in_error_texts_is_sorted_and_ascii() -> None:
+    made = signature(inputs=("b", "\u00e9", "a"), outputs=())
+    assert signature_text(made).splitlines() == [
+        *("inputs {", '  key: "a"', "  value {", '    name: "a:0"', "  }", "}"),
+        *("inputs {", '  key: "b"', "  value {", '    name: "b:0"', "  }", "}"),
+        *("inputs {", '  key: "\\303\\251"', "  value {", '    name: "\\303\\251:0"', "  }", "}"),
+    ]

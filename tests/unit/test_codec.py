@@ -49,10 +49,12 @@ def test_a_wrong_message_is_named(body: object, text: str) -> None:
         codec.decode(msgpack.packb(body))
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1), st.sampled_from(list(data.Method)))
-def test_request_headers(request_id: int, deadline_ns: int, method: data.Method) -> None:
-    raw = data.pack_request(request_id, deadline_ns, method)
-    assert data.unpack_request(raw) == data.RequestHeader(request_id, deadline_ns, method)
+@given(
+    st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.sampled_from(list(data.Method))
+)
+def test_request_headers(request_id: int, deadline_ns: int, sent_ns: int, method: data.Method) -> None:
+    raw = data.pack_request(request_id, deadline_ns, sent_ns, method)
+    assert data.unpack_request(raw) == data.RequestHeader(request_id, deadline_ns, sent_ns, method)
 
 
 @given(st.integers(0, 2**64 - 1), st.sampled_from(list(Code)))

@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 
 from modelpool.frontend import model_spec
 from modelpool.frontend.model_spec import MalformedRequest, ModelSpec, TooManyFields
@@ -171,3 +172,45 @@ def test_a_request_of_very_many_fields_holds_nobody_up(raw: bytes) -> None:
 
 def test_a_thousand_inputs_are_not_too_many() -> None:
     assert model_spec.read(delimited(2, b"input") * 4000 + SPEC_M) == ModelSpec("m")
+
+
+OTHERS = st.integers(3, (1 << 29) - 1)  # numbers that neither MultiInferenceRequest nor InferenceTask uses
+TASKS = st.builds(
+    b"".join,
+    st.lists(
+        st.one_of(
+            st.builds(lambda parts: delimited(1, b"".join(parts)), st.lists(st.one_of(SPECS, unknown_fields(OTHERS)))),
+            unknown_fields(OTHERS),
+        ),
+        max_size=4,
+    ),
+)
+
+
+@given(TASKS)
+def test_the_first_task_is_the_one_that_protobuf_finds(raw: bytes) -> None:
+    tasks = MultiInferenceRequest.FromString(raw).tasks
+    first = expected(tasks[0].SerializeToString()) if tasks else None
+    assert model_spec.read_first_task(raw) == (first or ModelSpec())
+
+
+@pytest.mark.parametrize("raw", [b"\x0a", b"\x0a\x05ab", b"\x0a\x02\x0a\x01", delimited(1, b"\x0a\x03\x0a\x01\xff")])
+def test_a_malformed_first_task(raw: bytes) -> None:
+    with pytest.raises(MalformedRequest, match=r"^Malformed request: "):
+        model_spec.read_first_task(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"\x10\x00" * MANY, delimited(1, b"\x18\x00" * MANY), delimited(1, delimited(1, b"\x28\x00" * MANY))],
+    ids=["top", "in the task", "in its spec"],
+)
+def test_a_multi_inference_of_very_many_fields_holds_nobody_up(raw: bytes) -> None:
+    started_s = time.process_time()
+    with pytest.raises(TooManyFields):
+        model_spec.read_first_task(raw)
+    assert time.process_time() - started_s < 0.1
+
+
+def test_tasks_after_the_first_are_not_looked_at() -> None:
+    assert model_spec.read_first_task(delimited(1, SPEC_M) + b"\x10\x00" * MANY) == ModelSpec("m")

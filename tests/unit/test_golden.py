@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from modelpool.supervisor.wire.status import Code, DataLoss, PoolError, ResourceExhausted, Status
-from modelpool.worker import golden, tensors
+from modelpool.supervisor.wire import tensors
+from modelpool.worker import golden
 from modelpool.worker.calls import Calls
 from modelpool.worker.golden import Tolerance, array_difference
 from modelpool.worker.model_spec import Identity

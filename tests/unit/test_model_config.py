@@ -4,6 +4,7 @@ import pytest
 
 from modelpool.supervisor.model_config import (
     ConfigError,
+    LoggingConfig,
     ModelConfig,
     models_of,
     parse_model_config,
@@ -36,7 +37,7 @@ def test_defaults() -> None:
     (model,) = parsed(one(""))
     assert model == ModelConfig("m", "/m")
     assert (model.platform, model.version_policy, dict(model.labels)) == ("tensorflow", Latest(1), {})
-    assert not model.has_logging
+    assert model.logging is None
     assert hash(model) == hash(ModelConfig("m", "/m"))
 
 
@@ -67,8 +68,49 @@ def test_labels_of_a_version() -> None:
     assert parsed(one(text))[0].labels == {"stable": 1, "canary": 1}
 
 
-def test_logging_config_is_noted() -> None:
-    assert parsed(one("logging_config { sampling_config { sampling_rate: 0.5 } }"))[0].has_logging
+def logging_config(sampling: str = "", collector: str = 'filename_prefix: "/log/m"', more: str = "") -> str:
+    sampling, collector = f"sampling_config {{ {sampling} }}", f"log_collector_config {{ {collector} }}"
+    return one(f"logging_config {{ {sampling} {collector} {more} }}")
+
+
+@pytest.mark.parametrize("kind", ["", 'type: "" ', 'type: "tfrecord" '])
+@pytest.mark.parametrize(("sampling", "rate"), [("", 0.0), ("sampling_rate: 0.5", 0.5), ("sampling_rate: 1", 1.0)])
+def test_logging_config(kind: str, sampling: str, rate: float) -> None:
+    (model,) = parsed(logging_config(sampling, f'{kind}filename_prefix: "/log/m"'))
+    assert model.logging == LoggingConfig(rate, "/log/m")
+    assert hash(model) == hash(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (logging_config("sampling_rate: 1.5"), "sampling_config.sampling_rate: expected a number from 0 to 1, got 1.5"),
+        (logging_config("sampling_rate: -1"), "sampling_config.sampling_rate: expected a number from 0 to 1, got -1.0"),
+        (logging_config("sampling_rate: nan"), "sampling_config.sampling_rate: expected a number from 0 to 1, got nan"),
+        (logging_config("attributes: 1"), "sampling_config: only sampling_rate is supported"),
+        (
+            logging_config('per_task_sampling_configs { dc: "x" }'),
+            "sampling_config: only sampling_rate is supported",
+        ),
+        (
+            logging_config(collector='type: "snapshot"'),
+            "log_collector_config.type: expected '' or 'tfrecord', got 'snapshot'",
+        ),
+        (
+            logging_config(collector='filename_prefix: "log/m"'),
+            "log_collector_config.filename_prefix: expected an absolute path, got 'log/m'",
+        ),
+        (
+            one("logging_config {}"),
+            "log_collector_config.filename_prefix: expected an absolute path, got ''",
+        ),
+        (logging_config(more="custom_logging_config {}"), "custom_logging_config: not supported"),
+    ],
+)
+def test_logging_config_that_is_refused(config: str, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parsed(config)
+    assert error.value.message == f"Model m: logging_config.{text}"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "model_config_list {}"])

@@ -113,3 +113,11 @@ def test_refusals(asked: Any, code: Code, text: str) -> None:
     with pytest.raises(PoolError) as caught:
         MultiInference(FakeModel(), Identity("m", 1)).respond(asked)
     assert caught.value.status == Status(code, text)
+
+
+def test_with_the_check_the_signatures_method_name_must_be_the_tasks() -> None:
+    strict = MultiInference(FakeModel(), Identity("m", 1), check_method_names=True)
+    with pytest.raises(PoolError) as caught:
+        strict.respond(request(("m", "", REGRESS)))
+    text = "Expected regression signature method_name to be tensorflow/serving/regress. Was: "
+    assert caught.value.status == Status(Code.INVALID_ARGUMENT, text)

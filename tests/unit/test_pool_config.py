@@ -30,6 +30,10 @@ DEFAULTS: dict[str, Any] = {
     "servable_versions_always_present": False,
     "fail_if_zero_versions_at_startup": False,
     "record_warmup": False,
+    "op_libraries": (),
+    "python_modules": (),
+    "request_log_max_file_mb": 64.0,
+    "request_log_max_files": 10,
 }
 KEYS = ", ".join(DEFAULTS)
 NUMBER = "expected a finite number of at least 0"
@@ -130,12 +134,47 @@ def test_unknown_names(text: str, message: str) -> None:
             "transition_policy = 'eager'",
             'expected one of "availability_preserving", "resource_preserving", got "eager"',
         ),
+        ("op_libraries = '/a.so'", 'expected an array of absolute paths, got "/a.so"'),
+        ("op_libraries = ['/a.so', 'b.so']", 'expected an array of absolute paths, got "b.so" in it'),
+        ("op_libraries = ['./b.so']", 'expected an array of absolute paths, got "./b.so" in it'),
+        ("op_libraries = ['']", 'expected an array of absolute paths, got "" in it'),
+        ("op_libraries = [1]", "expected an array of absolute paths, got 1 in it"),
+        ("op_libraries = [['/a.so']]", "expected an array of absolute paths, got an array in it"),
+        ("python_modules = ['a-b']", 'expected an array of names of Python modules, got "a-b" in it'),
+        ("python_modules = ['a', '.b']", 'expected an array of names of Python modules, got ".b" in it'),
+        ("python_modules = ['a..b']", 'expected an array of names of Python modules, got "a..b" in it'),
+        ("python_modules = {}", "expected an array of names of Python modules, got a table"),
+        ("request_log_max_file_mb = 0", "expected a finite number of at least 0.001, got 0"),
+        ("request_log_max_files = 0", "expected an integer from 1 to 2147483647, got 0"),
+        ("request_log_max_files = 1.0", "expected an integer from 1 to 2147483647, got 1.0"),
+        ("request_log_max_files = true", "expected an integer from 1 to 2147483647, got true"),
+        ("request_log_max_files = 2147483648", "expected an integer from 1 to 2147483647, got 2147483648"),
         ("transition_policy = 1", 'expected one of "availability_preserving", "resource_preserving", got 1'),
     ],
 )
 def test_wrong_values(line: str, message: str) -> None:
     name = line.partition(" ")[0]
     assert refusal(f"[models.m]\n{line}") == f"pool.toml: [models.m]: {name}: {message}"
+
+
+def test_arrays_and_integers() -> None:
+    text = """
+        [defaults]
+        op_libraries = ["/lib/a.so"]
+        request_log_max_files = 3
+        request_log_max_file_mb = 0.5
+        [models.m]
+        op_libraries = ["/lib/b.so", "/lib/./c.so"]
+        python_modules = ["tensorflow_text", "a.b_2.c"]
+        [models.bare]
+        op_libraries = []
+        """
+    pool = parse(text, "pool.toml")
+    assert pool.policy("m").op_libraries == ("/lib/b.so", "/lib/./c.so")
+    assert pool.policy("m").python_modules == ("tensorflow_text", "a.b_2.c")
+    assert (pool.policy("m").request_log_max_files, pool.policy("m").request_log_max_file_mb) == (3, 0.5)
+    assert pool.policy("bare").op_libraries == ()
+    assert pool.policy("other").op_libraries == ("/lib/a.so",)
 
 
 def test_a_string_is_expected() -> None:

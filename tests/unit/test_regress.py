@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from modelpool.supervisor.wire.status import Code, PoolError, Status
+from modelpool.worker import regress as regression
+from modelpool.worker.examples import ExamplesCall, signature_text
 from modelpool.worker.model_spec import Identity
-from modelpool.worker.regress import Regressor
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import regression_pb2
 
@@ -44,7 +45,7 @@ def request(count: int = 2, key: str = "") -> Any:
 
 
 def regress(answer: np.ndarray, asked: Any, made: Any = None) -> Any:
-    regressor = Regressor(FakeModel(made or signature(), answer), Identity("m", 7))
+    regressor = ExamplesCall(FakeModel(made or signature(), answer), Identity("m", 7), regression.READING)
     return regression_pb2.RegressionResponse.FromString(regressor.grpc(asked.SerializeToString()))
 
 
@@ -72,8 +73,14 @@ def test_values(answer: np.ndarray) -> None:
         (signature(inputs=(), outputs=()), "Expected one input Tensor."),
         (signature(outputs=()), "Expected one output Tensor."),
         (signature(inputs=("x",), outputs=("a", "b")), "Expected one output Tensor."),
-        (signature(inputs=("x",)), f"No regression inputs found in SignatureDef: {signature(inputs=('x',))}"),
-        (signature(outputs=("y",)), f"No regression outputs found in SignatureDef: {signature(outputs=('y',))}"),
+        (
+            signature(inputs=("x",)),
+            f"No regression inputs found in SignatureDef: {signature_text(signature(inputs=('x',)))}",
+        ),
+        (
+            signature(outputs=("y",)),
+            f"No regression outputs found in SignatureDef: {signature_text(signature(outputs=('y',)))}",
+        ),
     ],
 )
 def test_a_signature_that_does_not_regress(made: Any, text: str) -> None:
@@ -107,3 +114,17 @@ def test_no_such_signature() -> None:
 
 def test_empty_input() -> None:
     assert refusal(GOOD, request(0)) == Status(Code.INVALID_ARGUMENT, "Input is empty.")
+
+
+def test_a_method_name_that_is_checked() -> None:
+    made = signature(inputs=())
+    strict = ExamplesCall(FakeModel(made, GOOD), Identity("m", 7), regression.READING, check_method_names=True)
+    with pytest.raises(PoolError) as caught:
+        strict.respond(request())
+    text = "Expected regression signature method_name to be tensorflow/serving/regress. Was: "
+    assert caught.value.status == Status(Code.INVALID_ARGUMENT, text)
+
+
+def test_over_rest() -> None:
+    call = ExamplesCall(FakeModel(signature(), GOOD), Identity("m", 7), regression.READING)
+    assert call.rest(b'{"examples": [{}, {}]}').decode() == '{\n    "results": [1.5, -2.0]\n}'

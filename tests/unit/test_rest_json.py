@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unimplemented
-from modelpool.worker import json_parser, rest_json, tensors
+from modelpool.supervisor.wire import tensors
+from modelpool.worker import json_parser, rest_json
 from modelpool.worker.rest_json import Layout
 
 FLOAT, DOUBLE, INT32, UINT8, INT16, INT8, STRING = 1, 2, 3, 4, 5, 6, 7
@@ -412,3 +413,30 @@ def test_strings_to_json_to_strings(values: list[bytes], name: str) -> None:
     array[:] = values
     text = rest_json.reply({name: (STRING, array)}, Layout.COLUMNAR).replace(b'"outputs"', b'"inputs"')
     assert tensors_of(text, x=STRING)["x"].tolist() == values
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from([FLOAT, INT64, BOOL, STRING]), min_size=2),
+    st.integers(1, 3),
+    st.sampled_from(Layout),
+    st.data(),
+)
+@settings(max_examples=30, deadline=None)
+def test_named_tensors_to_json_to_tensors(
+    inputs: dict[str, int], batch: int, layout: Layout, data: st.DataObject
+) -> None:
+    """Several inputs of different dtypes and shapes, which have the batch in common."""
+    elements = {FLOAT: st.floats(width=32), INT64: st.integers(-(2**63), 2**63 - 1), BOOL: st.booleans()}
+    outputs = {}
+    for name, enum in inputs.items():
+        inner = data.draw(st.lists(st.integers(1, 2), max_size=2))
+        count = batch * math.prod(inner)
+        drawn = data.draw(st.lists(elements.get(enum, st.binary(max_size=3)), min_size=count, max_size=count))
+        array = np.empty(count, tensors.DTYPES[enum].numpy)
+        array[:] = drawn
+        outputs[name] = (enum, array.reshape(batch, *inner))
+    text = rest_json.reply(outputs, layout)
+    text = text.replace(b'"predictions"', b'"instances"', 1).replace(b'"outputs"', b'"inputs"', 1)
+    found = tensors_of(text, **inputs)
+    for name, (_, array) in outputs.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)

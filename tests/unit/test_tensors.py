@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
-from modelpool.worker import tensors
+from modelpool.supervisor.wire import tensors
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 NUMERIC = [row for row in tensors.DTYPES.values() if row.name != "string"]

@@ -21,10 +21,10 @@ from modelpool.supervisor.wire.status import (
     ResourceExhausted,
     Status,
 )
-from modelpool.worker import tensors, warmup
+from modelpool.supervisor.wire import tensors
+from modelpool.worker import warmup
 from modelpool.worker.calls import Calls
 from modelpool.worker.model_spec import Identity
-from modelpool.worker.predict import Predictor
 from modelpool.worker.warmup_recorder import Reservoir, Sample, WarmupRecorder
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -248,11 +248,7 @@ class Desk:
         self.error: Exception | None = None
         self.may_write = threading.Event()
         self.may_write.set()
-        predictor = Predictor(servable(), Identity("m", 7))
-        readers = {
-            Method.PREDICT: predict_pb2.PredictRequest.FromString,
-            Method.REST_PREDICT: predictor.request_of_body,
-        }
+        readers = Calls.of(servable(), Identity("m", 7)).readers()
         self.recorder = WarmupRecorder(self.said.append, self.write, readers, random=Random(5), clock=lambda: self.now)
 
     def write(self, path: str, records: Iterable[bytes]) -> int:

@@ -2,7 +2,8 @@
 
 Owns the table of dtypes that a TensorProto can carry. It knows nothing of signatures, requests or JSON. Only the
 generated proto modules of TensorFlow are imported, so that it works in a process where `tensorflow` itself is not
-loaded. Runs on the worker's threads; everything here is pure.
+loaded. For the worker and the client: neither the supervisor nor a frontend that serves may import it, since it needs
+numpy. Everything here is pure; any thread.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from modelpool.supervisor.wire.status import Internal, InvalidArgument
+from .status import Internal, InvalidArgument
 
 # A TensorProto of a few bytes may ask for a tensor of any size by repeating its last value. No honest message
 # carries more than protobuf's own limit, so neither may a repetition.
@@ -98,9 +99,14 @@ def dtype_name(enum: int) -> str:
 _ARRAY_DTYPES: Mapping[np.dtype[Any], DType] = MappingProxyType({row.stored: row for row in [*DTYPES.values()][::-1]})
 
 
+def array_dtype(array: npt.NDArray[Any]) -> DType | None:
+    """The row of an array's dtype in native byte order; of quantized types the plain one. None: no tensor has it."""
+    return _ARRAY_DTYPES.get(array.dtype)
+
+
 def array_dtype_name(array: npt.NDArray[Any]) -> str:
     """The DataType_Name, as in "DT_FLOAT", of an array that a session returned; of quantized types the plain one."""
-    row = _ARRAY_DTYPES.get(array.dtype)
+    row = array_dtype(array)
     return f"DT_{row.name.upper()}" if row else str(array.dtype)
 
 

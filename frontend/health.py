@@ -1,0 +1,88 @@
+"""The standard gRPC health service, answered from the route table. In the event loop.
+
+TF Serving (model_servers/server.cc, --enable_grpc_healthcheck_service) knows "" and its two services, by their bare
+names. Here these and their full names are SERVING while the server does not drain, and each configured model is a
+service of its own: SERVING if some version is AVAILABLE.
+
+The library's own servicer is not used: it holds a lock while it writes to a watcher, so that one client that does
+not read would keep the news from all others and hold up who brings it; and its watchers never end, which a drain
+would wait for.
+"""
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from modelpool.supervisor.wire.messages import RouteTable
+from modelpool.supervisor.wire.states import ServableState
+
+from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_OF_THE_SERVER = ("", "ModelService", "PredictionService", MODEL_SERVICE, PREDICTION_SERVICE)
+
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Check, List and Watch. A model that bears the name of a service of the server is not told apart from it."""
+
+    def __init__(self) -> None:
+        self._draining = False
+        self._statuses: dict[str, int] = statuses(RouteTable(-1, ()))
+        self._changed = asyncio.Event()
+
+    def routes_changed(self, table: RouteTable) -> None:
+        """Take over what `table` says, and wake the watchers. Without effect once the server drains."""
+        if not self._draining:
+            self._set(statuses(table))
+
+    def drain(self) -> None:
+        """NOT_SERVING for everything from now on; watchers are told so, and their streams end."""
+        self._draining = True
+        self._set(dict.fromkeys(self._statuses, _NOT_SERVING))
+
+    def _set(self, new: dict[str, int]) -> None:
+        self._statuses = new
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, request: Any, context: Any) -> Any:
+        reply = health_pb2.HealthListResponse()
+        for name, status in self._statuses.items():
+            reply.statuses[name].status = status
+        return reply
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """The status now and at each change; a watcher that reads slowly misses what is out of date."""
+        told: int | None = None
+        while True:
+            changed, draining = self._changed, self._draining
+            status = self._statuses.get(request.service, _SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            if draining:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+            await changed.wait()
+
+
+def statuses(table: RouteTable) -> dict[str, int]:
+    """The status of every service that is known, by name."""
+    models = {
+        model.name: _SERVING
+        if any(version.state is ServableState.AVAILABLE for version in model.versions)
+        else _NOT_SERVING
+        for model in table.models
+    }
+    return models | dict.fromkeys(_OF_THE_SERVER, _SERVING)

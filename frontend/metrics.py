@@ -1,0 +1,105 @@
+"""What a frontend counts: one call per finished request. In the event loop's thread.
+
+TF Serving counts Predict, Classify and Regress over gRPC, and every REST call that it takes for one
+(model_servers/prediction_service_impl.cc, http_rest_api_handler.cc); `modelpool_requests_total` counts all. Clients
+choose model names, so their number is bounded: so many that no route has ever named, then they are one.
+"""
+
+import time
+from collections.abc import Callable
+
+from modelpool.supervisor.wire import metric_families as families
+from modelpool.supervisor.wire.messages import MetricSample
+from modelpool.supervisor.wire.metrics import Counter, Histogram, Registry
+from modelpool.supervisor.wire.status import Code
+
+GRPC = "GRPC"
+REST = "REST"
+OTHER_MODELS = "(other)"
+MAX_UNKNOWN_MODELS = 100
+MAX_MODELS = 10_000
+_MAX_NAME_CHARS = 256
+_COUNTED_OF_GRPC = frozenset({"Predict", "Classify", "Regress"})
+
+
+class _Outcome:
+    """What counts a request of one kind with one result."""
+
+    __slots__ = ("count", "latency", "tf_count")
+
+    def __init__(self, count: Counter, tf_count: Counter | None, latency: Histogram | None) -> None:
+        self.count = count
+        self.tf_count = tf_count
+        self.latency = latency
+
+
+class RequestMetrics:
+    """Counts one frontend's requests. `is_known`: the routes name the model; `payload_bytes`: what is in flight."""
+
+    def __init__(self, is_known: Callable[[str], bool], payload_bytes: Callable[[], int]) -> None:
+        self._registry = Registry()
+        self._is_known = is_known
+        self._outcomes: dict[tuple[str, str, str, Code], _Outcome] = {}
+        self._models: set[str] = {""}
+        self._unknown_models = 0
+        self._payload_bytes = payload_bytes
+        self._payload = self._registry.gauge(families.PAYLOAD_IN_FLIGHT)
+
+    def finished(self, entrypoint: str, api: str, model: str, code: Code, started_ns: int) -> None:
+        """A request was answered now.
+
+        `entrypoint`: GRPC or REST; `api`: the RPC's name, or the verb of a REST path in small letters ("" for GET and
+        for what is no path of ours); `model`: as the client names it ("" for none); `started_ns`: CLOCK_MONOTONIC.
+        """
+        outcome = self._outcomes.get((entrypoint, api, model, code))
+        if outcome is None:
+            outcome = self._outcome(entrypoint, api, self._label(model), code)
+        outcome.count.add()
+        if outcome.tf_count is not None:
+            outcome.tf_count.add()
+        if outcome.latency is not None:
+            outcome.latency.observe((time.monotonic_ns() - started_ns) // 1000)
+
+    def changed(self) -> tuple[MetricSample, ...]:
+        """What the next report must say."""
+        self._payload.set(self._payload_bytes())
+        return self._registry.changed()
+
+    def lost(self, samples: tuple[MetricSample, ...]) -> None:
+        """A report did not leave."""
+        self._registry.lost(samples)
+
+    def _label(self, model: str) -> str:
+        """The name to count this model by."""
+        if model in self._models:
+            return model
+        known = self._is_known(model)
+        room = known or self._unknown_models < MAX_UNKNOWN_MODELS
+        if not room or len(model) > _MAX_NAME_CHARS or len(self._models) >= MAX_MODELS or not _is_text(model):
+            return OTHER_MODELS
+        self._unknown_models += not known
+        self._models.add(model)
+        return model
+
+    def _outcome(self, entrypoint: str, api: str, model: str, code: Code) -> _Outcome:
+        outcome = self._outcomes.get((entrypoint, api, model, code))
+        if outcome is None:
+            counted = entrypoint == REST or api in _COUNTED_OF_GRPC
+            outcome = _Outcome(
+                self._registry.counter(families.REQUESTS, model, entrypoint, api, code.name),
+                self._registry.counter(families.REQUEST_COUNT, model, code.name) if counted else None,
+                self._registry.histogram(families.REQUEST_LATENCY, model, api, entrypoint)
+                if counted and code is Code.OK
+                else None,
+            )
+            self._outcomes[entrypoint, api, model, code] = outcome
+        return outcome
+
+
+def _is_text(name: str) -> bool:
+    """A name out of a path may hold what is no character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

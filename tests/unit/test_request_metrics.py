@@ -1,0 +1,102 @@
+"""What a frontend and a worker count of a request, and that a client's inventions stay bounded."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from modelpool.frontend.metrics import GRPC, MAX_UNKNOWN_MODELS, OTHER_MODELS, REST, RequestMetrics
+from modelpool.supervisor.wire import metric_families as families
+from modelpool.supervisor.wire.data import Method, RequestHeader
+from modelpool.supervisor.wire.metrics import Family, Registry, unpack
+from modelpool.supervisor.wire.status import OK, Code
+from modelpool.worker.metrics import WorkerMetrics
+
+
+def request_metrics(*known: str) -> RequestMetrics:
+    return RequestMetrics(lambda name: name in known, lambda: 0)
+
+
+def counts(metrics: RequestMetrics, family: Family = families.REQUEST_COUNT) -> dict[tuple[str, ...], float]:
+    """By labels; of a histogram the number of observations."""
+    found = {sample.labels: unpack(sample.values) for sample in metrics.changed() if sample.family == family.name}
+    return {labels: values[0] if len(values) == 1 else sum(values[1:]) for labels, values in found.items()}
+
+
+def test_what_tf_serving_counts() -> None:
+    def counted(family: Family) -> dict[tuple[str, ...], float]:
+        metrics = request_metrics("m")
+        metrics.finished(GRPC, "Predict", "m", Code.OK, 0)
+        metrics.finished(GRPC, "Predict", "m", Code.OK, 0)
+        metrics.finished(GRPC, "Predict", "m", Code.NOT_FOUND, 0)
+        metrics.finished(GRPC, "MultiInference", "m", Code.OK, 0)
+        metrics.finished(GRPC, "GetModelMetadata", "m", Code.OK, 0)
+        metrics.finished(REST, "predict", "m", Code.OK, 0)
+        metrics.finished(REST, "", "", Code.INVALID_ARGUMENT, 0)
+        return counts(metrics, family)
+
+    assert counted(families.REQUEST_COUNT) == {("m", "OK"): 3, ("m", "NOT_FOUND"): 1, ("", "INVALID_ARGUMENT"): 1}
+    assert counted(families.REQUEST_LATENCY) == {("m", "Predict", "GRPC"): 2, ("m", "predict", "REST"): 1}
+    assert sum(counted(families.REQUESTS).values()) == 7
+
+
+def test_names_that_clients_invent_are_bounded() -> None:
+    metrics = request_metrics("m", "late")
+    for number in range(3 * MAX_UNKNOWN_MODELS):
+        metrics.finished(GRPC, "Predict", f"x{number}", Code.NOT_FOUND, 0)
+    metrics.finished(GRPC, "Predict", "late", Code.OK, 0)
+    found = counts(metrics)
+    assert len(found) == MAX_UNKNOWN_MODELS + 2
+    assert found[OTHER_MODELS, "NOT_FOUND"] == 2 * MAX_UNKNOWN_MODELS
+    assert found["late", "OK"] == 1
+
+
+def test_names_that_are_no_label() -> None:
+    metrics = request_metrics()
+    metrics.finished(GRPC, "Predict", "x" * 1_000_000, Code.NOT_FOUND, 0)
+    metrics.finished(REST, "predict", "\udcff", Code.NOT_FOUND, 0)
+    assert counts(metrics) == {(OTHER_MODELS, "NOT_FOUND"): 2}
+
+
+class Model:
+    """Answers what it was fed."""
+
+    signatures: dict[str, object] = {}  # noqa: RUF012
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        return list(feeds.values())
+
+
+def stages(registry: Registry) -> dict[str, float]:
+    return {
+        sample.labels[3]: sum(unpack(sample.values)[1:])
+        for sample in registry.changed()
+        if sample.family == families.STAGE_SECONDS.name
+    }
+
+
+def test_stages_of_a_worker() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1")
+    model = metrics.timed(Model())
+    header = RequestHeader(1, 0, 1, Method.MULTI_INFERENCE)
+    metrics.begin()
+    model.run({"x": np.zeros(3)}, [])
+    metrics.finished(header, Code.OK, 2)
+    assert registry.counter(families.REQUEST_EXAMPLE_COUNT_TOTAL, "m").values == [3]
+    assert sum(registry.histogram(families.RUNTIME_LATENCY, "m", "MultiInference", "TF1").values[1:]) == 1
+    assert stages(registry) == {"queue": 1, "deserialize": 1, "execute": 1, "serialize": 1}
+    metrics.begin()
+    metrics.finished(header, Code.INVALID_ARGUMENT, 2)
+    assert stages(registry)["queue"] == 2
+    assert sum(registry.histogram(families.STAGE_SECONDS, "m", "1", "multi_inference", "execute").values[1:]) == 1
+    assert registry.counter(families.WORKER_REQUESTS, "m", "1", "multi_inference", "INVALID_ARGUMENT").values == [1]
+
+
+def test_warmup_and_request_log() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1")
+    metrics.warmed_up(OK, 5, 0.5)
+    metrics.request_logged(Code.OK)
+    assert registry.histogram(families.MODEL_WARMUP_LATENCY, "/m/1", "OK").values[0] == 500_000
+    assert registry.counter(families.MODEL_WARMUP_RECORDS_READ, "/m/1", "OK").values == [5]
+    assert registry.counter(families.REQUEST_LOG_COUNT, "m", "OK").values == [1]
