@@ -16,12 +16,15 @@ from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import (
+    EndProfile,
     FrontendSpec,
     Message,
     MetricSample,
     MetricsReply,
     MetricsReport,
     MetricsRequest,
+    Profiled,
+    ProfileOf,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -39,7 +42,7 @@ _FLUSH_S = 1.0
 # A configuration of a hundred thousand models fits; more is not worth the supervisor's memory.
 _MAX_RELOAD_BYTES = 16 << 20
 
-R = TypeVar("R", StatusReply, ReloadReply, MetricsReply)
+R = TypeVar("R", StatusReply, ReloadReply, MetricsReply, Profiled)
 
 
 class _Questions(Generic[R]):
@@ -92,6 +95,7 @@ class Control:
         self._status_questions: _Questions[StatusReply] = _Questions(self.send)
         self._reloads: _Questions[ReloadReply] = _Questions(self.send)
         self._metrics_questions: _Questions[MetricsReply] = _Questions(self.send)
+        self._profiles: _Questions[Profiled] = _Questions(self.send)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
         self._dealer = Dealer(context, spec.control_endpoint, name, sockets.CONTROL_HWM, self._handle_frames)
 
@@ -138,8 +142,17 @@ class Control:
         reply = await self._reloads.ask(lambda token: ReloadRequest(token, request))
         return Status(reply.code, reply.message)
 
+    async def profile(self, order: Callable[[int], ProfileOf]) -> Profiled:
+        """How the trace that `order` makes of a token ended; waits as long as the caller does. Raises Unavailable."""
+        return await self._profiles.ask(order)
+
+    def end_profile(self, session: str) -> None:
+        """Have the traces of this session ended."""
+        self.send(EndProfile(session))
+
     def drain(self) -> None:
-        """Stop waiting for reloads: a supervisor that shuts down may never answer them."""
+        """Stop waiting for reloads and traces: a supervisor that shuts down may never answer them."""
+        self._profiles.refuse("The server is shutting down")
         self._reloads.refuse("The server is shutting down; the reload may not have been carried out")
 
     def close(self) -> None:
@@ -160,6 +173,8 @@ class Control:
                 self._status_questions.settle(message)
             case MetricsReply():
                 self._metrics_questions.settle(message)
+            case Profiled():
+                self._profiles.settle(message)
             case ReloadReply():
                 self._reloads.settle(message)
             case _:

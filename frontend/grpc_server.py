@@ -43,6 +43,10 @@ class GrpcServer:
             self._reflection = Reflection(tuple(services))
             self._server.add_generic_rpc_handlers((self._reflection,))
 
+    def add(self, handler: grpc.GenericRpcHandler) -> None:
+        """Serve the methods of `handler` too. Before `start`."""
+        self._server.add_generic_rpc_handlers((handler,))
+
     def routes_changed(self) -> None:
         """The core has other routes than before: tell those who watch the models' health."""
         if self._health is not None:

@@ -38,6 +38,7 @@ from .core import Core
 from .dealer import Dealer
 from .grpc_server import GrpcServer
 from .metrics import RequestMetrics
+from .profiler import ProfilerHandlers
 from .rest_server import RestServer
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,10 @@ class Session:
             lambda name: bool(self._core.routes.versions(name)), lambda: self._core.in_flight_bytes
         )
         self._grpc = GrpcServer(self._core, self._control.reload, spec, partial(self._metrics.finished, metrics.GRPC))
+        if spec.profiler:
+            self._grpc.add(
+                ProfilerHandlers(lambda: self._core.routes.table, self._control.profile, self._control.end_profile)
+            )
         self._rest = self._rest_server()
 
     def _rest_server(self) -> RestServer | None:

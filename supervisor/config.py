@@ -47,6 +47,7 @@ class PoolConfig:
     allow_labels_for_unavailable_versions: bool
     default_cache_dir: Path
     log_level: str
+    profiler_dir: str = ""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     def read_models(self, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:
@@ -98,6 +99,7 @@ def from_flags(
         allow_labels_for_unavailable_versions=flags.allow_version_labels_for_unavailable_models,
         default_cache_dir=default_cache_dir,
         log_level=flags.log_level,
+        profiler_dir=flags.profiler_dir,
         restart=RestartPolicy(
             max_load_retries=flags.max_num_load_retries,
             load_retry_interval_s=max(0.0, flags.load_retry_interval_micros / 1e6),

@@ -10,13 +10,13 @@ import zmq
 
 from .wire import codec, sockets
 from .wire.ids import Incarnation
-from .wire.messages import Message, StatusReply, StatusRequest, WarmupRecorded
+from .wire.messages import Message, Profiled, StatusReply, StatusRequest, WarmupRecorded
 from .wire.sockets import Peer
 from .wire.status import DeadlineExceeded
 
 _TIMEOUT_S = 5.0
 
-A = TypeVar("A", StatusReply, WarmupRecorded)
+A = TypeVar("A", StatusReply, WarmupRecorded, Profiled)
 
 
 def status(runtime_dir: Path) -> bytes:

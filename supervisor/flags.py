@@ -175,6 +175,11 @@ class Flags:
     enable_grpc_healthcheck_service: bool = flag(False, "Serve grpc.health.v1.Health.", Section.LISTENING)
     enable_grpc_reflection: bool = flag(True, "Serve grpc.reflection.v1alpha.ServerReflection.", Section.LISTENING)
     enable_profiler: bool = flag(True, "Serve tensorflow.ProfilerService on the gRPC port.", Section.LISTENING)
+    profiler_dir: str = flag(
+        "",
+        "Folder in and below which profiles ordered over gRPC are written; empty: none are taken.",
+        Section.LISTENING,
+    )
 
     rest_api_timeout_in_ms: int = flag(
         30_000, "Time limit of a REST call, in milliseconds; 0 or less: none.", Section.REQUESTS

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from . import config, flags, pool_config, ports, runtime_dir, status_command, warmup_command
+from . import config, flags, pool_config, ports, profile_command, runtime_dir, status_command, warmup_command
 from .devices import CPU, Device, DeviceError, RealNvml, inventory
 from .model_config import ModelConfig
 from .pool import Pool
@@ -32,6 +32,7 @@ _USAGE = """\
 usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` lists the flags
        modelpool status [--json]   show a running pool
        modelpool warmup record     write a model's warmup file from live traffic
+       modelpool profile MODEL     trace a model's worker, for TensorBoard
        modelpool predict MODEL     ask a model of any server, and print its outputs
        modelpool metadata MODEL    print what a model takes and gives
        modelpool reload FILE       replace a server's models by those of a config file
@@ -50,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
         "serve": serve,
         "status": partial(_ask_pool, "status", status_command.run),
         "warmup": partial(_ask_pool, "warmup", warmup_command.run),
+        "profile": partial(_ask_pool, "profile", profile_command.run),
         "predict": partial(_ask_server, "predict"),
         "metadata": partial(_ask_server, "metadata"),
         "reload": partial(_ask_server, "reload"),

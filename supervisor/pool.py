@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -21,12 +22,14 @@ from .model_config import ModelConfig
 from .pool_config import PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Exit, Processes, ProcessEvents
+from .profilings import Asker, Profilings
 from .recordings import Recordings
 from .request_logs import RequestLogs
 from .wire import sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import (
+    EndProfile,
     FrontendBindFailed,
     FrontendHello,
     FrontendSpec,
@@ -35,6 +38,8 @@ from .wire.messages import (
     MetricsReply,
     MetricsReport,
     MetricsRequest,
+    Profiled,
+    ProfileOf,
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
@@ -82,6 +87,7 @@ class Pool:
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         self._recordings = Recordings()
+        self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
         self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(self._frontend_spec, self._processes, self._control, self._manager.board)
@@ -268,6 +274,8 @@ class Pool:
         self._config.data_socket(incarnation).unlink(missing_ok=True)
         for client, answer in self._recordings.died(incarnation):
             self._control.send(Peer.CLIENT, client, answer)
+        for asker, lost in self._profilings.died(incarnation):
+            self._control.send(asker.peer, asker.incarnation, lost)
         self._metrics.worker_ended(incarnation, exit_)
         self._request_logs.exited(incarnation)
         self._manager.exited(incarnation, exit_, self._loop.time())
@@ -315,6 +323,12 @@ class Pool:
                 client = self._recordings.ended(token)
                 if client is not None:
                     self._control.send(Peer.CLIENT, client, message)
+            case Peer.WORKER, Profiled():
+                ended = self._profilings.ended(message)
+                if ended is not None:
+                    self._control.send(ended[0].peer, ended[0].incarnation, ended[1])
+            case Peer.CLIENT, ProfileOf():
+                self._profile(peer, incarnation, message)
             case Peer.CLIENT, RecordWarmupOf():
                 self._record_warmup(incarnation, message)
             case Peer.CLIENT, StatusRequest(token):
@@ -359,6 +373,11 @@ class Pool:
                     self._frontends.alive, self._frontends.restarts, self._processes.fork_server_pid
                 )
                 self._control.send(Peer.FRONTEND, incarnation, MetricsReply(token, page))
+            case ProfileOf():
+                self._profile(Peer.FRONTEND, incarnation, message)
+            case EndProfile(session):
+                for worker in self._profilings.workers(session):
+                    self._control.send(Peer.WORKER, worker, message)
             case ReloadRequest(token, request):
                 self._background(self._reload(incarnation, token, request), "reload")
             case _:
@@ -379,6 +398,18 @@ class Pool:
             return
         self._recordings.begin(token, client, worker)
         self._control.send(Peer.WORKER, worker, wanted.order)
+
+    def _profile(self, peer: Peer, asker: Incarnation, wanted: ProfileOf) -> None:
+        """Have a worker that serves the model traced, where its file may go to the place that was asked for."""
+        token = wanted.order.token
+        try:
+            order = self._profilings.order(peer, wanted)
+            worker = self._manager.ready_worker(wanted.model, wanted.version)
+        except PoolError as error:
+            self._control.send(peer, asker, Profiled(token, error.status.code, error.message, "", False))
+            return
+        order = self._profilings.begin(Asker(peer, asker, token), worker, order)
+        self._control.send(Peer.WORKER, worker, order)
 
     async def _reload(self, frontend: Incarnation, token: int, request: bytes) -> None:
         status = await self._configuration.reload(request)

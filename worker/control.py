@@ -66,7 +66,8 @@ class ControlLink:
     """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop.
 
     `recorder`, `request_log` and `profiler` are set by the main thread once there is a model whose requests can be
-    recorded, logged and traced. What changes in `metrics` is reported with a heartbeat about once a second, and once more at the end.
+    recorded, logged and traced. What changes in `metrics` is reported with a heartbeat about once a second, and once
+    more at the end.
     """
 
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", lifeline_fd: int) -> None:

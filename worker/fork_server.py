@@ -33,8 +33,21 @@ _MAX_REQUEST_BYTES = 1 << 20
 def preload() -> None:
     """Import all that a worker needs. What TensorFlow prints while it looks for devices is for its own developers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    from . import calls, extensions, golden, loader, tfrecord, warmup, warmup_recorder, xla  # noqa: F401, PLC0415
-    from . import log_files, logged_requests, profiler, request_log, trace  # noqa: F401, PLC0415
+    from . import (  # noqa: F401, PLC0415
+        calls,
+        extensions,
+        golden,
+        loader,
+        log_files,
+        logged_requests,
+        profiler,
+        request_log,
+        tfrecord,
+        trace,
+        warmup,
+        warmup_recorder,
+        xla,
+    )
 
     # Objects made so far are never collected, so that a worker's collector does not touch, and copy, their pages.
     gc.collect()

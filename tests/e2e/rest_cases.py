@@ -190,7 +190,7 @@ def _parsing() -> list[RestCase]:
         "blank body": ("  ", offset.format("The document is empty.", 2)),
         "cut object": ("{", offset.format("Missing a name for object member.", 1)),
         "no colon": ('{"a" 1}', offset.format("Missing a colon after a name of object member.", 5)),
-        "no comma in an object": ('{"a": 1 "b": 2}', offset.format("Missing a comma or '}' after an object member.", 8)),
+        "no comma in object": ('{"a": 1 "b": 2}', offset.format("Missing a comma or '}' after an object member.", 8)),
         "no comma in a list": ("[1 2]", offset.format("Missing a comma or ']' after an array element.", 3)),
         "trailing comma": ('{"instances": [1.0,]}', offset.format("Invalid value.", 19)),
         "single quotes": ("{'instances': [1.0]}", offset.format("Missing a name for object member.", 1)),
