@@ -14,18 +14,19 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests.e2e import grpc_cases
-from tests.e2e.grpc_cases import GRPC_CASES, GrpcCase
+from tests.e2e import grpc_case
+from tests.e2e.grpc_case import GrpcCase
+from tests.e2e.grpc_cases import GRPC_CASES
 from tests.e2e.pool import CALL_WITHIN_S, Pool
 
 _REPLIES: dict[str, Any] = {
-    grpc_cases.PREDICT: predict_pb2.PredictResponse,
-    grpc_cases.CLASSIFY: classification_pb2.ClassificationResponse,
-    grpc_cases.REGRESS: regression_pb2.RegressionResponse,
-    grpc_cases.MULTI: inference_pb2.MultiInferenceResponse,
-    grpc_cases.METADATA: get_model_metadata_pb2.GetModelMetadataResponse,
-    grpc_cases.STATUS: get_model_status_pb2.GetModelStatusResponse,
-    grpc_cases.RELOAD: model_management_pb2.ReloadConfigResponse,
+    grpc_case.PREDICT: predict_pb2.PredictResponse,
+    grpc_case.CLASSIFY: classification_pb2.ClassificationResponse,
+    grpc_case.REGRESS: regression_pb2.RegressionResponse,
+    grpc_case.MULTI: inference_pb2.MultiInferenceResponse,
+    grpc_case.METADATA: get_model_metadata_pb2.GetModelMetadataResponse,
+    grpc_case.STATUS: get_model_status_pb2.GetModelStatusResponse,
+    grpc_case.RELOAD: model_management_pb2.ReloadConfigResponse,
 }
 
 
