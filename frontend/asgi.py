@@ -4,23 +4,23 @@ It neither parses the JSON of a request nor writes that of a prediction: the wor
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.status import Code, PoolError, Unimplemented
+from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError
 
-from . import model_status, request_body, rest_path
+from . import model_spec, model_status, request_body, rest_path, rest_reply
 from .core import Answer, Core
 from .model_spec import ModelSpec
 from .request_body import BodyTooLarge, ClientGone, Receive
-from .rest_path import Verb
+from .rest_path import RestCall, Verb
+from .rest_reply import Reply
 from .status_map import http_status
 
 log = logging.getLogger(__name__)
@@ -28,18 +28,13 @@ log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 
-_JSON = b"application/json"
-_HTML = b"text/html; charset=utf-8"
-_TEXT = b"text/plain"
 _STATUS_PATH = b"/pool/v1/status"
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    body: bytes
-    content_type: bytes = _JSON
-    code: Code = Code.OK
+# What the worker is asked to do: for a JSON body, and for a serialized request of the gRPC API.
+_METHODS = {
+    Verb.PREDICT: (Method.REST_PREDICT, Method.PREDICT),
+    Verb.CLASSIFY: (Method.REST_CLASSIFY, Method.CLASSIFY),
+    Verb.REGRESS: (Method.REST_REGRESS, Method.REGRESS),
+}
 
 
 @dataclass(slots=True)
@@ -65,23 +60,26 @@ class Metrics:
     finished: Callable[[str, str, Code, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class RestOptions:
+    """A `timeout_s` of 0 or less means none; `cors`: every reply gets CORS headers."""
+
+    timeout_s: float
+    max_request_bytes: int
+    cors: bool = False
+
+
 class RestApp:
-    """`pool_status` asks the supervisor; a `timeout_s` of 0 or less means none."""
+    """`pool_status` asks the supervisor."""
 
     def __init__(
-        self,
-        core: Core,
-        pool_status: Callable[[], Awaitable[bytes]],
-        timeout_s: float,
-        max_request_bytes: int,
-        metrics: Metrics,
+        self, core: Core, pool_status: Callable[[], Awaitable[bytes]], options: RestOptions, metrics: Metrics
     ) -> None:
         self._metrics = metrics
         self._metrics_path = metrics.path.encode()
         self._core = core
         self._pool_status = pool_status
-        self._timeout_s = timeout_s
-        self._max_request_bytes = max_request_bytes
+        self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,68 +94,78 @@ class RestApp:
         finally:
             if counted.counts:
                 self._metrics.finished(counted.api, counted.model, code, counted.started_ns)
-        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
+        headers = reply.headers(self._options.cors)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    async def _reply(self, scope: Scope, receive: Receive, counted: _Counted) -> _Reply:
+    async def _reply(self, scope: Scope, receive: Receive, counted: _Counted) -> Reply:
         try:
             return await self._answer(scope, receive, counted)
         except ClientGone:
             raise
         except rest_path.VersionOverflow:
             counted.counts = False  # TF Serving returns before it counts
-            return _Reply(400, b"")
+            return Reply(400, b"")
         except BodyTooLarge as error:
-            return _error(413, error.message, error.status.code)
+            return rest_reply.error(413, error.message, error.status.code)
         except PoolError as error:
-            return _error(http_status(error.status.code), error.message, error.status.code)
+            return rest_reply.error(http_status(error.status.code), error.message, error.status.code)
         except Exception:
             log.exception("REST handler failed %s", fields(path=scope["path"]))
-            return _error(500, "Internal error of the frontend, see its log", Code.INTERNAL)
+            return rest_reply.error(500, "Internal error of the frontend, see its log", Code.INTERNAL)
 
-    async def _answer(self, scope: Scope, receive: Receive, counted: _Counted) -> _Reply:
+    async def _answer(self, scope: Scope, receive: Receive, counted: _Counted) -> Reply:
         path: bytes = scope["raw_path"]
         method: str = scope["method"]
         if path == _STATUS_PATH and method == "GET":
-            return _Reply(200, await self._pool_status())
+            return Reply(200, await self._pool_status())
         query: bytes = scope["query_string"]
         if self._metrics_path and path == self._metrics_path:
             return await self._metrics_reply(query)
         if not path.startswith(b"/v1/"):
-            return _not_found(path)
+            return rest_reply.not_found(path)
         if method == "OPTIONS":
-            return _Reply(200 if _has_web_origin(scope) else 400, b"")
+            return Reply(200 if _has_web_origin(scope) else 400, b"")
         counted.counts = True
         call = rest_path.parse(method, path + b"?" + query if query else path)
         counted.api, counted.model = call.verb if method == "POST" else "", call.spec.name
         if call.verb is Verb.STATUS:
-            return _Reply(200, model_status.rest_reply(self._core.routes, call.spec))
-        if call.verb is not Verb.PREDICT:
-            raise Unimplemented(f"{call.verb} over REST is not implemented yet")
-        return await self._predict(scope, receive, call.spec)
+            return Reply(200, model_status.rest_reply(self._core.routes, call.spec))
+        deadline_ns = data.NO_DEADLINE_NS
+        if self._options.timeout_s > 0:
+            deadline_ns = counted.started_ns + int(self._options.timeout_s * 1e9)
+        body = await request_body.read(scope["headers"], receive, self._options.max_request_bytes, deadline_ns)
+        if call.verb is Verb.METADATA:
+            return await self._forward(Method.REST_METADATA, b"", call.spec, deadline_ns, receive)
+        return await self._infer(scope, receive, call, body, deadline_ns)
 
-    async def _metrics_reply(self, query: bytes) -> _Reply:
+    async def _metrics_reply(self, query: bytes) -> Reply:
         """TF Serving compares path and query with the path it serves (http_server.cc, ProcessPrometheusRequest)."""
         if not query:
-            return _Reply(200, await self._metrics.page(), _TEXT)
+            return Reply(200, await self._metrics.page(), rest_reply.TEXT)
         path = self._metrics_path
         text = b"Unexpected path: %s?%s. Should be %s" % (path, query, path)
-        return _Reply(400, text, _TEXT, Code.INVALID_ARGUMENT)
+        return Reply(400, text, rest_reply.TEXT, Code.INVALID_ARGUMENT)
 
-    async def _predict(self, scope: Scope, receive: Receive, spec: ModelSpec) -> _Reply:
-        deadline_ns = data.NO_DEADLINE_NS
-        if self._timeout_s > 0:
-            deadline_ns = time.monotonic_ns() + int(self._timeout_s * 1e9)
-        body = await request_body.read(scope["headers"], receive, self._max_request_bytes)
-        code, reply = await self._forward(body, spec, deadline_ns, receive)
-        if code is Code.OK:
-            return _Reply(200, reply)
-        return _error(http_status(code), reply.decode("utf-8", "replace"), code)
+    async def _infer(self, scope: Scope, receive: Receive, call: RestCall, body: bytes, deadline_ns: int) -> Reply:
+        """Predict, classify or regress, by a JSON body or by a serialized request of the gRPC API."""
+        method, of_protobuf = _METHODS[call.verb]
+        if _is_protobuf(scope["headers"]):
+            _require_same_model(call.spec, body)
+            method = of_protobuf
+        return await self._forward(method, body, call.spec, deadline_ns, receive)
 
-    async def _forward(self, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Answer:
+    async def _forward(self, method: Method, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Reply:
+        """The worker's answer as a reply, in the format of the request."""
+        code, answer = await self._call(method, body, spec, deadline_ns, receive)
+        if code is not Code.OK:
+            return rest_reply.error(http_status(code), answer.decode("utf-8", "replace"), code)
+        is_protobuf = any(method is of_protobuf for _, of_protobuf in _METHODS.values())
+        return Reply(200, answer, rest_reply.PROTOBUF if is_protobuf else rest_reply.JSON)
+
+    async def _call(self, method: Method, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Answer:
         """The core's answer; the request is dropped when the client goes away first (ClientGone)."""
-        pending = self._core.submit(data.Method.REST_PREDICT, body, spec, deadline_ns)
+        pending = self._core.submit(method, body, spec, deadline_ns)
         gone = asyncio.ensure_future(receive())
         gone.add_done_callback(lambda _: pending.answer.cancel())
         try:
@@ -171,19 +179,19 @@ class RestApp:
             self._core.drop(pending)
 
 
-def _error(status: int, message: str, code: Code) -> _Reply:
-    text = json.dumps({"error": message}, ensure_ascii=False)
-    return _Reply(status, text.encode("utf-8", "replace"), code=code)
+def _is_protobuf(headers: request_body.Headers) -> bool:
+    """Whether the body is a serialized message. TF Serving takes any other content type for JSON."""
+    types = [value for name, value in headers if name == b"content-type"]
+    return bool(types) and types[-1].partition(b";")[0].strip().lower() == rest_reply.PROTOBUF
 
 
-def _not_found(path: bytes) -> _Reply:
-    """Outside of /v1/ TF Serving's HTTP library answers for itself, in HTML."""
-    shown = escape(path.decode("utf-8", "replace"))
-    page = (
-        "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
-        f"<P>The requested URL {shown} was not found on this server.</P>\n</BODY></HTML>\n"
-    )
-    return _Reply(404, page.encode(), _HTML)
+def _require_same_model(spec: ModelSpec, body: bytes) -> None:
+    """The path says which model and version; a body may name the model, too. Raises InvalidArgument, Internal."""
+    sent = model_spec.read(body)
+    if sent is not None and sent.name not in ("", spec.name):
+        raise InvalidArgument(
+            f"model_spec.name of the body: expected {spec.name!r} as in the path, or nothing, got {sent.name!r}"
+        )
 
 
 def _has_web_origin(scope: Scope) -> bool:

@@ -1,16 +1,24 @@
 """The body of an HTTP request: collected from the ASGI server within a limit, gunzipped on the way. Event loop.
 
-It never holds more than the limit, however large the body or however much a gzip stream would unfold to.
+It never holds more than the limit. A gzip stream may not unfold to many times its size either: an honest body of some
+size packs a few to a few dozen times, and a stream that packs a thousand times costs its sender next to nothing.
 """
 
 import asyncio
+import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.status import DeadlineExceeded, InvalidArgument
 
 Receive = Callable[[], Awaitable[Any]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+# A gzip stream may unfold to so much whatever its size, and beyond that to so many times what has come of it.
+FREE_BYTES = 32 << 20
+MAX_RATIO = 100
 
 _GZIP_WBITS = 31
 # Unpacking this much takes about a millisecond; then others get their turn.
@@ -25,8 +33,23 @@ class ClientGone(Exception):
     """The client closed the connection before the answer."""
 
 
-async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body, unpacked. Raises BodyTooLarge, ClientGone, or InvalidArgument for broken gzip."""
+async def read(headers: Headers, receive: Receive, limit_bytes: int, deadline_ns: int) -> bytes:
+    """The whole body, unpacked. `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none.
+
+    Raises BodyTooLarge, ClientGone, DeadlineExceeded, or InvalidArgument for broken gzip.
+    """
+    body = _body(headers, limit_bytes)
+    timeout_s = None if deadline_ns == data.NO_DEADLINE_NS else (deadline_ns - time.monotonic_ns()) / 1e9
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _collect(body, receive)
+    except TimeoutError as error:
+        raise DeadlineExceeded("Deadline exceeded before the whole request body had come") from error
+    return body.whole()
+
+
+def _body(headers: Iterable[tuple[bytes, bytes]], limit_bytes: int) -> "_PlainBody":
+    """An empty body of the kind that the headers announce. Raises BodyTooLarge."""
     length, gzipped = 0, False
     for name, value in headers:
         if name == b"content-length":
@@ -35,7 +58,10 @@ async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit_b
             gzipped = value.strip().lower() in (b"gzip", b"x-gzip")
     if length > limit_bytes:
         raise BodyTooLarge(f"Request body is too large: {length} bytes, the limit max_request_bytes is {limit_bytes}")
-    body = _GzipBody(limit_bytes) if gzipped else _PlainBody(limit_bytes)
+    return _GzipBody(limit_bytes) if gzipped else _PlainBody(limit_bytes)
+
+
+async def _collect(body: "_PlainBody", receive: Receive) -> None:
     more = True
     while more:
         event = await receive()
@@ -43,7 +69,6 @@ async def read(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit_b
             raise ClientGone
         await body.add(event.get("body", b""))
         more = event.get("more_body", False)
-    return body.whole()
 
 
 class _PlainBody:
@@ -73,11 +98,18 @@ class _GzipBody(_PlainBody):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(limit_bytes)
         self._inflater = zlib.decompressobj(_GZIP_WBITS)
+        self._packed_bytes = 0
 
     async def add(self, part: bytes) -> None:
+        self._packed_bytes += len(part)
         try:
             for unpacked in self._unpacked(part):
                 self.keep(unpacked)
+                if self._size_bytes > max(FREE_BYTES, MAX_RATIO * self._packed_bytes):
+                    raise BodyTooLarge(
+                        f"Request body is too large: {self._packed_bytes} bytes of gzip unpack to more than "
+                        f"{self._size_bytes} bytes; expected at most {MAX_RATIO} times as much, or {FREE_BYTES} bytes"
+                    )
                 if len(unpacked) == _STEP_BYTES:
                     await asyncio.sleep(0)
         except zlib.error as error:

@@ -30,7 +30,7 @@ from modelpool.supervisor.wire.messages import (
 from modelpool.supervisor.wire.status import PoolError
 
 from . import metrics
-from .asgi import Metrics, RestApp
+from .asgi import Metrics, RestApp, RestOptions
 from .bind_error import BindFailed
 from .callback import CallbackFailed, guarded
 from .control import Control
@@ -79,7 +79,8 @@ class Session:
         if not spec.rest_port:
             return None
         counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
-        app = RestApp(self._core, self._control.pool_status, spec.rest_timeout_s, spec.max_request_bytes, counting)
+        options = RestOptions(spec.rest_timeout_s, spec.max_request_bytes, spec.rest_cors)
+        app = RestApp(self._core, self._control.pool_status, options, counting)
         return RestServer(app, spec.rest_port)
 
     async def run(self) -> int:
