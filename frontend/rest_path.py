@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from modelpool.supervisor.wire.status import InvalidArgument
 
 from .model_spec import ModelSpec
+from .rest_hint import hint
 
 _VERSION_OR_LABEL = rb"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 _POST = re.compile(rb"(?i)/v1/models/([^/:]+)" + _VERSION_OR_LABEL + rb":(classify|regress|predict)")
@@ -61,7 +62,13 @@ def parse(method: str, target: bytes) -> RestCall:
 
 
 def _malformed(method: str, target: bytes) -> InvalidArgument:
-    return InvalidArgument(f"Malformed request: {method} {target.decode('utf-8', 'replace')}")
+    text = f"Malformed request: {method} {target.decode('utf-8', 'replace')}"
+    return InvalidArgument(text + hint(method, target, _is_call))
+
+
+def _is_call(method: str, target: bytes) -> bool:
+    match = (_POST if method == "POST" else _GET).fullmatch(target)
+    return match is not None and bool(match.group(1))
 
 
 def _decoded(raw: bytes) -> str:

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from modelpool.supervisor.wire.messages import Tls
+
 from .asgi import RestApp
 from .bind_error import BindFailed
+from .tls import server_context
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 120
@@ -27,10 +30,11 @@ class _Server(uvicorn.Server):
 
 
 class RestServer:
-    """HTTP on one port, on IPv6 and IPv4."""
+    """HTTP, or with `tls` HTTPS, on one port, on IPv6 and IPv4."""
 
-    def __init__(self, app: RestApp, port: int) -> None:
+    def __init__(self, app: RestApp, port: int, tls: Tls | None = None) -> None:
         self._port = port
+        self._tls = tls
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         config = uvicorn.Config(
@@ -51,7 +55,11 @@ class RestServer:
         self._server = _Server(config)
 
     def bind(self) -> None:
-        """Take the port. Raises BindFailed."""
+        """Take the port. Raises BindFailed, also for TLS that cannot be used."""
+        if self._tls is not None:
+            config = self._server.config
+            config.load()
+            config.ssl = server_context(self._tls, "rest_ssl_config_file")
         try:
             self._socket = _listening_socket(self._port)
         except OSError as error:

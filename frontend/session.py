@@ -81,7 +81,7 @@ class Session:
         counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
         options = RestOptions(spec.rest_timeout_s, spec.max_request_bytes, spec.rest_cors)
         app = RestApp(self._core, self._control.pool_status, options, counting)
-        return RestServer(app, spec.rest_port)
+        return RestServer(app, spec.rest_port, spec.rest_tls)
 
     async def run(self) -> int:
         """Serve until drained; the process's exit code."""

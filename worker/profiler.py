@@ -2,7 +2,7 @@
 
 One trace at a time, each in a thread of its own; the control thread starts and ends them. Files appear whole: they are
 written beside their place and renamed. Knows neither sockets nor TensorFlow.
-TF Serving: TensorFlow's profiler/rpc/profiler_service_impl.cc and client/save_profile.cc.
+TF Serving: TensorFlow's profiler/rpc/profiler_service_impl.cc and client/save_profile.cc, SaveXSpace.
 """
 
 import logging
@@ -85,11 +85,10 @@ class Profiler:
             self._answer(order, OK, str(file), empty)
 
     def _trace(self, order: Profile, over: threading.Event) -> tuple[Path, bool]:
-        profiles = Path(order.root, "plugins", "profile")
-        file = profiles / order.session / f"{order.host}.xplane.pb"
+        file = Path(order.root, order.session, f"{order.host}.xplane.pb")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = tempfile.mkdtemp(prefix=".unfinished-", dir=profiles)
+            unfinished = tempfile.mkdtemp(prefix=".unfinished-", dir=order.root)
             try:
                 trace = self._begin(unfinished)
                 over.wait(order.duration_s)

@@ -194,7 +194,10 @@ class WarmupRecorded:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Trace a worker for `duration_s` into `<root>/plugins/profile/<session>/<host>.xplane.pb`."""
+    """Trace a worker for `duration_s` into `<root>/<session>/<host>.xplane.pb`.
+
+    TensorBoard looks below `plugins/profile` of its logdir, so that is what clients of TensorFlow give as the root.
+    """
 
     token: int
     duration_s: float

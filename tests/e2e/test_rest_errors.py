@@ -50,7 +50,7 @@ REST = {
         'Serving signature name: "nonesuch" not found in signature def',
     ),
     "unknown verb": ("/v1/models/half_plus_two:guess", "{}", 400, MALFORMED + "POST /v1/models/half_plus_two:guess"),
-    "query": (HALF + "?x", '{"instances": [1.0]}', 400, MALFORMED + "POST " + HALF + "?x"),
+    "query": (HALF + "?x", '{"instances": [1.0]}', 400, f"{MALFORMED}POST {HALF}?x; did you mean POST {HALF}?"),
     "no name": ("/v1/models/:predict", "{}", 400, MALFORMED + "POST /v1/models/:predict"),
     "empty body": (HALF, "", 400, "JSON Parse error: The document is empty"),
     "neither": (HALF, "{}", 400, "Missing 'inputs' or 'instances' key"),

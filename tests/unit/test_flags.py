@@ -71,6 +71,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "reload_timeout_s": 120.0,
     "rest_ssl_config_file": "",
     "enable_grpc_reflection": True,
+    "profiler_dir": "",
 }
 WITHOUT_EFFECT = {
     *("num_unload_threads", "flush_filesystem_caches", "remove_unused_fields_from_bundle_metagraph"),

@@ -74,7 +74,7 @@ def test_well_formed(method: str, target: bytes, verb: Verb, spec: ModelSpec) ->
 def test_malformed(method: str, target: bytes) -> None:
     with pytest.raises(InvalidArgument) as caught:
         rest_path.parse(method, target)
-    assert caught.value.message == f"Malformed request: {method} {target.decode()}"
+    assert caught.value.message.partition("; did you mean ")[0] == f"Malformed request: {method} {target.decode()}"
 
 
 @pytest.mark.parametrize("digits", [str(MAX_INT64 + 1), "9" * 20, "9" * 10_000])

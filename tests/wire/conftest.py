@@ -87,6 +87,7 @@ class FakeWorker:
         self.endpoint = sockets.data_endpoint(folder, self.incarnation)
         self.name = name
         self.held: list[Request] = []
+        self.seen: list[Request] = []
         self.hold = threading.Event()
         self.error: tuple[Code, bytes] | None = None
         self._stop = threading.Event()
@@ -115,6 +116,7 @@ class FakeWorker:
             if self._socket.poll(10):
                 sender, header, payload = self._socket.recv_multipart()
                 self.held.append(Request(sender, data.unpack_request(header), payload))
+                self.seen.append(self.held[-1])
             if self._release.is_set() or not self.hold.is_set():
                 self._release.clear()
                 while self.held:

@@ -119,6 +119,9 @@ def test_lookup_errors_of_grpc(stage: Stage, frontend: FakeFrontendOwner, channe
     assert refusal(channel, request(tail=bytes(5 << 20)))[0] == "RESOURCE_EXHAUSTED"
 
 
+MEANT = "; did you mean POST /v1/models/m:predict?"
+
+
 def test_rest_errors(stage: Stage, frontend: FakeFrontendOwner, http_client: Http) -> None:
     worker = stage.worker()
     worker.error = (Code.INVALID_ARGUMENT, b'JSON Value: "a\\b"\n is not \xff')
@@ -126,15 +129,13 @@ def test_rest_errors(stage: Stage, frontend: FakeFrontendOwner, http_client: Htt
     error = http_client.error
     assert error("POST", "/v1/models/m:predict", b"{}") == (400, 'JSON Value: "a\\b"\n is not \ufffd')
     assert error("POST", "/v1/models/x:predict", b"{}") == (404, "Servable not found for request: Latest(x)")
-    assert error("POST", "/v1/models/m") == (400, "Malformed request: POST /v1/models/m")
-    assert error("POST", "/v1/models/m:predict?x") == (400, "Malformed request: POST /v1/models/m:predict?x")
+    assert error("POST", "/v1/models/m") == (400, f"Malformed request: POST /v1/models/m{MEANT}")
+    assert error("POST", "/v1/models/m:predict?x") == (400, f"Malformed request: POST /v1/models/m:predict?x{MEANT}")
     assert error("PUT", "/v1/models/m") == (400, "Malformed request: PUT /v1/models/m")
     assert error("GET", "/v1/models") == (400, "Missing model name in request.")
     assert error("GET", "/v1/models/x") == (404, "Could not find any versions of model x")
     assert error("GET", "/v1/models/m/versions/9") == (404, "Could not find version 9 of model m")
     assert error("GET", "/v1/models/m?x") == (404, "Could not find any versions of model m?x")
-    assert error("GET", "/v1/models/m/metadata") == (501, "metadata over REST is not implemented yet")
-    assert error("POST", "/v1/models/m:classify", b"{}") == (501, "classify over REST is not implemented yet")
     assert http_client("GET", f"/v1/models/m/versions/{1 << 63}") == (400, b"")
     assert http_client("HEAD", "/v1/models/m") == (400, b"")
     assert http_client("OPTIONS", "/v1/models/m", Origin="https://example.org") == (200, b"")
