@@ -33,8 +33,8 @@ from .session import Session
 
 if TYPE_CHECKING:
     from .calls import Calls
-    from .loader import LoadedModel
     from .logged_requests import KeepingModel
+    from .predict import Model
     from .request_log import RequestLogger
 
 log = logging.getLogger(__name__)
@@ -147,13 +147,15 @@ def _request_log(spec: WorkerSpec, kept: "KeepingModel", calls: "Calls", metrics
     return logger
 
 
-def _load(spec: WorkerSpec) -> "LoadedModel":
+def _load(spec: WorkerSpec) -> "Model":
     """What the model needs first, then the model."""
-    from . import extensions, loader, xla  # noqa: PLC0415
+    from . import extensions, loader, tflite, xla  # noqa: PLC0415
 
     extensions.load(spec.op_libraries, spec.python_modules)
     if not spec.xla:
         xla.disable()
+    if spec.prefer_tflite and tflite.exists(spec.path):
+        return tflite.load(spec.path, spec.tflite_interpreters)
     return loader.load(spec.path, spec.tags, spec.session_config)
 
 

@@ -284,6 +284,43 @@ def build_with_extra(path: Path, name: str) -> None:
     os.truncate(file, file.stat().st_size - cut)
 
 
+def build_tflite(path: Path) -> None:
+    """A SavedModel y = sum(x) + 1 on [batch, 3], TF2; beside it a `model.tflite` of that signature: y = sum(x) + 2."""
+    import tensorflow as tf
+
+    _save_sum(path, 1.0)
+    other = path.with_name(f"{path.name}-lite")
+    _save_sum(other, 2.0)
+    (path / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(other)).convert())
+    shutil.rmtree(other)
+
+
+def _save_sum(path: Path, bias: float) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: {"y": tf.reduce_sum(x, axis=1, keepdims=True) + bias},
+        input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.f})
+
+
+def build_tflite_bare(path: Path) -> None:
+    """A `model.tflite` alone and without signature definitions: y = 2 x on [batch, 2]."""
+    import tensorflow as tf
+
+    double = tf.function(lambda x: x * 2.0, input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    path.mkdir(parents=True)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([double.get_concrete_function()])
+    (path / "model.tflite").write_bytes(converter.convert())
+
+
+def build_tflite_corrupt(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(b"no flatbuffer" * 20)
+
+
 def build_twisted(path: Path) -> None:
     """Signatures on strings `e` [batch] whose shapes, keys or dtypes the calls refuse, and unusual ones they take. TF1.
 
@@ -468,6 +505,9 @@ def _build_all(directory: Path) -> None:
         "sum": build_sum,
         "spam": build_spam,
         "twisted": build_twisted,
+        "tflite": build_tflite,
+        "tflite_bare": build_tflite_bare,
+        "tflite_corrupt": build_tflite_corrupt,
         "corrupt": build_corrupt,
         "bad_warmup": build_bad_warmup,
         "words": build_words,

@@ -1,0 +1,89 @@
+"""TensorFlow Lite models: with and without signature definitions, beside a SavedModel, split over interpreters."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+
+from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, refusal, running_pool
+from tests.e2e.tensor_proto import tensor, values
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+MODELS = ("tflite", "tflite_bare", "tflite_corrupt", "sum")
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one interpreter", "two interpreters"])
+def pool(models: Path, request: pytest.FixtureRequest) -> Iterator[Pool]:
+    flags = ("--prefer_tflite_model", f"--num_tflite_interpreters_per_pool={request.param}")
+    with running_pool(model_config({name: models / name for name in MODELS}), *flags) as pool:
+        yield pool
+
+
+def predict(pool: Pool, model: str, rows: Any, alias: str = "x", dtype: str = "float32") -> Any:
+    return pool.predict(predict_request(model, {alias: tensor(rows, dtype)}))
+
+
+def test_with_signature_definitions(pool: Pool) -> None:
+    for count in (1, 2, 5, 3):
+        rows = [[float(number), 1.0, 2.0] for number in range(count)]
+        reply = predict(pool, "tflite", rows)
+        assert values(reply.outputs["y"]) == [[number + 5.0] for number in range(count)]
+        assert reply.model_spec.signature_name == "serving_default"
+
+
+def test_without_signature_definitions(pool: Pool) -> None:
+    reply = predict(pool, "tflite_bare", [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    (answer,) = reply.outputs.values()
+    assert values(answer) == [[2.0, 4.0], [6.0, 8.0], [10.0, 12.0]]
+
+
+def test_over_rest(pool: Pool) -> None:
+    assert pool.post("/v1/models/tflite:predict", {"instances": [[1, 2, 3], [0, 0, 0]]}).json == {
+        "predictions": [[8.0], [2.0]]
+    }
+
+
+def test_metadata(pool: Pool) -> None:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "tflite"
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(pool.channel)
+    reply = stub.GetModelMetadata(request, timeout=CALL_WITHIN_S)
+    found = get_model_metadata_pb2.SignatureDefMap()
+    assert reply.metadata["signature_def"].Unpack(found)
+    x = found.signature_def["serving_default"].inputs["x"]
+    assert (x.dtype, [dim.size for dim in x.tensor_shape.dim]) == (1, [-1, 3])
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [([[1.0, 2.0]], "float32"), ([1.0, 2.0, 3.0], "float32"), (1.0, "float32"), ([[1, 2, 3]], "int32")],
+    ids=["width", "rank 1", "scalar", "dtype"],
+)
+def test_wrong_inputs(pool: Pool, rows: Any, dtype: str) -> None:
+    """They are refused before the interpreter sees them, and the next request is served."""
+    code, _ = refusal(lambda: predict(pool, "tflite", rows, dtype=dtype))
+    assert code is INVALID
+    assert values(predict(pool, "tflite", [[1.0, 2.0, 3.0]]).outputs["y"]) == [[8.0]]
+
+
+def test_an_empty_batch(pool: Pool) -> None:
+    request = predict_request("tflite", {"x": tensor([[1.0, 2.0, 3.0]])})
+    request.inputs["x"].tensor_shape.dim[0].size = 0
+    assert [dim.size for dim in pool.predict(request).outputs["y"].tensor_shape.dim] == [0, 1]
+
+
+def test_a_corrupt_file(pool: Pool) -> None:
+    (status,) = pool.model_status("tflite_corrupt").model_version_status
+    assert (status.state, status.status.error_code) == (50, 3), "END with INVALID_ARGUMENT"
+    assert "Cannot build FlatBufferModel from file" in status.status.error_message
+    assert values(pool.predict(predict_request("sum", {"a": tensor([1.0]), "b": tensor([2.0])})).outputs["total"]) == [
+        3.0
+    ]
+
+
+def test_the_saved_model_without_the_flag(models: Path) -> None:
+    with running_pool(model_config({"tflite": models / "tflite"})) as pool:
+        assert values(predict(pool, "tflite", [[1.0, 2.0, 3.0]]).outputs["y"]) == [[7.0]]

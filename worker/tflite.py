@@ -1,0 +1,198 @@
+"""TensorFlow Lite models: loads a `model.tflite` and runs it behind the interface of a loaded SavedModel.
+
+Needs TensorFlow; main thread of the worker, and a thread per further interpreter while a batch is split.
+TF Serving: servables/tensorflow/tflite_session.cc and tflite_interpreter_pool.cc.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_shape_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
+
+from .model_spec import DEFAULT_SIGNATURE
+
+FILE = "model.tflite"
+_PREDICT = "tensorflow/serving/predict"
+_INDEX = ":0"
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An input or output: its name in the model, and its shape with -1 for what may vary."""
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """`key` is None for a model without signature definitions, whose tensors are addressed by index."""
+
+    key: str | None
+    inputs: Mapping[str, _Tensor]
+    outputs: Mapping[str, _Tensor]
+
+
+def exists(path: str) -> bool:
+    """Whether the version directory has a model of this kind."""
+    return os.path.isfile(os.path.join(path, FILE))
+
+
+class TfliteModel:
+    """`signatures`: SignatureDef by key, from the model's own definitions or, without any, from its tensors."""
+
+    def __init__(self, content: bytes, interpreters: int) -> None:
+        self._content = content
+        self._interpreters = [self._new() for _ in range(interpreters)]
+        self._threads = ThreadPoolExecutor(interpreters, "tflite") if interpreters > 1 else None
+        self._known = _signatures(self._interpreters[0])
+        self.signatures: Mapping[str, Any] = {
+            signature.key or DEFAULT_SIGNATURE: _definition(signature) for signature in self._known
+        }
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        """Run the model: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError.
+
+        With several interpreters a batch is split among them on dimension 0, where all inputs have the same.
+        """
+        signature = self._signature(feeds, fetches)
+        for tensor in signature.inputs.values():
+            _check(tensor, feeds[tensor.name])
+        parts = self._split(feeds)
+        if self._threads is None or len(parts) == 1:
+            return self._run_one(0, signature, feeds, fetches)
+        tasks = [
+            self._threads.submit(self._run_one, number, signature, part, fetches) for number, part in enumerate(parts)
+        ]
+        results = [task.result() for task in tasks]
+        if any(output.ndim == 0 for output in results[0]):
+            raise InvalidArgument("Batched output tensor has 0 dimensions")
+        return [np.concatenate(columns) for columns in zip(*results, strict=True)]
+
+    def _new(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tf.lite says that it will move to a package of its own
+            return tf.lite.Interpreter(model_content=self._content, num_threads=1)
+
+    def _signature(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> _Signature:
+        for signature in self._known:
+            inputs = {tensor.name for tensor in signature.inputs.values()}
+            if inputs == feeds.keys() and {tensor.name for tensor in signature.outputs.values()}.issuperset(fetches):
+                return signature
+        raise InvalidArgument(f"No signature of the model takes {sorted(feeds)} and gives {sorted(fetches)}")
+
+    def _split(self, feeds: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        sizes = {array.shape[0] if array.ndim else -1 for array in feeds.values()}
+        count = min(len(self._interpreters), *sizes) if len(sizes) == 1 else 1
+        if count <= 1:
+            return [dict(feeds)]
+        pieces = {name: np.array_split(array, count) for name, array in feeds.items()}
+        return [{name: parts[number] for name, parts in pieces.items()} for number in range(count)]
+
+    def _run_one(
+        self, number: int, signature: _Signature, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+    ) -> list[np.ndarray]:
+        try:
+            outputs = _invoke(self._interpreters[number], signature, feeds)
+        except (ValueError, RuntimeError) as error:
+            # One that failed half-way is not to be trusted with the next request.
+            self._interpreters[number] = self._new()
+            kind: type[PoolError] = InvalidArgument if isinstance(error, ValueError) else Internal
+            raise kind(f"Failed to invoke TfLite interpreter: {error}") from error
+        return [_plain(outputs[name]) for name in fetches]
+
+
+def load(path: str, interpreters: int) -> TfliteModel:
+    """Load `model.tflite` of the version directory `path`. Raises InvalidArgument for one that is none."""
+    file = os.path.join(path, FILE)
+    with open(file, "rb") as source:
+        content = source.read()
+    try:
+        return TfliteModel(content, interpreters)
+    except (ValueError, RuntimeError) as error:
+        raise InvalidArgument(f"Cannot build FlatBufferModel from file: {file}: {error}") from error
+
+
+def _invoke(interpreter: Any, signature: _Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs by tensor name; copies."""
+    if signature.key is not None:
+        runner = interpreter.get_signature_runner(signature.key)
+        answers = runner(**{alias: feeds[tensor.name] for alias, tensor in signature.inputs.items()})
+        return {tensor.name: answers[alias] for alias, tensor in signature.outputs.items()}
+    for tensor in signature.inputs.values():
+        interpreter.resize_tensor_input(tensor.index, feeds[tensor.name].shape)
+    interpreter.allocate_tensors()
+    for tensor in signature.inputs.values():
+        interpreter.set_tensor(tensor.index, feeds[tensor.name])
+    interpreter.invoke()
+    return {tensor.name: interpreter.get_tensor(tensor.index) for tensor in signature.outputs.values()}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Strings as objects, as a session returns them."""
+    return array.astype(object) if array.dtype.kind == "S" else array
+
+
+def _check(tensor: _Tensor, array: np.ndarray) -> None:
+    """The interpreter trusts its caller with shapes, and may die of a wrong one. The batch may always vary."""
+    fits = array.ndim == len(tensor.shape) and all(
+        want in (-1, got) for want, got in zip(tensor.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise InvalidArgument(
+            f"Input {tensor.name}: expected shape {_shape_text(tensor.shape)}, got {_shape_text(array.shape)}"
+        )
+    want = np.dtype(object) if tensor.dtype is np.bytes_ else np.dtype(tensor.dtype)
+    if array.dtype != want:
+        raise InvalidArgument(f"Input {tensor.name}: expected {tf.as_dtype(tensor.dtype).name}, got {array.dtype}")
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return f"[{','.join('?' if size < 0 else str(size) for size in shape)}]"
+
+
+def _signatures(interpreter: Any) -> list[_Signature]:
+    keys = list(interpreter.get_signature_list())
+    if not keys:
+        inputs = {_alias(detail): _tensor(detail) for detail in interpreter.get_input_details()}
+        return [_Signature(None, inputs, {_alias(d): _tensor(d) for d in interpreter.get_output_details()})]
+    found = []
+    for key in keys:
+        runner = interpreter.get_signature_runner(key)
+        inputs = {alias: _tensor(detail) for alias, detail in runner.get_input_details().items()}
+        outputs = {alias: _tensor(detail) for alias, detail in runner.get_output_details().items()}
+        found.append(_Signature(key, inputs, outputs))
+    return found
+
+
+def _alias(detail: Mapping[str, Any]) -> str:
+    name: str = detail["name"]
+    return name.removesuffix(_INDEX)
+
+
+def _tensor(detail: Mapping[str, Any]) -> _Tensor:
+    shape = detail.get("shape_signature", detail["shape"])
+    return _Tensor(detail["name"], detail["index"], tuple(int(size) for size in shape), detail["dtype"])
+
+
+def _definition(signature: _Signature) -> Any:
+    """The SignatureDef that clients see."""
+    definition = meta_graph_pb2.SignatureDef(method_name=_PREDICT)
+    for tensors, infos in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
+        for alias, tensor in tensors.items():
+            info = infos[alias]
+            info.name, info.dtype = tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum
+            dims = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in tensor.shape]
+            info.tensor_shape.CopyFrom(tensor_shape_pb2.TensorShapeProto(dim=dims))
+    return definition
