@@ -7,6 +7,7 @@ waiting drops it. It knows neither gRPC nor HTTP, and of ZeroMQ only the `Link` 
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from modelpool.supervisor.wire.messages import RouteTable, WorkerRoute
 from modelpool.supervisor.wire.sockets import DATA_HWM
 from modelpool.supervisor.wire.status import Code, DeadlineExceeded, InvalidArgument, Unavailable
 
+from .balance import Balance, Candidate
 from .callback import guarded
 from .model_spec import ModelSpec
 from .routes import Routes, Target, without_worker, workers_of
@@ -93,6 +95,7 @@ class Core:
         self._announced: set[Incarnation] = set()
         self._dead: dict[Incarnation, str] = {}
         self.routes = Routes(RouteTable(-1, ()))
+        self.balance = Balance(time.monotonic, random.random)
         self.answered = 0
         self.in_flight_bytes = 0
 
@@ -107,7 +110,7 @@ class Core:
             self.drop(pending)
 
     def submit(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Pending:
-        """Send a request to the worker with the fewest in flight. Never blocks.
+        """Send a request to the worker that `balance` picks. Never blocks.
 
         `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none. Raises what `Routes.find` raises,
         DeadlineExceeded when it has passed already, and Unavailable when the worker's queue or a budget is full.
@@ -165,7 +168,8 @@ class Core:
     def _pick(self, target: Target) -> _Worker:
         if len(target.workers) == 1:
             return self._workers[target.workers[0]]
-        return min((self._workers[name] for name in target.workers), key=lambda worker: len(worker.in_flight))
+        names = target.workers
+        return self._workers[self.balance.pick([Candidate(name, len(self._workers[name].in_flight)) for name in names])]
 
     def _settle(self, pending: Pending, code: Code, payload: bytes) -> None:
         self.drop(pending)
@@ -175,6 +179,7 @@ class Core:
 
     @guarded
     def _expire(self, pending: Pending) -> None:
+        self.balance.expired(pending.worker.incarnation)
         self._settle(pending, Code.DEADLINE_EXCEEDED, _deadline_text(pending.worker.servable).encode())
 
     def handle_reply(self, incarnation: Incarnation, frames: list[bytes]) -> None:
@@ -187,6 +192,7 @@ class Core:
             return
         pending = self._pending.get(request_id)
         if pending is not None and pending.worker.incarnation == incarnation:
+            self.balance.answered(incarnation, code)
             self._settle(pending, code, payload)
 
     # -- routes --------------------------------------------------------------------------------------------------
@@ -212,6 +218,7 @@ class Core:
                 self._workers[route.incarnation] = _Worker(route.incarnation, servable, link)
         for worker in self._workers.values():
             worker.leaving = worker.incarnation not in named
+        self.balance.keep(named)
         self.routes = Routes(table)
         return True
 

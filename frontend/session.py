@@ -26,6 +26,7 @@ from modelpool.supervisor.wire.messages import (
     RoutesAck,
     RouteTable,
     WorkerDied,
+    WorkerLoads,
 )
 from modelpool.supervisor.wire.status import PoolError
 
@@ -104,6 +105,8 @@ class Session:
             case WorkerDied():
                 self._core.bury(message.incarnation, message.cause)
                 self._grpc.routes_changed()
+            case WorkerLoads():
+                self._core.balance.told(message)
             case OpenPorts() if not self._opened:
                 self._opened = True
                 self._start_task(self._open_ports())

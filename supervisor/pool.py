@@ -24,6 +24,7 @@ from .pool_metrics import PoolMetrics
 from .process import Exit, Processes, ProcessEvents
 from .profilings import Asker, Profilings
 from .recordings import Recordings
+from .replica_loads import ReplicaLoads
 from .request_logs import RequestLogs
 from .wire import sockets
 from .wire.ids import Incarnation
@@ -89,6 +90,7 @@ class Pool:
         self._recordings = Recordings()
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
+        self._replica_loads = ReplicaLoads()
         self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(self._frontend_spec, self._processes, self._control, self._manager.board)
         self._timer: asyncio.TimerHandle | None = None
@@ -278,6 +280,7 @@ class Pool:
             self._control.send(asker.peer, asker.incarnation, lost)
         self._metrics.worker_ended(incarnation, exit_)
         self._request_logs.exited(incarnation)
+        self._replica_loads.ended(incarnation)
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._advance()
 
@@ -353,6 +356,7 @@ class Pool:
             log.debug("a worker that is gone still speaks %s", fields(incarnation=incarnation))
         elif isinstance(message, WorkerHeartbeat):
             self._metrics.executing(incarnation, message.in_flight)
+            self._replica_loads.heard(incarnation, message)
         if not isinstance(message, WorkerHeartbeat):
             self._advance()
 
@@ -360,7 +364,9 @@ class Pool:
         if isinstance(message, FrontendHello):
             self._metrics.joined(Peer.FRONTEND, incarnation)
         if self._frontends.handle(incarnation, message):
-            if not isinstance(message, FrontendStats):
+            if isinstance(message, FrontendStats):
+                self._tell_loads(incarnation)
+            else:
                 self._advance()
             return
         match message:
@@ -382,6 +388,12 @@ class Pool:
                 self._background(self._reload(incarnation, token, request), "reload")
             case _:
                 log.warning("frontend message ignored %s", fields(message=type(message).__name__))
+
+    def _tell_loads(self, frontend: Incarnation) -> None:
+        stats = {name: each.stats for name, each in self._frontends.alive.items()}
+        loads = self._replica_loads.view(frontend, stats, self._manager.board.table)
+        if loads is not None:
+            self._control.send(Peer.FRONTEND, frontend, loads)
 
     def _record_warmup(self, client: Incarnation, wanted: RecordWarmupOf) -> None:
         """Pass the order on to a worker that serves the model, if its operator allows recording."""

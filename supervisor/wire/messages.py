@@ -283,6 +283,17 @@ class WorkerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerLoads:
+    """What is known elsewhere of the workers that have siblings, by incarnation; an answer to FrontendStats.
+
+    `elsewhere`: requests in flight there from other frontends. `busy_s`: for how long it has executed the present one.
+    """
+
+    elsewhere: dict[int, int]
+    busy_s: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
 class OpenPorts:
     """Bind and listen now: every configured model has settled once."""
 
@@ -412,6 +423,7 @@ Message = (
     | SetRequestLog
     | RouteTable
     | WorkerDied
+    | WorkerLoads
     | OpenPorts
     | DrainFrontend
     | StatusReply
