@@ -186,14 +186,14 @@ class Core:
         """A message from a worker. Replies to requests that are settled or dropped are ignored."""
         try:
             header, payload = frames
-            request_id, code = data.unpack_reply(header)
+            reply = data.unpack_reply(header)
         except (ValueError, InvalidArgument) as error:
             log.warning("ignored a malformed reply %s", fields(incarnation=incarnation, error=error))
             return
-        pending = self._pending.get(request_id)
+        pending = self._pending.get(reply.request_id)
         if pending is not None and pending.worker.incarnation == incarnation:
-            self.balance.answered(incarnation, code)
-            self._settle(pending, code, payload)
+            self.balance.answered(incarnation, reply.code)
+            self._settle(pending, reply.code, payload)
 
     # -- routes --------------------------------------------------------------------------------------------------
 

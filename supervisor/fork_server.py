@@ -45,7 +45,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._channel: socket.socket | None = None
-        self._backlog: deque[tuple[Incarnation, bytes]] = deque()
+        self._backlog: deque[tuple[Incarnation, bytes, tuple[int, ...]]] = deque()
         self._asked: dict[Incarnation, float] = {}
         self._watchdog: asyncio.TimerHandle | None = None
         self._closed = False
@@ -77,10 +77,13 @@ class ForkServer:
         log.info("fork server started %s", fields(pid=self._process.pid))
         self._write()
 
-    def ask(self, spec: WorkerSpec) -> None:
-        """Ask for a worker; `answered` is called for each that was asked for."""
+    def ask(self, spec: WorkerSpec, fds: tuple[int, ...]) -> None:
+        """Ask for a worker that gets these file descriptors; `answered` is called for each that was asked for.
+
+        The descriptors stay the caller's, and open until then.
+        """
         self._asked[spec.incarnation] = self._loop.time()
-        self._backlog.append((spec.incarnation, codec.encode(spec)))
+        self._backlog.append((spec.incarnation, codec.encode(spec), fds))
         self._watch()
         self._write()
 
@@ -112,7 +115,7 @@ class ForkServer:
         self._read()
         self._drop_channel()
         self._process = None
-        waiting = {incarnation for incarnation, _ in self._backlog}
+        waiting = {entry[0] for entry in self._backlog}
         if not self._closed:
             log.error("fork server gone %s", fields(cause=cause))
             delay_s = max(0.0, _MIN_LIFE_S - (self._loop.time() - self._started_s))
@@ -136,9 +139,9 @@ class ForkServer:
 
     def _write(self) -> None:
         while self._backlog and self._channel is not None:
-            incarnation, raw = self._backlog[0]
+            incarnation, raw, fds = self._backlog[0]
             try:
-                self._channel.send(raw)
+                socket.send_fds(self._channel, [raw], fds)
             except BlockingIOError:
                 self._loop.add_writer(self._channel.fileno(), self._write)
                 return

@@ -110,8 +110,12 @@ class Frontends:
 
     def tell(self, message: Message) -> None:
         """Tell every frontend that has said hello. One that cannot be told would go wrong for ever, so it is killed."""
+        self.tell_each(lambda _: message)
+
+    def tell_each(self, message: Callable[[Incarnation], Message]) -> None:
+        """As `tell`, with a message for each."""
         for incarnation in self._board.frontends:
-            if not self._control.send(Peer.FRONTEND, incarnation, message):
+            if not self._control.send(Peer.FRONTEND, incarnation, message(incarnation)):
                 self._processes.kill_frontend(incarnation)
 
     def open_ports(self) -> None:

@@ -18,6 +18,7 @@ from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
 from .transition_policy import next_transition
+from .wire.flight_recorder import NO_RECORDING, Recording
 from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
 from .wire.messages import (
@@ -75,10 +76,11 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceDeath:
-    """Tell every frontend that the worker is gone."""
+    """Tell every frontend that the worker is gone, and what it was at."""
 
     incarnation: Incarnation
     cause: str
+    recording: Recording
 
 
 Command = Spawn | Stop | Kill | Publish | AnnounceDeath
@@ -161,7 +163,7 @@ class Manager:
             case WorkerLoadFailed(code, text, permanent):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
                 slot.apply(SlotEvent.KILL, now_s)
-                slot.kill_by_s = now_s + self._options.limits.exit_s  # it goes by itself
+                slot.kill_by_s = now_s + self._options.limits.exit_s
         return True
 
     def _told(self, slot: Slot, event: SlotEvent, now_s: float) -> bool:
@@ -187,8 +189,8 @@ class Manager:
             exit_ = replace(exit_, cause=f"{exit_.cause}: {slot.kill_reason}")
         log.info("worker gone %s", fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause))
         self.board.died(incarnation)
-        self._commands.append(AnnounceDeath(incarnation, exit_.cause))
-        slot.last_exit = exit_
+        self._commands.append(AnnounceDeath(incarnation, exit_.cause, exit_.recording))
+        slot.last_exit = replace(exit_, recording=NO_RECORDING)  # not to be kept for as long as the slot
         slot.incarnation, slot.pid, slot.heartbeat_s, slot.ready_epoch = None, None, None, None
         slot.served_before, slot.served = slot.served_before + slot.served, 0
         draining = slot.state is SlotState.DRAINING

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from . import status
@@ -26,7 +27,7 @@ from .profilings import Asker, Profilings
 from .recordings import Recordings
 from .replica_loads import ReplicaLoads
 from .request_logs import RequestLogs
-from .wire import sockets
+from .wire import codec, sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import (
@@ -58,7 +59,7 @@ from .wire.messages import (
     WorkerSpec,
 )
 from .wire.sockets import Peer
-from .wire.status import FailedPrecondition, PoolError, StatusError
+from .wire.status import FailedPrecondition, InvalidArgument, PoolError, StatusError
 
 log = logging.getLogger(__name__)
 
@@ -209,8 +210,8 @@ class Pool:
                     self._processes.kill_worker(incarnation)
                 case Publish(table):
                     self._frontends.tell(table)
-                case AnnounceDeath(incarnation, cause):
-                    self._frontends.tell(WorkerDied(incarnation, cause))
+                case AnnounceDeath():
+                    self._frontends.tell_each(partial(_worker_died, command))
         for incarnation, request_log in self._request_logs.due(self._configuration.request_log):
             self._control.send(Peer.WORKER, incarnation, SetRequestLog(request_log))
         if self._timer is not None:
@@ -281,6 +282,9 @@ class Pool:
         self._metrics.worker_ended(incarnation, exit_)
         self._request_logs.exited(incarnation)
         self._replica_loads.ended(incarnation)
+        words = _last_words(exit_)
+        if words is not None:
+            self._manager.worker_message(incarnation, words, self._loop.time())
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._advance()
 
@@ -316,7 +320,7 @@ class Pool:
 
     def _received(self, peer: Peer, incarnation: Incarnation, message: Message) -> None:
         match peer, message:
-            case Peer.WORKER, WorkerHello() | WorkerProgress() | WorkerReady() | WorkerLoadFailed() | WorkerHeartbeat():
+            case Peer.WORKER, WorkerHello() | WorkerProgress() | WorkerReady() | WorkerHeartbeat():
                 self._worker_said(incarnation, message)
             case Peer.WORKER | Peer.FRONTEND, MetricsReport():
                 self._metrics.reported(peer, incarnation, message)
@@ -343,7 +347,7 @@ class Pool:
     def _worker_said(
         self,
         incarnation: Incarnation,
-        message: WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat,
+        message: WorkerHello | WorkerProgress | WorkerReady | WorkerHeartbeat,
     ) -> None:
         known = self._manager.worker_message(incarnation, message, self._loop.time())
         if isinstance(message, WorkerReady):
@@ -444,3 +448,24 @@ class Pool:
             **self._config.listening(),
         }
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))
+
+
+def _last_words(exit_: Exit) -> WorkerLoadFailed | None:
+    """Why a worker says it could not load its model; None when it said nothing, or nothing of this kind."""
+    if not exit_.recording.last_words:
+        return None
+    try:
+        message = codec.decode(exit_.recording.last_words)
+    except InvalidArgument as error:
+        log.warning("last words ignored %s", fields(cause=exit_.cause, error=error.message))
+        return None
+    return message if isinstance(message, WorkerLoadFailed) else None
+
+
+def _worker_died(death: AnnounceDeath, frontend: Incarnation) -> WorkerDied:
+    """What one frontend is told of a death: its own requests among those that the worker was at."""
+    executing, finished = (
+        tuple(flight.request_id for flight in flights if flight.frontend == frontend)
+        for flights in (death.recording.executing, death.recording.finished)
+    )
+    return WorkerDied(death.incarnation, death.cause, executing, finished)

@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import fork_server
 from .fork_server import ForkServer
-from .wire import codec
+from .wire import codec, flight_recorder
+from .wire.flight_recorder import NO_RECORDING, Recording
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import FrontendSpec, WorkerSpec
@@ -31,11 +32,15 @@ _FRONTEND = "modelpool.frontend.main"
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: by `signal`, or with `code`; neither when it never ran. `cause` says it in words."""
+    """How a process ended: by `signal`, or with `code`; neither when it never ran. `cause` says it in words.
+
+    `recording`: what a worker's flight recorder held at its end.
+    """
 
     code: int | None
     signal: int | None
     cause: str
+    recording: Recording = NO_RECORDING
 
     @classmethod
     def from_wait_status(cls, status: int) -> "Exit":
@@ -70,6 +75,7 @@ class Processes:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
+        self._recorders: dict[Incarnation, int] = {}
         self._doomed: set[Incarnation] = set()
         self._frontends: dict[int, Incarnation] = {}
         self._frontend_pipes: dict[int, int] = {}
@@ -95,7 +101,14 @@ class Processes:
 
     def spawn_worker(self, spec: WorkerSpec) -> None:
         """Ask for a worker. Answered by `worker_spawned`, or by `worker_exited` when it could not be had."""
-        self._fork_server.ask(spec)
+        try:
+            recorder = flight_recorder.create(str(spec.incarnation))
+        except OSError as error:
+            exit_ = Exit(None, None, f"could not be started: no flight recorder: {error}")
+            self._loop.call_soon(self._events.worker_exited, spec.incarnation, exit_)
+            return
+        self._recorders[spec.incarnation] = recorder
+        self._fork_server.ask(spec, (recorder,))
 
     def spawn_frontend(self, spec: FrontendSpec) -> int:
         """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline. Raises OSError."""
@@ -164,7 +177,7 @@ class Processes:
         doomed = incarnation in self._doomed or self._closing
         self._doomed.discard(incarnation)
         if error:
-            self._events.worker_exited(incarnation, Exit(None, None, f"could not be started: {error}"))
+            self._worker_gone(incarnation, Exit(None, None, f"could not be started: {error}"))
             return
         self._workers[pid] = incarnation
         self._events.worker_spawned(incarnation, pid)
@@ -191,7 +204,7 @@ class Processes:
         exit_ = Exit.from_wait_status(status)
         self._child_gone.set()
         if pid in self._workers:
-            self._events.worker_exited(self._workers.pop(pid), exit_)
+            self._worker_gone(self._workers.pop(pid), exit_)
         elif pid in self._frontends:
             os.close(self._frontend_pipes.pop(pid))
             self._events.frontend_exited(self._frontends.pop(pid), exit_)
@@ -200,6 +213,13 @@ class Processes:
             self._unclaimed.clear()
         elif self._fork_server.any_asked:
             self._unclaimed[pid] = status
+
+    def _worker_gone(self, incarnation: Incarnation, exit_: Exit) -> None:
+        """Read what the worker was at when it died, then tell of the death."""
+        recorder = self._recorders.pop(incarnation)
+        recording = flight_recorder.read(recorder)
+        os.close(recorder)
+        self._events.worker_exited(incarnation, replace(exit_, recording=recording))
 
 
 def _become_subreaper() -> None:

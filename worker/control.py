@@ -101,7 +101,7 @@ class ControlLink:
     def _run(self) -> None:
         socket = self._context.socket(zmq.DEALER)
         sockets.configure_dealer(socket, sockets.identity(Peer.WORKER, self._spec.incarnation), sockets.CONTROL_HWM)
-        # What was said last (why the load failed) must leave this process before it exits.
+        # What was said last (the last metrics) must leave this process before it exits.
         socket.setsockopt(zmq.LINGER, 1000)
         socket.connect(self._spec.control_endpoint)
         poller = zmq.Poller()

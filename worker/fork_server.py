@@ -1,8 +1,9 @@
 """The fork server: imports TensorFlow once, touches no device, forks a worker for each request. Single-threaded.
 
 `python -m modelpool.worker.fork_server CHANNEL_FD LIFELINE_FD LOG_LEVEL`. Requests are codec-encoded WorkerSpecs, one
-SOCK_SEQPACKET message each; the answer to each is msgpack `[incarnation, pid, error]`. Each worker is forked twice, so
-that it becomes a child of the supervisor (its subreaper) and outlives this process.
+SOCK_SEQPACKET message each, with the descriptor of the worker's flight recorder; the answer to each is msgpack
+`[incarnation, pid, error]`. Each worker is forked twice, so that it becomes a child of the supervisor (its subreaper)
+and outlives this process.
 """
 
 import gc
@@ -24,10 +25,13 @@ from modelpool.supervisor.wire.messages import WorkerSpec
 from modelpool.supervisor.wire.status import InvalidArgument
 
 from . import main as worker_main
+from .main import Inherited
 
 log = logging.getLogger(__name__)
 
 _MAX_REQUEST_BYTES = 1 << 20
+# Descriptors that come with a request: those of `Inherited`, but for the lifeline, which is the same for all.
+_FDS = 1
 
 
 def preload() -> None:
@@ -60,22 +64,34 @@ def serve(channel: socket.socket, lifeline_fd: int, log_level: str) -> None:
         ready, _, _ = select.select([channel.fileno(), lifeline_fd], [], [])
         if lifeline_fd in ready:
             return
-        raw = channel.recv(_MAX_REQUEST_BYTES)
+        raw, fds, _, _ = socket.recv_fds(channel, _MAX_REQUEST_BYTES, _FDS)
         if not raw:
             return
         try:
-            spec = codec.decode(raw)
-        except InvalidArgument as error:
-            log.error("request refused %s", fields(error=error.message))
-            continue
-        if not isinstance(spec, WorkerSpec):
-            log.error("request refused %s", fields(expected="WorkerSpec", got=type(spec).__name__))
-            continue
-        pid, error_text = fork_worker(spec, channel, lifeline_fd, log_level)
-        channel.send(msgpack.packb([spec.incarnation, pid, error_text]))
+            spec = _read_request(raw, fds)
+            if spec is not None:
+                pid, error_text = fork_worker(spec, channel, Inherited(lifeline_fd, *fds), log_level)
+                channel.send(msgpack.packb([spec.incarnation, pid, error_text]))
+        finally:
+            for fd in fds:
+                os.close(fd)
 
 
-def fork_worker(spec: WorkerSpec, channel: socket.socket, lifeline_fd: int, log_level: str) -> tuple[int, str]:
+def _read_request(raw: bytes, fds: list[int]) -> WorkerSpec | None:
+    """The spec in a request that can be carried out; None, said in the log, for any other."""
+    try:
+        spec = codec.decode(raw)
+    except InvalidArgument as error:
+        log.error("request refused %s", fields(error=error.message))
+        return None
+    if not isinstance(spec, WorkerSpec) or len(fds) != _FDS:
+        names = fields(expected=f"WorkerSpec with {_FDS} descriptor", got=type(spec).__name__, descriptors=len(fds))
+        log.error("request refused %s", names)
+        return None
+    return spec
+
+
+def fork_worker(spec: WorkerSpec, channel: socket.socket, inherited: Inherited, log_level: str) -> tuple[int, str]:
     """The new worker's pid, or 0 and why there is none."""
     read_fd, write_fd = os.pipe()
     try:
@@ -86,7 +102,7 @@ def fork_worker(spec: WorkerSpec, channel: socket.socket, lifeline_fd: int, log_
         return 0, f"fork: {error}"
     if middle_pid == 0:
         os.close(read_fd)
-        _fork_again(spec, channel, write_fd, lifeline_fd, log_level)
+        _fork_again(spec, channel, write_fd, inherited, log_level)
     os.close(write_fd)
     with open(read_fd, "rb") as pipe:
         answer = pipe.read()
@@ -97,7 +113,9 @@ def fork_worker(spec: WorkerSpec, channel: socket.socket, lifeline_fd: int, log_
     return pid, text
 
 
-def _fork_again(spec: WorkerSpec, channel: socket.socket, write_fd: int, lifeline_fd: int, log_level: str) -> NoReturn:
+def _fork_again(
+    spec: WorkerSpec, channel: socket.socket, write_fd: int, inherited: Inherited, log_level: str
+) -> NoReturn:
     """In the process in between: fork the worker, say its pid, exit."""
     middle_pid = os.getpid()
     try:
@@ -105,7 +123,7 @@ def _fork_again(spec: WorkerSpec, channel: socket.socket, write_fd: int, lifelin
         if pid == 0:
             os.close(write_fd)
             channel.close()
-            worker_main.main(spec, middle_pid, lifeline_fd, log_level)
+            worker_main.main(spec, middle_pid, inherited, log_level)
         os.write(write_fd, msgpack.packb([pid, ""]))
     except OSError as error:
         os.write(write_fd, msgpack.packb([0, f"fork: {error}"]))

@@ -9,12 +9,14 @@ import os
 import select
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import lifeline
+from modelpool.supervisor.wire import codec, lifeline
 from modelpool.supervisor.wire import log as wire_log
+from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import (
     WorkerHello,
@@ -56,24 +58,41 @@ _PERMANENT = frozenset(
 )
 
 
-def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """File descriptors that a worker has from its start."""
+
+    lifeline: int
+    recorder: int
+    """Of its flight recorder."""
+
+
+def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     """Serve one model until told to stop; the exit code."""
     _set_process_name(f"mp:{spec.version}/{spec.name}")
     wire_log.configure(f"worker[{spec.name}/{spec.version}#{spec.incarnation}]", log_level)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    link = ControlLink(spec, context, lifeline_fd)
+    link = ControlLink(spec, context, inherited.lifeline)
     link.start()
     link.say(WorkerHello(os.getpid()))
+    flights = FlightRecorder(inherited.recorder)
     try:
         with priority.idle(spec.low_priority):
-            session, ready = _prepare(spec, context, link)
+            session, ready = _prepare(spec, context, link, flights)
     except PoolError as error:
-        return _fail(link, context, error.status)
+        failed = error.status
     except Exception as error:
         log.exception("load failed %s", fields(path=spec.path))
-        return _fail(link, context, Status(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+        failed = Status(Code.INTERNAL, f"{type(error).__name__}: {error}")
+    else:
+        failed = OK
+    if failed != OK:
+        flights.leave(codec.encode(_load_failed(failed)))
+        link.close(_LINK_CLOSE_S)
+        context.term()
+        return LOAD_FAILED_EXIT_CODE
     link.say(ready)
     session.run()
     priority.give_way()
@@ -87,7 +106,7 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
 
 
 def _prepare(
-    spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink
+    spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink, flights: FlightRecorder
 ) -> tuple[Session, WorkerReady]:
     """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
     # They need TensorFlow; the fork server has imported them before the fork.
@@ -118,7 +137,14 @@ def _prepare(
     request_log = _request_log(spec, kept, calls, metrics)
     handlers = request_log.logged(calls.handlers(), calls.readers())
     session = Session(
-        context, spec.data_endpoint, handlers, link.gauge, link.stop_fd, metrics=metrics, recorder=recorder
+        context,
+        spec.data_endpoint,
+        handlers,
+        link.gauge,
+        link.stop_fd,
+        metrics=metrics,
+        recorder=recorder,
+        flights=flights,
     )
     link.recorder = recorder
     link.request_log = request_log
@@ -191,13 +217,10 @@ def _check_golden(spec: WorkerSpec, calls: "Calls") -> None:
         log.info("golden %s", fields(requests=count))
 
 
-def _fail(link: ControlLink, context: "zmq.Context[zmq.Socket[bytes]]", status: Status) -> int:
-    """Say why, and see the message off: ending the context waits for what lingers."""
+def _load_failed(status: Status) -> WorkerLoadFailed:
+    """The last words of a worker that could not load its model."""
     log.error("load failed %s", fields(status=status))
-    link.say(WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT))
-    link.close(_LINK_CLOSE_S)
-    context.term()
-    return LOAD_FAILED_EXIT_CODE
+    return WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT)
 
 
 def tie_to_supervisor(middle_pid: int, lifeline_fd: int) -> None:
@@ -222,12 +245,12 @@ def _set_process_name(name: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def main(spec: WorkerSpec, middle_pid: int, lifeline_fd: int, log_level: str) -> None:
+def main(spec: WorkerSpec, middle_pid: int, inherited: Inherited, log_level: str) -> None:
     """Never returns."""
     code = 1
     try:
-        tie_to_supervisor(middle_pid, lifeline_fd)
-        code = run(spec, lifeline_fd, log_level)
+        tie_to_supervisor(middle_pid, inherited.lifeline)
+        code = run(spec, inherited, log_level)
     except Exception:
         log.exception("worker failed")
     finally:

@@ -13,6 +13,7 @@ import zmq
 
 from modelpool.supervisor.wire import data, sockets
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import (
     Code,
@@ -52,11 +53,13 @@ class Session:
         *,
         metrics: WorkerMetrics,
         recorder: "WarmupRecorder",
+        flights: FlightRecorder,
     ) -> None:
         self._handlers = handlers
         self._recorder = recorder
         self._gauge = gauge
         self._metrics = metrics
+        self._flights = flights
         self._stop_fd = stop_fd
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
@@ -87,13 +90,18 @@ class Session:
                 raise InvalidArgument(f"request: expected 3 frames, got {len(frames)}")
             peer, head, payload = frames
             header = data.unpack_request(head)
+            _, frontend = sockets.parse_identity(peer)
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
             return
+        if header.method is Method.CANCEL:
+            return  # what waits, waits in the socket's queue; whatever can be read has begun
         received_ns = time.monotonic_ns()
         self._gauge.begin()
         self._metrics.begin()
+        flight = self._flights.begin(frontend, header.request_id, header.method, len(payload), received_ns)
         code, reply = self._execute(header, payload, received_ns)
+        self._flights.end(flight, code, time.monotonic_ns())
         self._gauge.end()
         self._metrics.finished(header, code, received_ns)
         try:

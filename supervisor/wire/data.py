@@ -3,6 +3,9 @@
 Frontend to worker: `[request header, payload]`; worker to frontend: `[reply header, payload]`. ZeroMQ's ROUTER adds
 and strips the frontend's identity. The payload is what the client sent, unparsed, or the reply's bytes; the payload
 of an error is its text in UTF-8. Headers are fixed structs because they are packed once per request on the hot path.
+
+A request of Method.CANCEL has an empty payload and no answer: nobody awaits the request of that id any more, and the
+worker drops it if it has not begun to execute it.
 """
 
 import struct
@@ -12,8 +15,8 @@ from enum import IntEnum
 from .status import Code, InvalidArgument
 
 NO_DEADLINE_NS = 0
-_REQUEST = struct.Struct("<QqqB")
-_REPLY = struct.Struct("<QB")
+_REQUEST = struct.Struct("<QqqB?")
+_REPLY = struct.Struct("<QBI")
 
 
 class Method(IntEnum):
@@ -28,39 +31,57 @@ class Method(IntEnum):
     MULTI_INFERENCE = 7
     METADATA = 8
     REST_METADATA = 9
+    CANCEL = 255
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHeader:
-    """Times are on the host's CLOCK_MONOTONIC, which all processes share; a `deadline_ns` of 0 means none."""
+    """Times are on the host's CLOCK_MONOTONIC, which all processes share; a `deadline_ns` of 0 means none.
+
+    `alone`: the request may have killed a worker before; it is executed by itself, in no batch.
+    """
 
     request_id: int
     deadline_ns: int
     sent_ns: int
     method: Method
+    alone: bool = False
 
 
-def pack_request(request_id: int, deadline_ns: int, sent_ns: int, method: Method) -> bytes:
-    return _REQUEST.pack(request_id, deadline_ns, sent_ns, method)
+def pack_request(request_id: int, deadline_ns: int, sent_ns: int, method: Method, alone: bool = False) -> bytes:
+    return _REQUEST.pack(request_id, deadline_ns, sent_ns, method, alone)
+
+
+def pack_cancel(request_id: int) -> bytes:
+    return _REQUEST.pack(request_id, NO_DEADLINE_NS, 0, Method.CANCEL, False)
 
 
 def unpack_request(frame: bytes) -> RequestHeader:
     """Raises InvalidArgument when the frame is not a request header."""
     try:
-        request_id, deadline_ns, sent_ns, method = _REQUEST.unpack(frame)
-        return RequestHeader(request_id, deadline_ns, sent_ns, Method(method))
+        request_id, deadline_ns, sent_ns, method, alone = _REQUEST.unpack(frame)
+        return RequestHeader(request_id, deadline_ns, sent_ns, Method(method), alone)
     except (struct.error, ValueError) as error:
         raise InvalidArgument(f"request header: expected {_REQUEST.size} bytes with a known method: {error}") from error
 
 
-def pack_reply(request_id: int, code: Code) -> bytes:
-    return _REPLY.pack(request_id, code)
+@dataclass(frozen=True, slots=True)
+class ReplyHeader:
+    """`retry_after_ms`: when a refused request may be sent again (gRPC's retry pushback); 0: nothing is said of it."""
+
+    request_id: int
+    code: Code
+    retry_after_ms: int = 0
 
 
-def unpack_reply(frame: bytes) -> tuple[int, Code]:
-    """The request's id and the reply's code. Raises InvalidArgument when the frame is not a reply header."""
+def pack_reply(request_id: int, code: Code, retry_after_ms: int = 0) -> bytes:
+    return _REPLY.pack(request_id, code, retry_after_ms)
+
+
+def unpack_reply(frame: bytes) -> ReplyHeader:
+    """Raises InvalidArgument when the frame is not a reply header."""
     try:
-        request_id, code = _REPLY.unpack(frame)
-        return request_id, Code(code)
+        request_id, code, retry_after_ms = _REPLY.unpack(frame)
+        return ReplyHeader(request_id, Code(code), retry_after_ms)
     except (struct.error, ValueError) as error:
         raise InvalidArgument(f"reply header: expected {_REPLY.size} bytes with a known code: {error}") from error

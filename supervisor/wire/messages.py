@@ -132,7 +132,7 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoadFailed:
-    """The load or the warmup failed; the worker exits after it. `permanent`: another try would end the same."""
+    """The load or the warmup failed: a worker's last words. `permanent`: another try would end the same."""
 
     code: Code
     message: str
@@ -276,10 +276,16 @@ class RouteTable:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """A worker's process is gone; whatever was sent to it will not be answered."""
+    """A worker's process is gone; whatever was sent to it will not be answered.
+
+    Of this frontend's requests there, by their ids: those it was `executing`, which may have killed it, and those it
+    had `finished` not long before, whose answers may be lost. All others had not begun.
+    """
 
     incarnation: Incarnation
     cause: str
+    executing: tuple[int, ...] = ()
+    finished: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The demo models answer right over gRPC and REST, by latest and by explicit version."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,11 @@ def test_pool_status_names_every_worker(shared_pool: Pool) -> None:
     status = shared_pool.status()
     assert status["supervisor"]["pid"] == shared_pool.pid
     pids = {process.pid for process in shared_pool.processes()}
-    workers = [worker for model in status["models"] for version in model["versions"] for worker in version["workers"]]
-    assert len({worker["pid"] for worker in workers}) == len(workers) == 8
+    versions = [version for model in status["models"] for version in model["versions"]]
+    assert {model["name"] for model in status["models"]} == set(re.findall(r'name: "([^"]+)"', shared_pool.config))
+    assert [len(version["workers"]) for version in versions] == [1] * len(versions)
+    workers = [worker for version in versions for worker in version["workers"]]
+    assert len({worker["pid"] for worker in workers}) == len(workers)
     assert {worker["pid"] for worker in workers} | {frontend["pid"] for frontend in status["frontends"]} <= pids
     for worker in workers:
         assert worker["device"] == "cpu"

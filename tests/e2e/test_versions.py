@@ -115,7 +115,8 @@ def test_a_switch_and_back_under_load(start_pool: StartPool, models: Path, tmp_p
     makers = [grpc_client] * CLIENTS_PER_PROTOCOL + [rest_client] * CLIENTS_PER_PROTOCOL
     clients = [Client(make(pool, dense)) for make in makers]
     with at_work(clients):
-        one_s = switched(pool, clients, {1: "AVAILABLE"}, 1)
+        switched(pool, clients, {1: "AVAILABLE"}, 1)
+        renamed_s = time.monotonic()
         (tmp_path / "new").rename(base / "2")
         two_s = switched(pool, clients, {2: "AVAILABLE", 1: "END"}, 2)
         removed_s = time.monotonic()
@@ -124,7 +125,7 @@ def test_a_switch_and_back_under_load(start_pool: StartPool, models: Path, tmp_p
     assert [client.failures for client in clients] == [[]] * len(clients)
     answers = [answer for client in clients for answer in client.answers]
     assert {answer.version for answer in answers} == {1, 2}
-    assert {answer.version for answer in answers if answer.ended_s < one_s} == {1}
+    assert {answer.version for answer in answers if answer.ended_s < renamed_s} == {1}
     assert {answer.version for answer in answers if answer.began_s > two_s and answer.ended_s < removed_s} == {2}
     assert {answer.version for answer in answers if answer.began_s > back_s} == {1}
     for client in clients:

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from tensorflow_serving.apis import predict_pb2
 
-from modelpool.supervisor.wire import codec, data, sockets
+from modelpool.supervisor.wire import codec, data, flight_recorder, sockets
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
@@ -122,7 +122,8 @@ from pathlib import Path
 
 from modelpool.supervisor.wire import codec
 from modelpool.worker import main
-sys.exit(main.run(codec.decode(Path(sys.argv[1]).read_bytes()), int(sys.argv[2]), "INFO"))
+inherited = main.Inherited(int(sys.argv[2]), int(sys.argv[3]))
+sys.exit(main.run(codec.decode(Path(sys.argv[1]).read_bytes()), inherited, "INFO"))
 """
 _WITHIN_MS = 60_000
 M = TypeVar("M", bound=Message)
@@ -138,14 +139,16 @@ class LoneWorker:
         self._control = self._context.socket(zmq.ROUTER)
         self._control.bind(spec.control_endpoint)
         self._requests = self._context.socket(zmq.DEALER)
+        self._requests.setsockopt(zmq.IDENTITY, sockets.identity(Peer.FRONTEND, Incarnation(1)))
         self._lifeline_fd, self._lifeline_end = os.pipe()
+        self._recorder_fd = flight_recorder.create("test")
         spec_file = directory / "spec"
         spec_file.write_bytes(codec.encode(spec))
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(spec_file), str(self._lifeline_fd)],
+                [sys.executable, "-c", _WORKER, str(spec_file), str(self._lifeline_fd), str(self._recorder_fd)],
                 stderr=log,
-                pass_fds=[self._lifeline_fd],
+                pass_fds=[self._lifeline_fd, self._recorder_fd],
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
         self.hear(WorkerReady)
@@ -166,7 +169,7 @@ class LoneWorker:
         self._requests.send_multipart([data.pack_request(1, data.NO_DEADLINE_NS, time.monotonic_ns(), method), payload])
         assert self._requests.poll(_WITHIN_MS), self.log_path.read_text()
         head, reply = self._requests.recv_multipart()
-        return data.unpack_reply(head)[1], reply
+        return data.unpack_reply(head).code, reply
 
     def stop(self) -> int:
         self.tell(StopWorker())
@@ -178,6 +181,7 @@ class LoneWorker:
         self._context.destroy(linger=0)
         os.close(self._lifeline_fd)
         os.close(self._lifeline_end)
+        os.close(self._recorder_fd)
 
 
 def lone_spec(directory: Path, path: Path, incarnation: int) -> WorkerSpec:

@@ -1,18 +1,20 @@
 """The real fork server and the real double fork, with workers that need no TensorFlow.
 
-What a worker does is the name of its model: `idle` waits for the supervisor's end, `exit` and `signal` die.
+What a worker does is the name of its model: `idle` waits for the supervisor's end, `exit` and `signal` die, `flight`
+dies in the middle of a request.
 """
 
 import os
 import select
 import signal
 
+from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.messages import WorkerSpec
 from modelpool.worker import fork_server
 from modelpool.worker import main as worker_main
 
 
-def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
+def run(spec: WorkerSpec, inherited: worker_main.Inherited, log_level: str) -> int:
     del log_level
     match spec.name:
         case "exit":
@@ -20,12 +22,17 @@ def run(spec: WorkerSpec, lifeline_fd: int, log_level: str) -> int:
         case "signal":
             os.kill(os.getpid(), spec.version)
             signal.pause()
+        case "flight":
+            flights = FlightRecorder(inherited.recorder)
+            flights.end(flights.begin(5, 41, 1, 3, 1), 0, 2)
+            flights.begin(5, 42, 1, 3, 3)
+            os.kill(os.getpid(), signal.SIGKILL)
         case "orphan":
             # A grandchild that outlives its parent becomes the supervisor's, which must reap it.
             if os.fork() == 0:
                 os._exit(0)
             return 0
-    select.select([lifeline_fd], [], [])
+    select.select([inherited.lifeline], [], [])
     return 70
 
 

@@ -71,6 +71,19 @@ async def exits() -> dict[str, Any]:
     return {number: [e.code, e.signal, e.cause] for number, e in stage.exits.items()}
 
 
+async def flights() -> dict[str, Any]:
+    """What a killed worker was executing comes with its exit."""
+    stage = Stage()
+    stage.spawn(1, "flight")
+    await stage.until(lambda: stage.exits)
+    await stage.processes.close()
+    recording = stage.exits[1].recording
+    return {
+        "executing": [(flight.frontend, flight.request_id) for flight in recording.executing],
+        "finished": [(flight.frontend, flight.request_id) for flight in recording.finished],
+    }
+
+
 async def parenthood() -> dict[str, Any]:
     """A worker is the supervisor's own child, whatever becomes of the fork server."""
     stage = Stage()
@@ -193,7 +206,7 @@ async def abandoned() -> dict[str, Any]:
 
 
 SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
-    scene.__name__: scene for scene in (exits, parenthood, burst, orphans, stray, doomed, closing, abandoned)
+    scene.__name__: scene for scene in (exits, flights, parenthood, burst, orphans, stray, doomed, closing, abandoned)
 }
 
 

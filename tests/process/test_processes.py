@@ -36,6 +36,10 @@ def test_how_a_worker_ended_is_told_in_words() -> None:
     }
 
 
+def test_what_a_killed_worker_was_at_is_known() -> None:
+    assert play("flights") == {"executing": [[5, 42]], "finished": [[5, 41]]}
+
+
 def test_the_fork_servers_death_touches_no_worker() -> None:
     assert play("parenthood") == {
         "parents": [True, True],

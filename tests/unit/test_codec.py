@@ -59,7 +59,7 @@ def test_request_headers(request_id: int, deadline_ns: int, sent_ns: int, method
 
 @given(st.integers(0, 2**64 - 1), st.sampled_from(list(Code)))
 def test_reply_headers(request_id: int, code: Code) -> None:
-    assert data.unpack_reply(data.pack_reply(request_id, code)) == (request_id, code)
+    assert data.unpack_reply(data.pack_reply(request_id, code)) == data.ReplyHeader(request_id, code)
 
 
 @given(st.binary(max_size=40))

@@ -24,6 +24,7 @@ from modelpool.supervisor.process import Exit
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.servable import Servable, Slot
 from modelpool.supervisor.transition_policy import TransitionPolicy
+from modelpool.supervisor.wire.flight_recorder import Recording
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     RouteTable,
@@ -281,7 +282,7 @@ def test_a_killed_worker_is_replaced_at_once_and_the_state_says_so() -> None:
     first = world.ready(1)
     world.ack()
     world.die(first, KILLED)
-    assert world.deaths == [AnnounceDeath(first, "killed by SIGKILL")]
+    assert world.deaths == [AnnounceDeath(first, "killed by SIGKILL", Recording())]
     assert world.routed() == set()
     assert world.states() == {1: ServableState.LOADING}
     assert world.servable(1).error == Status(
