@@ -53,7 +53,7 @@ class GrpcServer:
             self._health.routes_changed(self._core.routes.table)
 
     def bind(self) -> None:
-        """Take the port and the socket, exclusively. Raises BindFailed."""
+        """Take the port, which other frontends share, and the socket. Raises BindFailed."""
         credentials = None if self._tls is None else grpc_tls.credentials(self._tls)
         if self._port:
             # The IPv6 wildcard takes IPv4 too; grpcio falls back to 0.0.0.0 where there is no IPv6.

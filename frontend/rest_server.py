@@ -1,6 +1,6 @@
 """The REST engine: uvicorn on a socket of our own, serving an ASGI app. In the event loop.
 
-The socket is bound exclusively (no SO_REUSEPORT), so that a taken port is an error and never shared in silence.
+Several frontends share the port by SO_REUSEPORT; that nobody else does is the supervisor's care, which holds it.
 """
 
 import asyncio
@@ -92,6 +92,7 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family is socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))

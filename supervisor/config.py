@@ -27,6 +27,7 @@ class PoolConfig:
     grpc_port: int
     rest_port: int
     grpc_socket_path: str
+    frontends: int
     rest_timeout_s: float
     max_request_bytes: int
     model_name: str
@@ -79,6 +80,7 @@ def from_flags(
         grpc_port=flags.port,
         rest_port=0 if flags.rest_api_port == flags.port else flags.rest_api_port,
         grpc_socket_path=flags.grpc_socket_path,
+        frontends=flags.frontends,
         rest_timeout_s=max(0.0, flags.rest_api_timeout_in_ms / 1000),
         max_request_bytes=flags.max_request_bytes,
         model_name=flags.model_name,

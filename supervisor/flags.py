@@ -19,6 +19,7 @@ from .wire.status import InvalidArgument
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_PORT = 65535
+MAX_FRONTENDS = 64
 
 _CPUS = len(os.sched_getaffinity(0))
 _HELP_WIDTH = 100
@@ -179,6 +180,14 @@ class Flags:
         "",
         "Folder in and below which profiles ordered over gRPC are written; empty: none are taken.",
         Section.LISTENING,
+    )
+
+    frontends: int = flag(
+        1,
+        "Processes that take requests, all on the same ports.",
+        Section.LISTENING,
+        low=1,
+        high=MAX_FRONTENDS,
     )
 
     rest_api_timeout_in_ms: int = flag(

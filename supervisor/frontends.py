@@ -1,6 +1,8 @@
 """The frontends of a pool: started, told of routes, replaced when they die or stand still. Event loop only.
 
-What a frontend acknowledges and lets go of is kept by `routes`; here is their life.
+What a frontend acknowledges and lets go of is kept by `routes`; here is their life. Each fills one of a fixed number of
+*seats*. All listen on the same TCP ports, among which the kernel shares out new connections; the unix socket, a file
+that only one process can bind (and neither engine takes a descriptor that listens already), goes with the first seat.
 """
 
 import asyncio
@@ -29,8 +31,11 @@ from .wire.sockets import Peer
 
 log = logging.getLogger(__name__)
 
-# A frontend that dies sooner than this after its start is not replaced at once.
+SOCKET_SEAT = 0
+# A frontend that has listened is replaced at once, unless this is the third in a row that lived for less than this;
+# one that never did is replaced after so much time from its start.
 _MIN_LIFE_S = 2.0
+_QUICK_REPLACEMENTS = 2
 _CHECK_S = 2.0
 # Frontends speak each second, from the first second of theirs on; their own imports come before it.
 _SILENCE_S = 20.0
@@ -41,6 +46,7 @@ class Frontend:
     """One process. `stats`: what it said of itself last."""
 
     pid: int
+    seat: int
     started_s: float
     heard_s: float
     listening: bool = False
@@ -48,15 +54,17 @@ class Frontend:
 
 
 class Frontends:
-    """All frontends. `spec` makes the specification of a new one."""
+    """All frontends, `count` of them. `spec` makes the specification of a new one for a seat."""
 
     def __init__(
         self,
-        spec: Callable[[Incarnation], FrontendSpec],
+        count: int,
+        spec: Callable[[Incarnation, int], FrontendSpec],
         processes: Processes,
         control: ControlSocket,
         board: RouteBoard,
     ) -> None:
+        self._short_lives = [0] * count
         self._spec = spec
         self._processes = processes
         self._control = control
@@ -79,23 +87,28 @@ class Frontends:
 
     @property
     def up_to_date(self) -> bool:
-        """There is a frontend, and every one has the newest routes."""
-        return bool(self._alive) and self._board.acked_epoch == self._board.table.epoch
+        """There is a frontend, and every one has said hello and has the newest routes."""
+        everybody = self._board.frontends.keys() >= self._alive.keys()
+        return bool(self._alive) and everybody and self._board.acked_epoch == self._board.table.epoch
 
     def start(self) -> None:
-        """Start one, now or, when it cannot be had, later; and watch over all of them from the first on."""
+        """Start all of them and watch over them from now on. Once."""
+        self._loop.call_later(_CHECK_S, self._check, self._loop.time() + _CHECK_S)
+        for seat in range(len(self._short_lives)):
+            self._fill(seat)
+
+    def _fill(self, seat: int) -> None:
+        """Start one, now or, when it cannot be had, later."""
         if self._draining:
             return
-        if not self.restarts and not self._alive:
-            self._loop.call_later(_CHECK_S, self._check, self._loop.time() + _CHECK_S)
         incarnation = Incarnation(next(self._numbers))
         try:
-            pid = self._processes.spawn_frontend(self._spec(incarnation))
+            pid = self._processes.spawn_frontend(self._spec(incarnation, seat))
         except OSError as error:
             log.error("frontend not started %s", fields(error=error))
-            self._loop.call_later(_MIN_LIFE_S, self.start)
+            self._loop.call_later(_MIN_LIFE_S, self._fill, seat)
             return
-        self._alive[incarnation] = Frontend(pid, self._loop.time(), self._loop.time())
+        self._alive[incarnation] = Frontend(pid, seat, self._loop.time(), self._loop.time())
 
     def exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         """A frontend's process is gone."""
@@ -106,7 +119,13 @@ class Frontends:
         log.error("frontend gone %s", fields(incarnation=incarnation, pid=frontend.pid, cause=exit_.cause))
         self.restarts += 1
         lived_s = self._loop.time() - frontend.started_s
-        self._loop.call_later(max(0.0, _MIN_LIFE_S - lived_s), self.start)
+        short_lives = self._short_lives[frontend.seat] + 1 if lived_s < _MIN_LIFE_S else 0
+        self._short_lives[frontend.seat] = short_lives
+        delay_s = restart_delay_s(frontend.listening, lived_s, short_lives)
+        if delay_s:
+            self._loop.call_later(delay_s, self._fill, frontend.seat)
+        else:
+            self._fill(frontend.seat)
 
     def tell(self, message: Message) -> None:
         """Tell every frontend that has said hello. One that cannot be told would go wrong for ever, so it is killed."""
@@ -166,3 +185,13 @@ class Frontends:
                 self._processes.kill_frontend(incarnation)
         if not self._draining:
             self._loop.call_later(_CHECK_S, self._check, now_s + _CHECK_S)
+
+
+def restart_delay_s(listened: bool, lived_s: float, short_lives: int) -> float:
+    """How long the seat of a frontend that died stays empty.
+
+    `listened`: it took requests; `short_lives`: so many in a row, this one included, lived for less than a moment.
+    """
+    if listened and short_lives <= _QUICK_REPLACEMENTS:
+        return 0.0
+    return max(0.0, _MIN_LIFE_S - lived_s)

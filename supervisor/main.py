@@ -133,12 +133,15 @@ def _serve(given: flags.Flags) -> int:
     )
     models = settings.read_models()
     pool_file = pool_config.read(settings.pool_config_file)
-    ports.require_free(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)
-    directory = runtime_dir.RuntimeDir(settings.runtime_dir)
+    reservation = ports.reserve(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)
     try:
-        asyncio.run(_run_pool(settings, models, pool_file))
+        directory = runtime_dir.RuntimeDir(settings.runtime_dir)
+        try:
+            asyncio.run(_run_pool(settings, models, pool_file))
+        finally:
+            directory.remove()
     finally:
-        directory.remove()
+        reservation.close()
     return 0
 
 

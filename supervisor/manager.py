@@ -274,6 +274,14 @@ class Manager:
         """No worker process is left."""
         return not self._running
 
+    def serving(self) -> tuple[Incarnation, ...]:
+        """Every worker that may hold requests."""
+        return tuple(
+            incarnation
+            for incarnation, slot in self._running.items()
+            if slot.state in (SlotState.READY, SlotState.DRAINING)
+        )
+
     def slot(self, incarnation: Incarnation) -> Slot | None:
         """The slot that this incarnation fills, as long as its process lives."""
         return self._running.get(incarnation)

@@ -16,7 +16,7 @@ from . import status
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
-from .frontends import Frontends
+from .frontends import SOCKET_SEAT, Frontends
 from .limits import Limits
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
@@ -33,6 +33,7 @@ from .wire.log import fields
 from .wire.messages import (
     EndProfile,
     FrontendBindFailed,
+    FrontendDied,
     FrontendHello,
     FrontendSpec,
     FrontendStats,
@@ -93,7 +94,9 @@ class Pool:
         self._request_logs = RequestLogs()
         self._replica_loads = ReplicaLoads()
         self._metrics = PoolMetrics(self._manager)
-        self._frontends = Frontends(self._frontend_spec, self._processes, self._control, self._manager.board)
+        self._frontends = Frontends(
+            config.frontends, self._frontend_spec, self._processes, self._control, self._manager.board
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuration = Configuration(
@@ -290,14 +293,14 @@ class Pool:
 
     # -- frontends -------------------------------------------------------------------------------------------
 
-    def _frontend_spec(self, incarnation: Incarnation) -> FrontendSpec:
+    def _frontend_spec(self, incarnation: Incarnation, seat: int) -> FrontendSpec:
         endpoints = self._config.endpoints
         return FrontendSpec(
             incarnation=incarnation,
             control_endpoint=sockets.control_endpoint(self._config.runtime_dir),
             grpc_port=self._config.grpc_port,
             rest_port=self._config.rest_port,
-            grpc_socket_path=self._config.grpc_socket_path,
+            grpc_socket_path=self._config.grpc_socket_path if seat == SOCKET_SEAT else "",
             rest_timeout_s=self._config.rest_timeout_s,
             max_request_bytes=self._config.max_request_bytes,
             log_level=self._config.log_level,
@@ -313,6 +316,8 @@ class Pool:
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         self._frontends.exited(incarnation, exit_)
+        for worker in self._manager.serving():
+            self._control.send(Peer.WORKER, worker, FrontendDied(incarnation))
         self._metrics.frontend_ended(incarnation)
         self._advance()
 

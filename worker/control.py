@@ -7,14 +7,17 @@ control socket; other threads hand it messages by a queue and an eventfd; the ma
 import os
 import threading
 import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import zmq
 
 from modelpool.supervisor.wire import codec, sockets
+from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     EndProfile,
+    FrontendDied,
     Message,
     MetricsReport,
     Profile,
@@ -66,8 +69,9 @@ class ControlLink:
     """The link of one incarnation. `stop_fd` becomes readable when the supervisor orders to stop.
 
     `recorder`, `request_log` and `profiler` are set by the main thread once there is a model whose requests can be
-    recorded, logged and traced. What changes in `metrics` is reported with a heartbeat about once a second, and once
-    more at the end.
+    recorded, logged and traced. So is `on_frontend_died`, called in the link's thread with each frontend that is gone:
+    what it has asked and is not executed yet can be dropped. What changes in `metrics` is reported with a heartbeat
+    about once a second, and once more at the end.
     """
 
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", lifeline_fd: int) -> None:
@@ -76,6 +80,7 @@ class ControlLink:
         self.recorder: WarmupRecorder | None = None
         self.request_log: RequestLogger | None = None
         self.profiler: Profiler | None = None
+        self.on_frontend_died: Callable[[Incarnation], None] | None = None
         self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._spec = spec
         self._lifeline_fd = lifeline_fd
@@ -164,6 +169,8 @@ class ControlLink:
                 self._start_recording(message)
             elif isinstance(message, SetRequestLog) and self.request_log is not None:
                 self.request_log.configure(message.request_log)
+            elif isinstance(message, FrontendDied) and self.on_frontend_died is not None:
+                self.on_frontend_died(message.incarnation)
             elif isinstance(message, Profile):
                 self._start_profile(message)
             elif isinstance(message, EndProfile) and self.profiler is not None:

@@ -164,6 +164,13 @@ class SetRequestLog:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontendDied:
+    """A frontend's process is gone: nobody waits for the answers to what it has asked. Sent to every worker."""
+
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
 class RecordWarmup:
     """Write a warmup file from live traffic: up to `count` requests, evenly sampled over `seconds`, to `path`."""
 
@@ -427,6 +434,7 @@ Message = (
     | WorkerHeartbeat
     | StopWorker
     | SetRequestLog
+    | FrontendDied
     | RouteTable
     | WorkerDied
     | WorkerLoads

@@ -55,6 +55,37 @@ def test_a_killed_frontend_is_replaced(start_pool: StartPool, models: Path) -> N
     assert not path.exists()
 
 
+def test_one_of_several_frontends_is_killed_under_load(start_pool: StartPool, models: Path) -> None:
+    pool = start_pool(model_config({"half_plus_two": models / "half_plus_two"}), "--frontends=3")
+    pool.wait_available("half_plus_two")
+
+    def pids() -> set[int]:
+        with contextlib.suppress(OSError):
+            return {frontend["pid"] for frontend in pool.status()["frontends"]}
+        return set()
+
+    def lost(pid: int) -> int:
+        """Calls that failed: each by a client that has just connected, until the killed one is replaced."""
+        failures = 0
+        while pid in pids() or len(pids()) < 3:
+            with contextlib.suppress(grpc.RpcError):
+                assert answer(pool) == [2.5]
+                continue
+            failures += 1
+        return failures
+
+    before = pids()
+    assert len(before) == 3
+    killed = min(before)
+    os.kill(killed, signal.SIGKILL)
+    # A connection that the kernel had given to the killed one is lost, and none after it.
+    assert lost(killed) <= 1
+    assert before - {killed} < pids()
+    assert pool.status()["supervisor"]["frontend_restarts"] == 1
+    assert [answer(pool) for _ in range(20)] == [[2.5]] * 20
+    assert pool.stop() == 0
+
+
 def children(pool: Pool, module: str) -> list[psutil.Process]:
     found = []
     for process in pool.processes():

@@ -11,7 +11,7 @@ def test_ours_without_any_of_the_operator() -> None:
     assert dict(server_options(4 * MIB, {})) == {
         "grpc.max_receive_message_length": 4 * MIB,
         "grpc.max_send_message_length": -1,
-        "grpc.so_reuseport": 0,
+        "grpc.so_reuseport": 1,
     }
 
 
@@ -20,9 +20,13 @@ def test_no_limit_beyond_what_grpc_can_carry() -> None:
 
 
 def test_the_operators_value_replaces_ours() -> None:
-    options = server_options(MIB, {"grpc.so_reuseport": "1", "a": "b"})
-    assert dict(options)["grpc.so_reuseport"] == 1
+    options = server_options(MIB, {"grpc.max_receive_message_length": "5", "a": "b"})
+    assert dict(options)["grpc.max_receive_message_length"] == 5
     assert len(options) == len(dict(options)) == 4
+
+
+def test_the_port_is_always_shared_with_the_supervisor_that_holds_it() -> None:
+    assert dict(server_options(MIB, {"grpc.so_reuseport": "0"}))["grpc.so_reuseport"] == 1
 
 
 @pytest.mark.parametrize(

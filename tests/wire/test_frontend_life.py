@@ -99,7 +99,6 @@ def test_a_taken_port_is_named(stage: Stage, field: str, name: str, host: str) -
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind((host, 0))
         other.listen()
         port = other.getsockname()[1]
