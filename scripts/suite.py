@@ -1,23 +1,43 @@
 """`scripts/check`, then pytest with the given arguments; ends with pytest's exit code. `--no-check`: pytest alone.
 
-With failed checks pytest runs all the same, so that one run tells everything; the exit code is then not 0.
+Without a file or test among the arguments the whole suite runs: as many files at a time as there are CPUs, since most
+tests wait for processes, and afterwards, one by one, the tests that measure (marker `alone`). With failed checks or
+tests the rest runs all the same, so that one run tells everything; the exit code is then not 0.
 """
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import checks
+
+# More files at a time need memory: each may have a pool, of some 500 MB.
+_MOST_AT_A_TIME = 4
+_SIDE_BY_SIDE, _ALONE = ("-m", "not alone"), ("-m", "alone")
 
 
 def main() -> int:
     arguments = sys.argv[1:]
     check = "--no-check" not in arguments
     failed = checks.run_checks() if check else []
-    pytest = [sys.executable, "-m", "pytest", *(a for a in arguments if a != "--no-check")]
-    code = subprocess.run(pytest, cwd=checks.ROOT, check=False).returncode
+    wanted = [argument for argument in arguments if argument != "--no-check"]
+    codes = [_pytest(stage, wanted) for stage in _stages(wanted)]
     if failed:
         print("FAILED checks: " + ", ".join(failed), flush=True)
-    return code or (1 if failed else 0)
+    return max(codes) or (1 if failed else 0)
+
+
+def _stages(wanted: Sequence[str]) -> list[list[str]]:
+    """What each run of pytest is told beside the given arguments."""
+    at_a_time = min(len(os.sched_getaffinity(0)), _MOST_AT_A_TIME)
+    if at_a_time == 1 or not all(argument.startswith("-") for argument in wanted):
+        return [[]]
+    return [[*_SIDE_BY_SIDE, "-n", str(at_a_time), "--dist", "loadfile"], [*_ALONE]]
+
+
+def _pytest(stage: Sequence[str], wanted: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *stage, *wanted], cwd=checks.ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from tensorflow_serving.apis import (
 
 from tests.e2e import tensor_proto
 from tests.e2e.eventually import eventually
+from tests.free_ports import free_ports
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 45.0
@@ -58,15 +58,6 @@ def model_config(
             f' model_platform: "tensorflow" {f"model_version_policy {{ {policy} }}" if policy else ""}{labelled} }}\n'
         )
     return "model_config_list {\n" + "".join(entries) + "}\n"
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ def back(pool: Pool, name: str, version: int, old_pid: int) -> Any:
     return eventually(worker, BACK_WITHIN_S, f"{name} {version} is back")
 
 
+@pytest.mark.alone
 def test_dense_comes_back_and_the_others_never_fail(pool: Pool) -> None:
     before = pool.worker("dense", 2)
     others = {(name, v): pool.worker(name, v)["pid"] for name, v in [("dense", 1), ("demo", 1), ("half_plus_two", 123)]}

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.pool import StartPool, model_config, predict_request
 from tests.e2e.tensor_proto import tensor, values
 
@@ -19,6 +21,7 @@ def memory_mb(pid: int, kind: str) -> float:
     raise AssertionError(f"no {kind} in smaps_rollup of {pid}")
 
 
+@pytest.mark.alone
 def test_memory(start_pool: StartPool, models: Path) -> None:
     pool = start_pool(model_config({name: models / name for name in ("half_plus_two", "sum")}))
     pool.wait_available("half_plus_two", "sum")

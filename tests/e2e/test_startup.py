@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.pool import MODELPOOL, StartPool, free_ports, model_config
+from tests.e2e.pool import MODELPOOL, StartPool, model_config
+from tests.free_ports import free_ports
 
 START_FAILED = 255
 ENDS_WITHIN_S = 30.0

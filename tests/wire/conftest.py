@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from modelpool.supervisor.wire.messages import (
 )
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
+from tests.free_ports import free_ports
 
 WAIT_S = 10.0
 Socket = zmq.Socket[bytes]
@@ -51,12 +51,6 @@ def eventually(probe: Callable[[], T], what: str, within_s: float = WAIT_S) -> T
             return value
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def version(number: int, *workers: "FakeWorker", **changes: Any) -> VersionRoute:
@@ -235,11 +229,12 @@ class Stage:
     def frontend(self, *, program: str = "", **changes: Any) -> FakeFrontendOwner:
         """A frontend process; `program`: the Python text to run in place of its main module."""
         number = len(self.owners) + 1
+        grpc_port, rest_port = free_ports(2)
         values: dict[str, Any] = {
             "incarnation": Incarnation(number),
             "control_endpoint": sockets.ipc_endpoint(self.folder / f"control{number}"),
-            "grpc_port": free_port(),
-            "rest_port": free_port(),
+            "grpc_port": grpc_port,
+            "rest_port": rest_port,
             "grpc_socket_path": "",
             "rest_timeout_s": 30.0,
             "max_request_bytes": 4 << 20,

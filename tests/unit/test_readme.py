@@ -1,0 +1,59 @@
+"""The tables of the README say something of every flag and every RPC, and of none that is not there."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+
+from modelpool.supervisor import flags
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+INERT = "accepted without effect: "
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """The rows below the line that begins with `heading`, by their first cell without its backticks."""
+    lines = README.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(heading))
+    rows = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        name, *rest = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+        rows[name.strip("`")] = rest
+    return rows
+
+
+FLAGS = table("| flag | default |")
+
+
+def test_every_flag_is_there_and_no_other() -> None:
+    assert sorted(FLAGS) == sorted(field.name for field in fields(flags.Flags))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(flags.Flags)])
+def test_what_is_said_of_a_flag(name: str) -> None:
+    default, effect = FLAGS[name]
+    assert re.match(r"(works|differs: |ours|accepted without effect: )", effect), effect
+    (inert,) = [each.reason for each in flags.inert_flags([f"--{name}={_good(name)}"])] or [""]
+    assert effect == (INERT + inert if inert else effect), "as the log says it"
+    assert bool(inert) == effect.startswith(INERT)
+    declared = str(next(field.default for field in fields(flags.Flags) if field.name == name))
+    if default not in {"`CPUs`", "`4 x CPUs`"}:
+        assert default.strip("`").lower() == declared.lower()
+
+
+def _good(name: str) -> str:
+    """A value that the flag takes."""
+    (default,) = [field.default for field in fields(flags.Flags) if field.name == name]
+    return str(default)
+
+
+def test_every_rpc_is_there() -> None:
+    text = " ".join(f"{name} {' '.join(rest)}" for name, rest in table("| RPC |").items())
+    for file in (prediction_service_pb2, model_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            assert service.name in text
+            assert [method.name for method in service.methods if method.name not in text] == []
