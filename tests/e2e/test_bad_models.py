@@ -1,16 +1,47 @@
 """Models that cannot be loaded: the others are served, the status says why, and the server keeps looking."""
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.e2e.eventually import eventually
-from tests.e2e.pool import Pool, StartPool, model_config, predict_request
+from tests.e2e.pool import Pool, model_config, predict_request, put_version, running_pool
 from tests.e2e.tensor_proto import tensor, values
 
-NO_RETRIES = ("--max_num_load_retries=0",)
+WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A pool of good and bad models; those that a test changes lie below `root`, one folder each."""
+
+    pool: Pool
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def neighbours(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    root = tmp_path_factory.mktemp("bad")
+    good, bad = models / "half_plus_two" / "00000123", models / "corrupt" / "1"
+    shutil.copytree(bad, root / "mended" / "1")
+    shutil.copytree(good, root / "spoilt" / "1")
+    (root / "empty").mkdir()
+    places = {name: models / name for name in ("corrupt", "bad_warmup", "half_plus_two")}
+    places |= {name: root / name for name in ("mended", "spoilt", "empty", "missing")}
+    with running_pool(model_config(places), "--max_num_load_retries=0") as pool:
+        yield Neighbours(pool, root)
+
+
+@pytest.fixture
+def pool(neighbours: Neighbours) -> Iterator[Pool]:
+    """Whatever is wrong with a model, its neighbour answers before and after."""
+    assert half_plus_two_answers(neighbours.pool)
+    yield neighbours.pool
+    assert half_plus_two_answers(neighbours.pool)
 
 
 def half_plus_two_answers(pool: Pool) -> bool:
@@ -31,12 +62,8 @@ def not_found(pool: Pool, model: str) -> str:
     ("model", "reason"),
     [("corrupt", "Can't parse"), ("bad_warmup", "Signature input alias: x(feed name: x:0) not found in request")],
 )
-def test_a_version_that_cannot_be_loaded(start_pool: StartPool, models: Path, model: str, reason: str) -> None:
-    names = (model, "half_plus_two")
-    pool = start_pool(model_config({name: models / name for name in names}), *NO_RETRIES)
-    pool.wait_available("half_plus_two")
-    assert half_plus_two_answers(pool)
-    eventually(lambda: pool.versions(model) == {1: "END"}, 30.0)
+def test_a_version_that_cannot_be_loaded(pool: Pool, model: str, reason: str) -> None:
+    eventually(lambda: pool.versions(model) == {1: "END"}, WITHIN_S)
     (version,) = pool.model(model)["versions"]
     assert version["state"] == "END"
     assert version["error"]["code"] not in ("OK", "")
@@ -48,72 +75,53 @@ def test_a_version_that_cannot_be_loaded(start_pool: StartPool, models: Path, mo
     assert (state.version, state.state) == (1, 50)
     assert reason in state.status.error_message
     assert not_found(pool, model) == f"Servable not found for request: Latest({model})"
-    assert half_plus_two_answers(pool)
 
 
-def test_a_good_new_version_after_a_corrupt_one(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    base = tmp_path / "mended"
-    shutil.copytree(models / "corrupt" / "1", base / "1")
-    pool = start_pool(model_config({"mended": base}), *NO_RETRIES)
-    eventually(lambda: pool.versions("mended") == {1: "END"}, 30.0)
-    shutil.copytree(models / "half_plus_two" / "00000123", base / "unfinished")
-    (base / "unfinished").rename(base / "2")
-    eventually(lambda: pool.versions("mended").get(2) == "AVAILABLE", 30.0)
+def test_a_good_new_version_after_a_corrupt_one(pool: Pool, neighbours: Neighbours, models: Path) -> None:
+    eventually(lambda: pool.versions("mended") == {1: "END"}, WITHIN_S)
+    put_version(models / "half_plus_two" / "00000123", neighbours.root / "mended", "2")
+    eventually(lambda: pool.versions("mended").get(2) == "AVAILABLE", WITHIN_S)
     reply = pool.predict(predict_request("mended", {"x": tensor([1.0])}))
     assert values(reply.outputs["y"]) == [2.5]
 
 
-def test_a_corrupt_new_version_leaves_the_old_one_serving(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    base = tmp_path / "spoilt"
-    shutil.copytree(models / "half_plus_two" / "00000123", base / "1")
-    pool = start_pool(model_config({"spoilt": base}), *NO_RETRIES)
+def test_a_corrupt_new_version_leaves_the_old_one_serving(pool: Pool, neighbours: Neighbours, models: Path) -> None:
     pool.wait_available("spoilt")
     pid = pool.worker("spoilt", 1)["pid"]
-    shutil.copytree(models / "corrupt" / "1", base / "unfinished")
-    (base / "unfinished").rename(base / "2")
-    eventually(lambda: pool.versions("spoilt") == {1: "AVAILABLE", 2: "END"}, 30.0)
+    put_version(models / "corrupt" / "1", neighbours.root / "spoilt", "2")
+    eventually(lambda: pool.versions("spoilt") == {1: "AVAILABLE", 2: "END"}, WITHIN_S)
     reply = pool.predict(predict_request("spoilt", {"x": tensor([1.0])}))
     assert reply.model_spec.version.value == 1
     assert pool.worker("spoilt", 1)["pid"] == pid
 
 
-def test_an_empty_base_path(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    base = tmp_path / "empty"
-    base.mkdir()
-    pool = start_pool(model_config({"empty": base, "half_plus_two": models / "half_plus_two"}))
-    pool.wait_available("half_plus_two")
-    assert half_plus_two_answers(pool)
+def test_an_empty_base_path(pool: Pool, neighbours: Neighbours, models: Path) -> None:
+    base = neighbours.root / "empty"
     assert not_found(pool, "empty") == "Servable not found for request: Latest(empty)"
     missing = pool.get("/v1/models/empty")
     assert (missing.status, missing.error) == (404, "Could not find any versions of model empty")
     assert pool.model("empty")["versions"] == []
-    shutil.copytree(models / "half_plus_two" / "00000123", tmp_path / "copy")
-    (tmp_path / "copy").rename(base / "5")
-    eventually(lambda: pool.versions("empty") == {5: "AVAILABLE"}, 30.0)
+    assert f"No versions of servable empty found under base path {base}." in pool.log
+    put_version(models / "half_plus_two" / "00000123", base, "5")
+    eventually(lambda: pool.versions("empty") == {5: "AVAILABLE"}, WITHIN_S)
     shutil.rmtree(base / "5")
-    eventually(lambda: pool.versions("empty") == {5: "END"}, 30.0, "an emptied base path unloads all versions")
+    eventually(lambda: pool.versions("empty") == {5: "END"}, WITHIN_S, "an emptied base path unloads all versions")
     (ended,) = pool.get("/v1/models/empty").json["model_version_status"]
     assert ended["status"] == {"error_code": "OK", "error_message": ""}
 
 
-def test_a_missing_base_path(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    base = tmp_path / "missing"
-    pool = start_pool(model_config({"missing": base}))
+def test_a_missing_base_path(pool: Pool, neighbours: Neighbours, models: Path) -> None:
+    """TF Serving gives up the whole poll for one missing base path and serves nobody; here the others are served."""
+    base = neighbours.root / "missing"
     assert not_found(pool, "missing") == "Servable not found for request: Latest(missing)"
-    eventually(lambda: str(base) in str(pool.model("missing")), what="the status names the missing path")
-    assert str(base) in pool.log
-    shutil.copytree(models / "half_plus_two", tmp_path / "copy")
-    (tmp_path / "copy").rename(base)
-    eventually(lambda: pool.versions("missing") == {123: "AVAILABLE"}, 30.0)
-    base.rename(tmp_path / "away")
-    eventually(lambda: str(base) in str(pool.model("missing")["source_error"]), what="the path is missed again")
+    text = f"Could not find base path {base} for servable missing with error NOT_FOUND: {base} not found"
+    error = {"code": "NOT_FOUND", "message": text}
+    eventually(lambda: pool.model("missing")["source_error"] == error, what="the status names the missing path")
+    assert text in pool.log
+    shutil.copytree(models / "half_plus_two", neighbours.root / "copy")
+    (neighbours.root / "copy").rename(base)
+    eventually(lambda: pool.versions("missing") == {123: "AVAILABLE"}, WITHIN_S)
+    assert pool.model("missing")["source_error"]["code"] == "OK"
+    base.rename(neighbours.root / "away")
+    eventually(lambda: pool.model("missing")["source_error"] == error, what="the path is missed again")
     assert pool.versions("missing") == {123: "AVAILABLE"}, "a missing base path unloads nothing"
-
-
-def test_a_missing_base_path_beside_a_good_one(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    config = model_config({"missing": tmp_path / "missing", "half_plus_two": models / "half_plus_two"})
-    pool = start_pool(config)
-    # TF Serving gives up the whole poll for one missing base path and serves nobody; one tenant's mistake would
-    # then stop the others', which this server exists to prevent.
-    pool.wait_available("half_plus_two")
-    assert half_plus_two_answers(pool)

@@ -31,7 +31,7 @@ def write_config(pool: Pool, text: str) -> None:
 
 
 def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A server that is expected to end by itself."""
+    """A server that is expected to end by itself, and every process of it: each of them has its standard output."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run(
         [MODELPOOL, "serve", *arguments], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False

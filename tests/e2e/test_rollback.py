@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,20 @@ def version(pool: Pool, model: str, number: int) -> Any:
     return next(each for each in pool.model(model)["versions"] if each["version"] == number)
 
 
-def kill_until_failed(pool: Pool, model: str, number: int) -> int:
-    """Kill each worker of the version as soon as it serves, until it is given up; how many that were."""
-    killed: set[int] = set()
+def kill_until_failed(pool: Pool, models: Sequence[str], number: int) -> dict[str, int]:
+    """Kill each worker of that version of the models as soon as it serves, until it is given up; how many that were."""
+    killed: dict[str, set[int]] = {model: set() for model in models}
 
-    def ended() -> bool:
+    def ended(model: str) -> bool:
         found = version(pool, model, number)
         for worker in found["workers"]:
-            if worker["state"] == "ready" and worker["pid"] not in killed:
+            if worker["state"] == "ready" and worker["pid"] not in killed[model]:
                 os.kill(worker["pid"], signal.SIGKILL)
-                killed.add(worker["pid"])
+                killed[model].add(worker["pid"])
         return bool(found["state"] == "END")
 
-    eventually(ended, WITHIN_S, f"{model}/{number} is given up")
-    return len(killed)
+    eventually(lambda: all([ended(model) for model in models]), WITHIN_S, f"{number} is given up")
+    return {model: len(pids) for model, pids in killed.items()}
 
 
 def test_a_crash_loop_is_rolled_back(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_crash_loop_is_rolled_back(start_pool: StartPool, models: Path, tmp_pa
     promoted = {1: "END", 2: "AVAILABLE"}
     eventually(lambda: [pool.versions(name) for name in names] == [promoted] * 2, 20.0)
 
-    assert kill_until_failed(pool, "careful", 2) == DEATHS
+    assert kill_until_failed(pool, names, 2) == dict.fromkeys(names, DEATHS)
     eventually(lambda: pool.versions("careful") == {1: "AVAILABLE", 2: "END"}, 20.0)
     assert (pool.number_by_grpc("careful"), pool.number_by_rest("careful")) == (1, 1)
     cause = "killed by SIGKILL"
@@ -61,7 +62,6 @@ def test_a_crash_loop_is_rolled_back(start_pool: StartPool, models: Path, tmp_pa
     assert (state.state, state.status.error_code, state.status.error_message) == (50, 14, text)
     assert "rolled back servable=careful/2 to_version=1" in pool.log
 
-    assert kill_until_failed(pool, "stubborn", 2) == DEATHS
     text = f"The worker of stubborn/2 died while serving: {cause}"
     (worker,) = version(pool, "stubborn", 2)["workers"]
     assert (worker["state"], worker["error"]["message"]) == ("failed", text)

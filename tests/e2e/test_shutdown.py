@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import pytest
 
 from tests.e2e.eventually import eventually
@@ -45,16 +44,7 @@ def test_an_idle_server_stops_with_nothing_left(pool: Pool, how: signal.Signals)
     assert set(SHARED_MEMORY.iterdir()) <= shared_memory
 
 
-def test_what_is_in_flight_is_answered_first(slow_pool: Pool) -> None:
-    call = slow_request_in_flight(slow_pool, 3.0)
-    slow_pool.child.send_signal(signal.SIGTERM)
-    reply = call.result()
-    assert reply.outputs["elapsed"].double_val[0] >= 3.0
-    assert slow_pool.child.wait(STOP_WITHIN_S) == 0
-    assert_nothing_left(slow_pool)
-
-
-def test_while_it_drains_new_calls_are_refused(slow_pool: Pool) -> None:
+def test_a_drain_answers_what_is_in_flight_and_refuses_what_is_new(slow_pool: Pool) -> None:
     call = slow_request_in_flight(slow_pool, 3.0)
     slow_pool.child.send_signal(signal.SIGTERM)
 
@@ -71,6 +61,7 @@ def test_while_it_drains_new_calls_are_refused(slow_pool: Pool) -> None:
     assert not call.done(), "refused while the old call still runs"
     assert call.result().outputs["elapsed"].double_val[0] >= 3.0
     assert slow_pool.child.wait(STOP_WITHIN_S) == 0
+    assert_nothing_left(slow_pool)
 
 
 def test_a_drain_has_an_end(start_pool: StartPool, models: Path) -> None:
@@ -82,35 +73,15 @@ def test_a_drain_has_an_end(start_pool: StartPool, models: Path) -> None:
     assert_nothing_left(pool)
 
 
-def test_a_killed_supervisor_takes_everything_along(slow_pool: Pool) -> None:
+def test_a_killed_supervisor_takes_everything_along_and_a_new_one_takes_its_place(slow_pool: Pool) -> None:
     call = slow_request_in_flight(slow_pool, 50.0)
     assert len(slow_pool.processes()) >= 4
     slow_pool.child.kill()
     assert slow_pool.child.wait(STOP_WITHIN_S) == -signal.SIGKILL
     eventually(lambda: not slow_pool.processes(), GONE_WITHIN_S, "no orphan is left")
     assert call.exception() is not None
-
-
-def test_a_new_server_takes_the_place_of_a_killed_one(slow_pool: Pool) -> None:
-    slow_pool.child.kill()
-    slow_pool.child.wait(STOP_WITHIN_S)
-    eventually(lambda: not slow_pool.processes(), GONE_WITHIN_S, "no orphan is left")
     slow_pool.start()
     slow_pool.wait_open()
     slow_pool.wait_available("half_plus_two")
     assert slow_pool.stop() == 0
     assert_nothing_left(slow_pool)
-
-
-def test_a_taken_port_is_named_and_the_other_server_unharmed(slow_pool: Pool, models: Path) -> None:
-    second = Pool(slow_pool.root / "second", model_config({"half_plus_two": models / "half_plus_two"}))
-    second.root.mkdir()
-    second.start(slow_pool.grpc_port, slow_pool.rest_port)
-    try:
-        assert second.child.wait(STOP_WITHIN_S) != 0
-        assert str(slow_pool.grpc_port) in second.log
-        assert not second.processes()
-    finally:
-        second.destroy()
-    assert slow_pool.versions("half_plus_two") == {123: "AVAILABLE"}
-    assert psutil.pid_exists(slow_pool.pid)

@@ -84,6 +84,5 @@ def test_a_corrupt_file(pool: Pool) -> None:
     ]
 
 
-def test_the_saved_model_without_the_flag(models: Path) -> None:
-    with running_pool(model_config({"tflite": models / "tflite"})) as pool:
-        assert values(predict(pool, "tflite", [[1.0, 2.0, 3.0]]).outputs["y"]) == [[7.0]]
+def test_the_saved_model_without_the_flag(shared_pool: Pool) -> None:
+    assert values(predict(shared_pool, "tflite", [[1.0, 2.0, 3.0]]).outputs["y"]) == [[7.0]]
