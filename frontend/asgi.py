@@ -17,6 +17,7 @@ from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError
 
 from . import model_spec, model_status, request_body, rest_path, rest_reply
 from .core import Answer, Core
+from .health_pages import HealthPages
 from .model_spec import ModelSpec
 from .request_body import BodyTooLarge, ClientGone, Receive
 from .rest_path import RestCall, Verb
@@ -29,6 +30,8 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 
 _STATUS_PATH = b"/pool/v1/status"
+# HTTP/2 has no such header; there the engine says GOAWAY.
+_KEEPS_CONNECTIONS = ("1.0", "1.1")
 # What the worker is asked to do: for a JSON body, and for a serialized request of the gRPC API.
 _METHODS = {
     Verb.PREDICT: (Method.REST_PREDICT, Method.PREDICT),
@@ -73,8 +76,14 @@ class RestApp:
     """`pool_status` asks the supervisor."""
 
     def __init__(
-        self, core: Core, pool_status: Callable[[], Awaitable[bytes]], options: RestOptions, metrics: Metrics
+        self,
+        core: Core,
+        pool_status: Callable[[], Awaitable[bytes]],
+        options: RestOptions,
+        metrics: Metrics,
+        pages: HealthPages,
     ) -> None:
+        self._pages = pages
         self._metrics = metrics
         self._metrics_path = metrics.path.encode()
         self._core = core
@@ -95,6 +104,8 @@ class RestApp:
             if counted.counts:
                 self._metrics.finished(counted.api, counted.model, code, counted.started_ns)
         headers = reply.headers(self._options.cors)
+        if self._pages.leaving and scope["http_version"] in _KEEPS_CONNECTIONS:
+            headers = (*headers, (b"connection", b"close"))  # the client's next connection goes elsewhere
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -123,6 +134,9 @@ class RestApp:
         if self._metrics_path and path == self._metrics_path:
             return await self._metrics_reply(query)
         if not path.startswith(b"/v1/"):
+            page = self._pages.reply(method, path)
+            if page is not None:
+                return page
             return rest_reply.not_found(path)
         if method == "OPTIONS":
             return Reply(200 if _has_web_origin(scope) else 400, b"")

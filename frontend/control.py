@@ -7,6 +7,7 @@ what the other messages mean is the session's.
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -92,6 +93,7 @@ class Control:
         on_message: Callable[[Message], None],
     ) -> None:
         self._on_message = on_message
+        self._heard_s = time.monotonic()
         self._status_questions: _Questions[StatusReply] = _Questions(self.send)
         self._reloads: _Questions[ReloadReply] = _Questions(self.send)
         self._metrics_questions: _Questions[MetricsReply] = _Questions(self.send)
@@ -105,6 +107,11 @@ class Control:
         if not sent:
             log.error("control message not sent %s", fields(message=type(message).__name__))
         return sent
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing was heard of the supervisor. It answers each FrontendStats."""
+        return time.monotonic() - self._heard_s
 
     def release(self, incarnation: Incarnation) -> None:
         self.send(WorkerReleased(incarnation))
@@ -168,6 +175,7 @@ class Control:
         except codec.WireError as error:
             log.warning("ignored a control message %s", fields(error=error.message))
             return
+        self._heard_s = time.monotonic()
         match message:
             case StatusReply():
                 self._status_questions.settle(message)

@@ -52,6 +52,11 @@ class GrpcServer:
         if self._health is not None:
             self._health.routes_changed(self._core.routes.table)
 
+    def leave(self) -> None:
+        """Say not ready from now on, and serve as before."""
+        if self._health is not None:
+            self._health.leave()
+
     def bind(self) -> None:
         """Take the port, which other frontends share, and the socket. Raises BindFailed."""
         credentials = None if self._tls is None else grpc_tls.credentials(self._tls)

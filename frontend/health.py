@@ -1,8 +1,9 @@
 """The standard gRPC health service, answered from the route table. In the event loop.
 
 TF Serving (model_servers/server.cc, --enable_grpc_healthcheck_service) knows "" and its two services, by their bare
-names. Here these and their full names are SERVING while the server does not drain, and each configured model is a
-service of its own: SERVING if some version is AVAILABLE.
+names, all SERVING from the start on. Here "" is SERVING while the server is ready (`readiness`); the services, and
+their full names, as long as the server lives and is not about to stop; and each configured model is a service of its
+own: SERVING if some version is AVAILABLE.
 
 The library's own servicer is not used: it holds a lock while it writes to a watcher, so that one client that does
 not read would keep the news from all others and hold up who brings it; and its watchers never end, which a drain
@@ -16,14 +17,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelpool.supervisor.wire.messages import RouteTable
-from modelpool.supervisor.wire.states import ServableState
 
+from . import readiness
 from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-_OF_THE_SERVER = ("", "ModelService", "PredictionService", MODEL_SERVICE, PREDICTION_SERVICE)
+_SERVICES = ("ModelService", "PredictionService", MODEL_SERVICE, PREDICTION_SERVICE)
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -32,19 +33,25 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Check, List and Watch. A model that bears the name of a service of the server is not told apart from it."""
 
     def __init__(self) -> None:
+        self._leaving = False
         self._draining = False
         self._statuses: dict[str, int] = statuses(RouteTable(-1, ()))
         self._changed = asyncio.Event()
 
     def routes_changed(self, table: RouteTable) -> None:
-        """Take over what `table` says, and wake the watchers. Without effect once the server drains."""
-        if not self._draining:
+        """Take over what `table` says, and wake the watchers. Without effect once the server leaves."""
+        if not self._leaving:
             self._set(statuses(table))
 
-    def drain(self) -> None:
-        """NOT_SERVING for everything from now on; watchers are told so, and their streams end."""
-        self._draining = True
+    def leave(self) -> None:
+        """NOT_SERVING for everything from now on, though all is served still."""
+        self._leaving = True
         self._set(dict.fromkeys(self._statuses, _NOT_SERVING))
+
+    def drain(self) -> None:
+        """The same, and the streams of watchers end once they have been told."""
+        self._draining = True
+        self.leave()
 
     def _set(self, new: dict[str, int]) -> None:
         self._statuses = new
@@ -79,10 +86,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
 def statuses(table: RouteTable) -> dict[str, int]:
     """The status of every service that is known, by name."""
-    models = {
-        model.name: _SERVING
-        if any(version.state is ServableState.AVAILABLE for version in model.versions)
-        else _NOT_SERVING
-        for model in table.models
-    }
-    return models | dict.fromkeys(_OF_THE_SERVER, _SERVING)
+    models = {model.name: _SERVING if readiness.is_available(model) else _NOT_SERVING for model in table.models}
+    server = {"": _SERVING if readiness.is_ready(table) else _NOT_SERVING}
+    return models | server | dict.fromkeys(_SERVICES, _SERVING)

@@ -21,8 +21,10 @@ from modelpool.supervisor.wire.messages import (
     FrontendListening,
     FrontendSpec,
     FrontendStats,
+    LameDuck,
     Message,
     OpenPorts,
+    Pulse,
     RoutesAck,
     RouteTable,
     WorkerDied,
@@ -38,6 +40,7 @@ from .control import Control
 from .core import Core
 from .dealer import Dealer
 from .grpc_server import GrpcServer
+from .health_pages import HealthPages
 from .metrics import RequestMetrics
 from .profiler import ProfilerHandlers
 from .rest_server import RestServer
@@ -73,6 +76,7 @@ class Session:
             self._grpc.add(
                 ProfilerHandlers(lambda: self._core.routes.table, self._control.profile, self._control.end_profile)
             )
+        self._pages = HealthPages(lambda: self._core.routes.table, lambda: self._control.silent_s)
         self._rest = self._rest_server()
 
     def _rest_server(self) -> RestServer | None:
@@ -81,7 +85,7 @@ class Session:
             return None
         counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
         options = RestOptions(spec.rest_timeout_s, spec.max_request_bytes, spec.rest_cors)
-        app = RestApp(self._core, self._control.pool_status, options, counting)
+        app = RestApp(self._core, self._control.pool_status, options, counting, self._pages)
         return RestServer(app, spec.rest_port, spec.rest_tls)
 
     async def run(self) -> int:
@@ -107,9 +111,13 @@ class Session:
                 self._grpc.routes_changed()
             case WorkerLoads():
                 self._core.balance.told(message)
+            case Pulse():
+                pass  # that it came is all it says
             case OpenPorts() if not self._opened:
                 self._opened = True
                 self._start_task(self._open_ports())
+            case LameDuck():
+                self._leave()
             case DrainFrontend():
                 self._start_task(self._drain(message.timeout_s))
             case _:
@@ -155,8 +163,14 @@ class Session:
         log.info("listening %s", names)
         self._control.send(FrontendListening())
 
+    def _leave(self) -> None:
+        """Not ready any more: whoever balances the load is to send its clients elsewhere."""
+        self._pages.leaving = True
+        self._grpc.leave()
+
     async def _drain(self, timeout_s: float) -> None:
         log.info("draining %s", fields(timeout_s=timeout_s))
+        self._leave()
         self._control.drain()
         await asyncio.gather(*(server.stop(timeout_s) for server in (self._grpc, self._rest) if server is not None))
         self._end(0)

@@ -41,6 +41,7 @@ class PoolConfig:
     check_method_names: bool
     tensor_content: bool
     drain_timeout_s: float
+    lame_duck_s: float
     load_timeout_s: float
     pool_config_file: str
     reload_timeout_s: float
@@ -94,6 +95,7 @@ def from_flags(
         check_method_names=flags.enable_signature_method_name_check,
         tensor_content=flags.enable_serialization_as_tensor_content,
         drain_timeout_s=flags.drain_timeout_s,
+        lame_duck_s=flags.lame_duck_s,
         load_timeout_s=flags.load_timeout_s,
         pool_config_file=flags.pool_config_file,
         reload_timeout_s=flags.reload_timeout_s,

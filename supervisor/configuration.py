@@ -150,7 +150,7 @@ class Configuration:
 
     def _settings(self, model: ModelConfig) -> ModelSettings:
         policy = self._pool_file.policy(model.name)
-        return ModelSettings(dict(model.labels), policy.transition_policy, policy.rollback)
+        return ModelSettings(dict(model.labels), policy.transition_policy, policy.rollback, policy.required)
 
     def _source_options(self, name: str) -> SourceOptions:
         policy = self._pool_file.policy(name)

@@ -280,6 +280,12 @@ class Flags:
     drain_timeout_s: float = flag(
         30.0, "Time for requests in flight to finish when the server stops, in seconds.", Section.SERVER, low=0
     )
+    lame_duck_s: float = flag(
+        0.0,
+        "Time to serve on after the signal to stop while saying not ready, in seconds, for load balancers to notice.",
+        Section.SERVER,
+        low=0,
+    )
     exit_on_startup_failure: bool = flag(
         False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER
     )

@@ -22,6 +22,7 @@ from .wire.messages import (
     FrontendListening,
     FrontendSpec,
     FrontendStats,
+    LameDuck,
     Message,
     OpenPorts,
     RoutesAck,
@@ -73,6 +74,7 @@ class Frontends:
         self._numbers = itertools.count(1)
         self._alive: dict[Incarnation, Frontend] = {}
         self._open = False
+        self._leaving = False
         self._draining = False
         self.restarts = 0
 
@@ -142,6 +144,11 @@ class Frontends:
         self._open = True
         self.tell(OpenPorts())
 
+    def leave(self) -> None:
+        """From now on every frontend says that it is not ready, and serves as before."""
+        self._leaving = True
+        self.tell(LameDuck())
+
     def replace_none(self) -> None:
         """Whoever dies from now on stays dead."""
         self._draining = True
@@ -160,6 +167,8 @@ class Frontends:
         match message:
             case FrontendHello():
                 self._control.send(Peer.FRONTEND, incarnation, self._board.join(incarnation))
+                if self._leaving:
+                    self._control.send(Peer.FRONTEND, incarnation, LameDuck())
                 if self._open:
                     self._control.send(Peer.FRONTEND, incarnation, OpenPorts())
             case RoutesAck(epoch):

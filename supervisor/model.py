@@ -19,11 +19,15 @@ MAX_ENDED_VERSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How one model is handled. `rollback`: a crash-looping version gives way to the last one that served."""
+    """How one model is handled. `rollback`: a crash-looping version gives way to the last one that served.
+
+    `required`: without it the server is not ready.
+    """
 
     labels: Mapping[str, int] = field(default_factory=dict)
     transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING
     rollback: bool = True
+    required: bool = True
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Model:
     def retire(self) -> None:
         """The model is not configured any more: nothing of it is wanted."""
         self.configured, self.polled, self.source_error = False, False, OK
-        self.settings = ModelSettings(transition=self.settings.transition)
+        self.settings = ModelSettings(transition=self.settings.transition, required=False)
         self._want({}, {})
 
     def aspire(self, wanted: Mapping[int, str], on_disk: Mapping[int, str], fingerprints: Mapping[int, str]) -> None:
@@ -145,7 +149,7 @@ class Model:
 
     def route(self) -> ModelRoute:
         versions = tuple(self.servables[version].route() for version in sorted(self.servables))
-        return ModelRoute(self.name, versions, dict(self.settings.labels))
+        return ModelRoute(self.name, versions, dict(self.settings.labels), self.settings.required)
 
     def newest_first(self) -> Iterable[Servable]:
         for version in sorted(self.servables, reverse=True):

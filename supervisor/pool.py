@@ -43,6 +43,7 @@ from .wire.messages import (
     MetricsRequest,
     Profiled,
     ProfileOf,
+    Pulse,
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
@@ -120,6 +121,7 @@ class Pool:
             self._frontends.start()
             self._configuration.start()
             await self._end
+            await self._leave()
             await self._drain()
         finally:
             await self._close()
@@ -143,6 +145,13 @@ class Pool:
     def _fail(self, error: BaseException) -> None:
         if not self._end.done():
             self._end.set_exception(error)
+
+    async def _leave(self) -> None:
+        """Say not ready, and serve on for as long as load balancers need to notice. A second signal cuts it short."""
+        if self._ports_open and self._config.lame_duck_s:
+            log.info("leaving %s", fields(lame_duck_s=self._config.lame_duck_s))
+            self._frontends.leave()
+            await self._until(lambda: self._signals > 1, self._config.lame_duck_s)
 
     async def _drain(self) -> None:
         """Ordered end: frontends finish what is in flight and go, then the workers, which nobody asks any more."""
@@ -401,8 +410,7 @@ class Pool:
     def _tell_loads(self, frontend: Incarnation) -> None:
         stats = {name: each.stats for name, each in self._frontends.alive.items()}
         loads = self._replica_loads.view(frontend, stats, self._manager.board.table)
-        if loads is not None:
-            self._control.send(Peer.FRONTEND, frontend, loads)
+        self._control.send(Peer.FRONTEND, frontend, Pulse() if loads is None else loads)
 
     def _record_warmup(self, client: Incarnation, wanted: RecordWarmupOf) -> None:
         """Pass the order on to a worker that serves the model, if its operator allows recording."""

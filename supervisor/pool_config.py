@@ -71,6 +71,7 @@ class ModelPolicy:
         TransitionPolicy.AVAILABILITY_PRESERVING,
         "In what order versions change: load the new one before the old one goes, or, to save memory, after it.",
     )
+    required: bool = key(True, "Count the server as ready only while this model answers.")
     auto_warmup: bool = key(
         False, "Warm a version that has no warmup file by running each of its signatures once on made-up inputs."
     )

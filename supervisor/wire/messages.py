@@ -268,9 +268,12 @@ class VersionRoute:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
+    """`required`: without it the server is not ready."""
+
     name: str
     versions: tuple[VersionRoute, ...]
     labels: dict[str, int]
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,8 +310,18 @@ class WorkerLoads:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """The supervisor's event loop turns. An answer to FrontendStats, where WorkerLoads is not."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenPorts:
     """Bind and listen now: every configured model has settled once."""
+
+
+@dataclass(frozen=True, slots=True)
+class LameDuck:
+    """Say not ready from now on, and serve as before: the server is about to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,7 +451,9 @@ Message = (
     | RouteTable
     | WorkerDied
     | WorkerLoads
+    | Pulse
     | OpenPorts
+    | LameDuck
     | DrainFrontend
     | StatusReply
     | FrontendHello

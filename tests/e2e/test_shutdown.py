@@ -1,5 +1,7 @@
 """The end of a server, in order and by -9: what is in flight is answered, and nothing of it is left behind."""
 
+import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,30 @@ def test_a_killed_supervisor_takes_everything_along_and_a_new_one_takes_its_plac
     slow_pool.wait_available("half_plus_two")
     assert slow_pool.stop() == 0
     assert_nothing_left(slow_pool)
+
+
+def test_a_lame_duck_serves_until_a_second_signal(start_pool: StartPool, models: Path) -> None:
+    pool = start_pool(model_config({"half_plus_two": models / "half_plus_two"}), "--lame_duck_s=1000")
+    pool.wait_available("half_plus_two")
+    assert pool.get("/readyz").status == 200
+    assert pool.get("/healthz").status == 200
+    pool.child.send_signal(signal.SIGTERM)
+    page = eventually(lambda: (reply := pool.get("/readyz")).status == 503 and reply, what="not ready")
+    assert page.json == {"ready": False, "leaving": True, "missing": {}}
+    assert pool.post("/v1/models/half_plus_two:predict", {"instances": [1.0]}).json == {"predictions": [2.5]}
+    assert pool.get("/healthz").status == 200
+    worker = pool.worker("half_plus_two", 123)["pid"]
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: pool.get("/readyz/half_plus_two").status == 503)
+    eventually(lambda: pool.worker("half_plus_two", 123)["state"] == "ready", 20.0, "replaced, since all is served")
+    (frontend,) = pool.status()["frontends"]
+    os.kill(frontend["pid"], signal.SIGKILL)
+
+    def another_says_so() -> bool:
+        with contextlib.suppress(OSError):
+            return bool(pool.get("/readyz").json["leaving"])
+        return False
+
+    eventually(another_says_so, 20.0, "another frontend is not ready either")
+    assert pool.stop() == 0
+    assert_nothing_left(pool)

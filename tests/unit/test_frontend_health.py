@@ -8,9 +8,8 @@ from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
-OF_THE_SERVER = dict.fromkeys(
+SERVICES = dict.fromkeys(
     (
-        "",
         "ModelService",
         "PredictionService",
         "tensorflow.serving.ModelService",
@@ -18,6 +17,7 @@ OF_THE_SERVER = dict.fromkeys(
     ),
     SERVING,
 )
+READY, NOT_READY = SERVICES | {"": SERVING}, SERVICES | {"": NOT_SERVING}
 
 
 def model(name: str, *states: ServableState) -> ModelRoute:
@@ -26,12 +26,16 @@ def model(name: str, *states: ServableState) -> ModelRoute:
 
 
 def test_without_models() -> None:
-    assert statuses(RouteTable(0, ())) == OF_THE_SERVER
+    assert statuses(RouteTable(1, ())) == READY
+
+
+def test_before_the_first_routes() -> None:
+    assert statuses(RouteTable(-1, ())) == NOT_READY
 
 
 def test_a_model_serves_with_any_version() -> None:
     table = RouteTable(
-        0,
+        1,
         (
             model("none"),
             model("one", ServableState.AVAILABLE),
@@ -39,7 +43,7 @@ def test_a_model_serves_with_any_version() -> None:
             *(model(state.name, state) for state in ServableState if state is not ServableState.AVAILABLE),
         ),
     )
-    assert statuses(table) == OF_THE_SERVER | {
+    assert statuses(table) == NOT_READY | {
         "none": NOT_SERVING,
         "one": SERVING,
         "old one": SERVING,
@@ -51,4 +55,4 @@ def test_a_model_serves_with_any_version() -> None:
 
 
 def test_a_model_cannot_take_a_name_of_the_server() -> None:
-    assert statuses(RouteTable(0, (model("PredictionService"),))) == OF_THE_SERVER
+    assert statuses(RouteTable(1, (model("PredictionService"),))) == NOT_READY

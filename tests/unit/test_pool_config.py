@@ -21,6 +21,7 @@ from modelpool.supervisor.transition_policy import TransitionPolicy
 
 DEFAULTS: dict[str, Any] = {
     "transition_policy": TransitionPolicy.AVAILABILITY_PRESERVING,
+    "required": True,
     "auto_warmup": False,
     "golden_rtol": 1e-5,
     "golden_atol": 1e-6,

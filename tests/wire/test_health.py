@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelpool.supervisor.wire.messages import DrainFrontend, ModelRoute, WorkerDied
+from modelpool.supervisor.wire.messages import DrainFrontend, LameDuck, ModelRoute, WorkerDied
 from modelpool.supervisor.wire.states import ServableState
 
 from .conftest import WAIT_S, FakeFrontendOwner, Stage, version
@@ -18,8 +18,7 @@ from .conftest import WAIT_S, FakeFrontendOwner, Stage, version
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-OF_THE_SERVER = (
-    "",
+SERVICES = (
     "ModelService",
     "PredictionService",
     "tensorflow.serving.ModelService",
@@ -85,13 +84,15 @@ def test_check_and_list(stage: Stage, client: Client) -> None:
         ModelRoute("loading", (loading,), {}),
         ModelRoute("empty", (), {}),
     )
-    for service in OF_THE_SERVER:
+    for service in SERVICES:
         assert client.check(service) == SERVING
+    assert client.check("") == NOT_SERVING, "two models are missing"
     assert client.check("up") == SERVING
     assert client.check("loading") == NOT_SERVING
     assert client.check("empty") == NOT_SERVING
     assert client.check_refused("unknown") == "NOT_FOUND"
-    assert client.list() == dict.fromkeys(OF_THE_SERVER, SERVING) | {
+    assert client.list() == dict.fromkeys(SERVICES, SERVING) | {
+        "": NOT_SERVING,
         "up": SERVING,
         "loading": NOT_SERVING,
         "empty": NOT_SERVING,
@@ -101,13 +102,16 @@ def test_check_and_list(stage: Stage, client: Client) -> None:
 def test_a_watcher_sees_each_change_of_its_model(stage: Stage, client: Client) -> None:
     worker = stage.worker()
     up = ModelRoute("m", (version(1, worker),), {})
-    watcher, of_the_server = Watcher(client, "m"), Watcher(client, "")
+    watcher, of_the_server, ready = Watcher(client, "m"), Watcher(client, "ModelService"), Watcher(client, "")
     assert watcher.next() == SERVICE_UNKNOWN
+    assert ready.next() == NOT_SERVING, "no routes yet"
     client.owner.route(up)
     assert watcher.next() == SERVING
-    client.owner.route(up, ModelRoute("other", (), {}))
+    assert ready.next() == SERVING
+    client.owner.route(up, ModelRoute("other", (), {}, required=False))
     client.owner.send(WorkerDied(worker.incarnation, "killed"))
     assert watcher.next() == NOT_SERVING, "told by the death itself, before the supervisor's next routes"
+    assert ready.next() == NOT_SERVING
     client.owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
     assert watcher.next() == SERVING
     client.owner.route(replace(up, versions=(version(1, state=ServableState.END),)))
@@ -125,4 +129,17 @@ def test_a_drain_tells_the_watchers_and_waits_for_none_of_them(stage: Stage, cli
     client.owner.send(DrainFrontend(timeout_s=1000.0))
     assert [watcher.next() for watcher in watchers] == [NOT_SERVING, NOT_SERVING, "UNAVAILABLE"]
     assert [watcher.next() for watcher in watchers[:2]] == ["UNAVAILABLE", "UNAVAILABLE"]
+    assert client.owner.wait_exit() == 0
+
+
+def test_a_lame_duck_says_not_serving_and_goes_on(stage: Stage, client: Client) -> None:
+    client.owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
+    watchers = [Watcher(client, service) for service in ("m", "", "ModelService")]
+    assert [watcher.next() for watcher in watchers] == [SERVING] * 3
+    client.owner.send(LameDuck())
+    assert [watcher.next() for watcher in watchers] == [NOT_SERVING] * 3
+    client.owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
+    assert client.check("m") == NOT_SERVING, "new routes do not bring it back"
+    client.owner.send(DrainFrontend(timeout_s=1000.0))
+    assert [watcher.next() for watcher in watchers] == ["UNAVAILABLE"] * 3
     assert client.owner.wait_exit() == 0
