@@ -22,28 +22,12 @@ from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, r
 from tests.e2e.tensor_proto import tensor, values
 
 MODELS = {"half_plus_two": 123, "spam": 1, "dense": 2}
-NOT_CLASSIFY = (
-    "Expected classification signature method_name to be tensorflow/serving/classify. Was: tensorflow/serving/predict"
-)
-NOT_REGRESS = (
-    "Expected regression signature method_name to be tensorflow/serving/regress. Was: tensorflow/serving/predict"
-)
 
 
 @pytest.fixture(scope="module")
 def pool(models: Path) -> Iterator[Pool]:
     with running_pool(model_config({name: models / name for name in MODELS})) as started:
         started.wait_available(*MODELS)
-        yield started
-
-
-@pytest.fixture(scope="module")
-def strict_pool(models: Path) -> Iterator[Pool]:
-    """Checks method names, and sends tensors as content."""
-    names = ("half_plus_two", "spam")
-    flags = ("--enable_signature_method_name_check", "--enable_serialization_as_tensor_content")
-    with running_pool(model_config({name: models / name for name in names}), *flags) as started:
-        started.wait_available(*names)
         yield started
 
 
@@ -239,25 +223,3 @@ def test_metadata_over_rest(pool: Pool, model: str) -> None:
         for side in ("inputs", "outputs"):
             wanted = {name: info.name for name, info in getattr(signature, side).items()}
             assert {name: info["name"] for name, info in listed[key][side].items()} == wanted
-
-
-# -- flags -------------------------------------------------------------------------------------------------------
-
-
-def test_method_names_are_checked_when_asked(strict_pool: Pool) -> None:
-    invalid = grpc.StatusCode.INVALID_ARGUMENT
-    assert refusal(lambda: classify(strict_pool, "spam", "", {"weights": [0, 1]})) == (invalid, NOT_CLASSIFY)
-    assert refusal(lambda: regress(strict_pool, "spam", "regress", {"weights": [0, 1]})) == (invalid, NOT_REGRESS)
-    reply = strict_pool.post("/v1/models/spam:classify", {"examples": [{"weights": [0.5, 0.5]}]})
-    assert (reply.status, reply.error) == (400, NOT_CLASSIFY)
-    response = regress(strict_pool, "half_plus_two", "regress_x_to_y", {"x": [1.0]})
-    assert [each.value for each in response.result.regressions] == [2.5]
-
-
-def test_tensor_content_when_asked(strict_pool: Pool) -> None:
-    outputs = strict_pool.predict(predict_request("half_plus_two", {"x": tensor([1.0, 2.0])})).outputs
-    assert outputs["y"] == tensor([2.5, 3.0], content=True)
-    texts = predict_request("spam", {"text": tensor([b"ab"], "string")}, signature="length")
-    outputs = strict_pool.predict(texts).outputs
-    assert outputs["length"].tensor_content
-    assert list(outputs["text_bytes"].string_val) == [b"ba"]
