@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
 
+from . import tflite_signatures
 from .model_spec import DEFAULT_SIGNATURE
 
 FILE = "model.tflite"
@@ -37,9 +38,13 @@ class _Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """`key` is None for a model without signature definitions, whose tensors are addressed by index."""
+    """`definition`: the SignatureDef that clients see. `runner`: the interpreter's own signature; without one the
+    tensors are addressed by index.
+    """
 
-    key: str | None
+    key: str
+    definition: Any
+    runner: str | None
     inputs: Mapping[str, _Tensor]
     outputs: Mapping[str, _Tensor]
 
@@ -50,16 +55,14 @@ def exists(path: str) -> bool:
 
 
 class TfliteModel:
-    """`signatures`: SignatureDef by key, from the model's own definitions or, without any, from its tensors."""
+    """`signatures`: SignatureDef by key: of the model's metadata, else of its own, or, without any, of its tensors."""
 
     def __init__(self, content: bytes, interpreters: int) -> None:
         self._content = content
         self._interpreters = [self._new() for _ in range(interpreters)]
         self._threads = ThreadPoolExecutor(interpreters, "tflite") if interpreters > 1 else None
-        self._known = _signatures(self._interpreters[0])
-        self.signatures: Mapping[str, Any] = {
-            signature.key or DEFAULT_SIGNATURE: _definition(signature) for signature in self._known
-        }
+        self._known = _signatures(content, self._interpreters[0])
+        self.signatures: Mapping[str, Any] = {signature.key: signature.definition for signature in self._known}
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the model: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError.
@@ -126,8 +129,8 @@ def load(path: str, interpreters: int) -> TfliteModel:
 
 def _invoke(interpreter: Any, signature: _Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """All outputs by tensor name; copies."""
-    if signature.key is not None:
-        runner = interpreter.get_signature_runner(signature.key)
+    if signature.runner is not None:
+        runner = interpreter.get_signature_runner(signature.runner)
         answers = runner(**{alias: feeds[tensor.name] for alias, tensor in signature.inputs.items()})
         return {tensor.name: answers[alias] for alias, tensor in signature.outputs.items()}
     for tensor in signature.inputs.values():
@@ -162,18 +165,41 @@ def _shape_text(shape: Sequence[int]) -> str:
     return f"[{','.join('?' if size < 0 else str(size) for size in shape)}]"
 
 
-def _signatures(interpreter: Any) -> list[_Signature]:
+def _signatures(content: bytes, interpreter: Any) -> list[_Signature]:
+    described = tflite_signatures.read(content)
+    if described:
+        inputs = {detail["name"]: _tensor(detail) for detail in interpreter.get_input_details()}
+        outputs = {detail["name"]: _tensor(detail) for detail in interpreter.get_output_details()}
+        return [_described(key, definition, inputs, outputs) for key, definition in described.items()]
     keys = list(interpreter.get_signature_list())
     if not keys:
         inputs = {_alias(detail): _tensor(detail) for detail in interpreter.get_input_details()}
-        return [_Signature(None, inputs, {_alias(d): _tensor(d) for d in interpreter.get_output_details()})]
+        outputs = {_alias(detail): _tensor(detail) for detail in interpreter.get_output_details()}
+        return [_Signature(DEFAULT_SIGNATURE, _definition(inputs, outputs), None, inputs, outputs)]
     found = []
     for key in keys:
         runner = interpreter.get_signature_runner(key)
         inputs = {alias: _tensor(detail) for alias, detail in runner.get_input_details().items()}
         outputs = {alias: _tensor(detail) for alias, detail in runner.get_output_details().items()}
-        found.append(_Signature(key, inputs, outputs))
+        found.append(_Signature(key, _definition(inputs, outputs), key, inputs, outputs))
     return found
+
+
+def _described(key: str, definition: Any, inputs: Mapping[str, _Tensor], outputs: Mapping[str, _Tensor]) -> _Signature:
+    """A signature of the model's metadata, whose tensors are named as TensorFlow does or as the model does."""
+    sides = []
+    for side, tensors in (("input", inputs), ("output", outputs)):
+        found = {}
+        for alias, info in getattr(definition, f"{side}s").items():
+            tensor = tensors.get(info.name) or tensors.get(info.name.partition(":")[0])
+            if tensor is None:
+                raise InvalidArgument(
+                    f"Signature {side} {alias} references an unknown tensor: Unknown tensor '{info.name}'."
+                )
+            info.name = tensor.name
+            found[alias] = tensor
+        sides.append(found)
+    return _Signature(key, definition, None, *sides)
 
 
 def _alias(detail: Mapping[str, Any]) -> str:
@@ -186,10 +212,9 @@ def _tensor(detail: Mapping[str, Any]) -> _Tensor:
     return _Tensor(detail["name"], detail["index"], tuple(int(size) for size in shape), detail["dtype"])
 
 
-def _definition(signature: _Signature) -> Any:
-    """The SignatureDef that clients see."""
+def _definition(inputs: Mapping[str, _Tensor], outputs: Mapping[str, _Tensor]) -> Any:
     definition = meta_graph_pb2.SignatureDef(method_name=_PREDICT)
-    for tensors, infos in ((signature.inputs, definition.inputs), (signature.outputs, definition.outputs)):
+    for tensors, infos in ((inputs, definition.inputs), (outputs, definition.outputs)):
         for alias, tensor in tensors.items():
             info = infos[alias]
             info.name, info.dtype = tensor.name, tf.as_dtype(tensor.dtype).as_datatype_enum

@@ -316,6 +316,36 @@ def build_tflite_bare(path: Path) -> None:
     (path / "model.tflite").write_bytes(converter.convert())
 
 
+def build_tflite_described(path: Path) -> None:
+    """The same with signature definitions in its metadata, as TF Serving reads them: `number` to `twice`."""
+    from flatbuffers import flexbuffers
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    build_tflite_bare(path)
+    file = path / "model.tflite"
+    model = flatbuffer_utils.read_model(str(file))
+    graph = model.subgraphs[0]
+    x, y = (graph.tensors[index[0]].name.decode() for index in (graph.inputs, graph.outputs))
+    definition = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    # The suffix is TensorFlow's, the model's tensor may lack it.
+    definition.inputs["number"].name = f"{x.partition(':')[0]}:0"
+    definition.outputs["twice"].name = y
+    for info in (definition.inputs["number"], definition.outputs["twice"]):
+        info.dtype = 1
+    map_of = flexbuffers.Builder()
+    with map_of.Map():
+        map_of.Key("doubling")
+        map_of.String(definition.SerializeToString().decode("ascii"))
+    buffer, metadata = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(map_of.Finish())
+    metadata.name, metadata.buffer = "signature_defs_metadata", len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), metadata]
+    flatbuffer_utils.write_model(model, str(file))
+
+
 def build_tflite_corrupt(path: Path) -> None:
     path.mkdir(parents=True)
     (path / "model.tflite").write_bytes(b"no flatbuffer" * 20)
@@ -507,6 +537,7 @@ def _build_all(directory: Path) -> None:
         "twisted": build_twisted,
         "tflite": build_tflite,
         "tflite_bare": build_tflite_bare,
+        "tflite_described": build_tflite_described,
         "tflite_corrupt": build_tflite_corrupt,
         "corrupt": build_corrupt,
         "bad_warmup": build_bad_warmup,

@@ -12,7 +12,7 @@ from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, r
 from tests.e2e.tensor_proto import tensor, values
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-MODELS = ("tflite", "tflite_bare", "tflite_corrupt", "sum")
+MODELS = ("tflite", "tflite_bare", "tflite_described", "tflite_corrupt", "sum")
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one interpreter", "two interpreters"])
@@ -38,6 +38,19 @@ def test_without_signature_definitions(pool: Pool) -> None:
     reply = predict(pool, "tflite_bare", [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     (answer,) = reply.outputs.values()
     assert values(answer) == [[2.0, 4.0], [6.0, 8.0], [10.0, 12.0]]
+
+
+def test_with_signature_definitions_in_the_metadata(pool: Pool) -> None:
+    """As TF Serving reads them: their keys and aliases count, not the names of the model's tensors."""
+    request = predict_request("tflite_described", {"number": tensor([[1.0, 2.0], [3.0, 4.0]])}, signature="doubling")
+    assert values(pool.predict(request).outputs["twice"]) == [[2.0, 4.0], [6.0, 8.0]]
+    by_rest = pool.post(
+        "/v1/models/tflite_described:predict", {"signature_name": "doubling", "instances": [{"number": [1.0, 2.0]}]}
+    )
+    assert by_rest.json == {"predictions": [[2.0, 4.0]]}
+    request.model_spec.signature_name = ""
+    text = 'Serving signature key "serving_default" not found.'
+    assert refusal(lambda: pool.predict(request)) == (grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
 def test_over_rest(pool: Pool) -> None:
