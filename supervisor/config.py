@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import endpoint_config, session_config
-from .devices import Device
 from .endpoint_config import EndpointConfig
 from .flags import Flags
 from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
@@ -23,7 +22,6 @@ class PoolConfig:
     """What the supervisor acts on. Ports of 0 and empty paths mean: do not listen there."""
 
     runtime_dir: Path
-    devices: tuple[Device, ...]
     grpc_port: int
     rest_port: int
     grpc_socket_path: str
@@ -71,13 +69,10 @@ class PoolConfig:
         return {"grpc_port": self.grpc_port, "rest_port": self.rest_port, "grpc_socket_path": self.grpc_socket_path}
 
 
-def from_flags(
-    flags: Flags, runtime_dir: Path, default_cache_dir: Path, devices: tuple[Device, ...], cpus: int
-) -> PoolConfig:
+def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: int) -> PoolConfig:
     """The configuration that the flags ask for, with the files that they name read. Raises PoolError."""
     return PoolConfig(
         runtime_dir=runtime_dir,
-        devices=devices,
         grpc_port=flags.port,
         rest_port=0 if flags.rest_api_port == flags.port else flags.rest_api_port,
         grpc_socket_path=flags.grpc_socket_path,

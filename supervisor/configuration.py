@@ -17,6 +17,7 @@ from .daemon_thread import call_in_thread
 from .manager import Manager
 from .model import ModelSettings
 from .model_config import ModelConfig
+from .placement import DevicePolicy
 from .pool_config import ModelPolicy, PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
@@ -150,7 +151,9 @@ class Configuration:
 
     def _settings(self, model: ModelConfig) -> ModelSettings:
         policy = self._pool_file.policy(model.name)
-        return ModelSettings(dict(model.labels), policy.transition_policy, policy.rollback, policy.required)
+        return ModelSettings(
+            dict(model.labels), policy.transition_policy, policy.rollback, policy.required, device_policy(policy)
+        )
 
     def _source_options(self, name: str) -> SourceOptions:
         policy = self._pool_file.policy(name)
@@ -276,6 +279,11 @@ def _look(source: Source, needed: frozenset[int]) -> Poll:
         except PoolError as error:
             log.warning("cache not tidied %s", fields(error=error.status))
     return source.poll()
+
+
+def device_policy(policy: ModelPolicy) -> DevicePolicy:
+    """What the pool's file says of a model's place."""
+    return DevicePolicy(policy.devices, policy.replicas, policy.gpu_memory_mb * _MIB, policy.placement)
 
 
 def _labels(models: Sequence[ModelConfig]) -> Mapping[str, Mapping[str, int]]:

@@ -1,15 +1,20 @@
-"""The devices of this host. The only module that knows NVML; everything else sees `Device` values.
+"""The devices of this host as plain data: what there is, what was read of it, and which of it is lost. Pure.
 
-A host without NVIDIA devices, or without their driver, has the CPU alone, which is said once by the caller.
+`nvml` is the only module that asks NVIDIA's library; everything else sees these values. Operators name devices
+"cpu", "gpu:0" (NVML's order, that of nvidia-smi), "gpu:0:mig:1", or by UUID; processes are pinned by UUID alone.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import pynvml
-
 from .wire.status import PoolError
+
+# Xids after which the GPU needs a reset or the host a restart (NVIDIA's Xid catalog). Others, such as 13, 31, 43 and
+# 45, speak of one process, whose death is all there is to handle; 63, 92 and 94 leave the GPU usable.
+FATAL_XIDS = frozenset({46, 48, 61, 62, 64, 79, 95, 119, 120, 140, 143})
+# A device that answers with some other error so often in a row is lost; one that NVML calls lost is so at once.
+SILENT_LOOKS = 3
 
 
 class DeviceError(PoolError):
@@ -18,53 +23,115 @@ class DeviceError(PoolError):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`id` as operators name it ("cpu", "gpu:0"); `cuda_visible_devices` pins a process to it."""
+    """`cuda_visible_devices` pins a process to it ("-1" for the CPU). `memory_bytes` of 0: memory is not accounted."""
 
     id: str
     cuda_visible_devices: str
+    product: str = ""
+    memory_bytes: int = 0
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.cuda_visible_devices != CPU.cuda_visible_devices
+
+    def is_called(self, name: str) -> bool:
+        """Whether an operator means this one."""
+        return name == self.id or (name == self.cuda_visible_devices and self.is_gpu)
 
 
 CPU = Device("cpu", "-1")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One GPU or MIG instance at one moment. `error`: it does not answer, its numbers mean nothing; `gone`: for good.
+
+    `used_bytes` is everybody's, the driver's own included. `processes`: bytes by pid, None where NVML does not say; in
+    a container the pids are the host's and match nobody's. `ecc_errors`: uncorrected ones since the driver's start.
+    """
+
+    device: Device
+    used_bytes: int = 0
+    processes: Mapping[int, int | None] = field(default_factory=dict)
+    utilization_percent: int | None = None
+    ecc_errors: int | None = None
+    error: str = ""
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Xid:
+    """The driver's report of an error on a GPU, by the GPU's id ("gpu:0")."""
+
+    gpu: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All GPUs at one moment, and the Xids that came since the last one. Empty without an NVIDIA driver."""
+
+    readings: tuple[Reading, ...] = ()
+    xids: tuple[Xid, ...] = ()
+
+
 class Nvml(Protocol):
-    """What is asked of NVML."""
+    """What is asked of NVML. Blocks, and may hang with the driver: for a thread."""
 
-    def gpu_uuids(self) -> tuple[str, ...]:
-        """UUIDs in NVML's order; empty without NVIDIA driver. Raises DeviceError."""
-
-
-class RealNvml:
-    """NVML by `nvidia-ml-py`."""
-
-    def gpu_uuids(self) -> tuple[str, ...]:
-        try:
-            pynvml.nvmlInit()
-        except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
-            return ()
-        except pynvml.NVMLError as error:
-            raise DeviceError(f"NVML does not start: {error}") from error
-        try:
-            count = pynvml.nvmlDeviceGetCount()
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-            return tuple(_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles)
-        except pynvml.NVMLError as error:
-            raise DeviceError(f"NVML lists no devices: {error}") from error
-        finally:
-            pynvml.nvmlShutdown()
+    def look(self) -> Snapshot:
+        """Raises DeviceError."""
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else value
+class Inventory:
+    """The devices that were ever seen, what was read of them last, and why one is lost."""
+
+    def __init__(self, devices: Sequence[Device] = (CPU,)) -> None:
+        self.devices = tuple(devices)
+        self.readings: dict[str, Reading] = {}
+        self.lost: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
+        self._silent: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Inventory":
+        """What a first look found; the CPU is always there."""
+        found = cls()
+        found.update(snapshot)
+        return found
+
+    @property
+    def gpus(self) -> tuple[Device, ...]:
+        return tuple(device for device in self.devices if device.is_gpu)
+
+    def update(self, snapshot: Snapshot) -> bool:
+        """Take note; whether a device came, was lost, or is back. After a fatal Xid none comes back by itself."""
+        before = (self.devices, self.lost)
+        for xid in snapshot.xids:
+            if xid.number in FATAL_XIDS:
+                self._broken.setdefault(xid.gpu, f"Xid {xid.number}")
+        known = {device.id: device for device in self.devices}
+        known |= {each.device.id: each.device for each in snapshot.readings if each.device.cuda_visible_devices}
+        gpus = sorted((device for device in known.values() if device.is_gpu), key=_in_order)
+        self.devices = (*gpus, *(device for device in self.devices if not device.is_gpu))
+        self.readings = {each.device.id: each for each in snapshot.readings}
+        for id_, reading in self.readings.items():
+            self._silent[id_] = self._silent.get(id_, 0) + 1 if reading.error else 0
+        self.lost = {device.id: why for device in gpus if (why := self._why_lost(device.id))}
+        return before != (self.devices, self.lost)
+
+    def _why_lost(self, id_: str) -> str:
+        if gpu_of(id_) in self._broken:
+            return self._broken[gpu_of(id_)]
+        reading = self.readings.get(id_)
+        if reading is None or not reading.error:
+            return ""
+        return reading.error if reading.gone or self._silent[id_] >= SILENT_LOOKS else ""
 
 
-def inventory(nvml: Nvml) -> tuple[Device, ...]:
-    """The GPUs, or the CPU where there is none. Raises DeviceError."""
-    gpus = tuple(Device(f"gpu:{index}", uuid) for index, uuid in enumerate(nvml.gpu_uuids()))
-    return gpus or (CPU,)
+def gpu_of(device_id: str) -> str:
+    """The GPU that a device is, or is a MIG instance of: "gpu:0" for "gpu:0:mig:1"."""
+    return ":".join(device_id.split(":")[:2])
 
 
-def least_loaded(devices: Collection[Device], slots: Collection[Device]) -> Device:
-    """The device with the fewest slots, the first one among equals. `devices` must not be empty."""
-    taken = list(slots)
-    return min(devices, key=taken.count)
+def _in_order(device: Device) -> tuple[int, ...]:
+    return tuple(int(part) for part in device.id.split(":") if part.isdigit())

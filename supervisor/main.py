@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 from . import config, flags, pool_config, ports, profile_command, runtime_dir, status_command, warmup_command
-from .devices import CPU, Device, DeviceError, RealNvml, inventory
+from .devices import DeviceError, Inventory
 from .model_config import ModelConfig
+from .nvml import RealNvml
 from .pool import Pool
 from .pool_config import PoolFile
 from .wire import log as wire_log
@@ -121,14 +122,12 @@ def serve(argv: Sequence[str]) -> int:
 
 
 def _serve(given: flags.Flags) -> int:
-    devices = _devices()
     base = runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR"))
     path = Path(given.runtime_dir) if given.runtime_dir else None
     settings = config.from_flags(
         given,
         path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
         runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")),
-        devices,
         len(os.sched_getaffinity(0)),
     )
     models = settings.read_models()
@@ -146,17 +145,18 @@ def _serve(given: flags.Flags) -> int:
 
 
 async def _run_pool(settings: config.PoolConfig, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
-    await Pool(settings, models, pool_file).run()
+    nvml = RealNvml()
+    await Pool(settings, models, pool_file, nvml, _inventory(nvml)).run()
 
 
-def _devices() -> tuple[Device, ...]:
+def _inventory(nvml: RealNvml) -> Inventory:
     try:
-        devices = inventory(RealNvml())
+        found = Inventory.of(nvml.look())
     except DeviceError as error:
         log.error("GPUs not used %s", fields(why=error.message))
-        return (CPU,)
-    log.info("devices %s", fields(devices=",".join(device.id for device in devices)))
-    return devices
+        return Inventory()
+    log.info("devices %s", fields(devices=",".join(device.id for device in found.devices)))
+    return found
 
 
 if __name__ == "__main__":

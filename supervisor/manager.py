@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import lifecycle
-from .devices import Device, least_loaded
+from .arrangement import arrange
+from .devices import Device
 from .lifecycle import LOADING, SlotEvent, SlotState
 from .limits import Limits
 from .model import Model, ModelSettings
+from .placement import Place, Room
+from .places import Places
 from .process import Exit
 from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
-from .transition_policy import next_transition
+from .transition_policy import Presence, next_transition
 from .wire.flight_recorder import NO_RECORDING, Recording
 from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
@@ -43,13 +46,17 @@ _STALL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker for this slot. `urgent`: it brings back what was served before, and clients wait."""
+    """Start a worker for this slot. `urgent`: it brings back what was served before, and clients wait.
+
+    `memory_limit_bytes`: TensorFlow's part of what the process may take of the device; 0 for no limit.
+    """
 
     incarnation: Incarnation
     slot: SlotId
     path: str
     device: Device
     urgent: bool
+    memory_limit_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +98,12 @@ WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | 
 class ManagerOptions:
     """`max_loading`: workers that load at the same time. `endpoint`: where the worker of an incarnation listens."""
 
-    devices: tuple[Device, ...]
     max_loading: int
     endpoint: Callable[[Incarnation], str]
     jitter: Callable[[], float]
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     limits: Limits = field(default_factory=Limits)
+    places: Places = field(default_factory=Places)
 
 
 class Manager:
@@ -111,6 +118,8 @@ class Manager:
         self._commands: list[Command] = []
         self._stopping = False
         self._due_s: float | None = None
+        self._rooms: list[Room] | None = None
+        self._arranged = -1
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -121,6 +130,7 @@ class Manager:
         for name, model in self.models.items():
             if name not in settings and model.configured:
                 model.retire()
+        self._arranged = -1
 
     def aspire(
         self,
@@ -150,16 +160,17 @@ class Manager:
         slot.heartbeat_s = now_s
         match message:
             case WorkerHello(pid):
-                slot.pid = pid
+                self.spawned(incarnation, pid)
             case WorkerHeartbeat(served):
                 slot.served = served
             case _ if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
                 pass
             case WorkerProgress(phase):
                 self._told(slot, SlotEvent.WARMING if phase is WorkerPhase.WARMING else SlotEvent.LOADING, now_s)
-            case WorkerReady(load_s, warmup_s):
+            case WorkerReady(load_s, warmup_s, gpu_peak_bytes):
                 if self._told(slot, SlotEvent.READY, now_s):
                     self._became_ready(slot, load_s, warmup_s)
+                    self._options.places.ledger.ready(incarnation, gpu_peak_bytes, now_s)
             case WorkerLoadFailed(code, text, permanent):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
                 slot.apply(SlotEvent.KILL, now_s)
@@ -179,6 +190,7 @@ class Manager:
         slot = self._running.get(incarnation)
         if slot is not None:
             slot.pid = pid
+            self._options.places.ledger.spawned(incarnation, pid)
 
     def exited(self, incarnation: Incarnation, exit_: Exit, now_s: float) -> None:
         """A worker's process is gone; the authority on death."""
@@ -189,6 +201,7 @@ class Manager:
             exit_ = replace(exit_, cause=f"{exit_.cause}: {slot.kill_reason}")
         log.info("worker gone %s", fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause))
         self.board.died(incarnation)
+        self._options.places.ledger.exited(incarnation, now_s)
         self._commands.append(AnnounceDeath(incarnation, exit_.cause, exit_.recording))
         slot.last_exit = replace(exit_, recording=NO_RECORDING)  # not to be kept for as long as the slot
         slot.incarnation, slot.pid, slot.heartbeat_s, slot.ready_epoch = None, None, None, None
@@ -208,8 +221,10 @@ class Manager:
         self._refresh_models(now_s)
         self._retry_due(now_s)
         self._kill_overdue(now_s)
+        self._rooms = None
         if not self._stopping:
             self._apply_transitions(now_s)
+            self._arrange_slots(now_s)
             self._spawn_pending(now_s)
         self._forget_gone()
         table = self.board.publish(tuple(model.route() for model in self.models.values()))
@@ -311,18 +326,44 @@ class Manager:
                         self._unload(slot, now_s)
 
     def _place(self, servable: Servable, now_s: float) -> None:
-        taken = [slot.device for slot in self._slots() if slot.state is not SlotState.STOPPED]
-        device = least_loaded(self._options.devices, taken)
-        history = RestartHistory(self._options.restart, self._options.jitter)
-        slot = Slot(SlotId(servable.id, device.id), device, history, since_s=now_s)
-        servable.slots = [slot]
+        """Make the slots that it lacks, and let go of those that it is not to have any more."""
+        places, settings = self._options.places, self.models[servable.id.name].settings
+
+        def new_slot(place: Place) -> Slot:
+            history = RestartHistory(self._options.restart, self._options.jitter)
+            return Slot(place.slot, place.device, history, place.claim_bytes, since_s=now_s)
+
+        was, acked = servable.refusal, self.board.acked_epoch
+        leaving = arrange(servable, settings, places, self._all_rooms(), new_slot=new_slot, acked_epoch=acked)
+        for slot in leaving:
+            self._unload(slot, now_s)
+            if slot.state is SlotState.DRAINING and places.is_lost(slot.device):
+                self._send_kill(slot, f"its device was lost: {places.inventory.lost[slot.device.id]}", now_s)
+        if servable.refusal not in {"", was}:
+            log.error("not placed %s", fields(servable=servable.id, why=servable.refusal))
+
+    def _arrange_slots(self, now_s: float) -> None:
+        """Slots follow the configuration and the devices; where that could not be finished before, it goes on."""
+        due = self._arranged != self._options.places.generation
+        self._arranged = self._options.places.generation
+        for servable in self._servables():
+            placed = servable.aspired and servable.presence in {Presence.LIVE, Presence.FAILED}
+            if placed and (due or servable.unsettled):
+                self._place(servable, now_s)
+
+    def _all_rooms(self) -> list[Room]:
+        """The devices with what is on them, made once per `advance`."""
+        if self._rooms is None:
+            self._rooms = self._options.places.rooms(self._slots())
+        return self._rooms
 
     def _spawn_pending(self, now_s: float) -> None:
         loading = sum(slot.state in LOADING for slot in self._slots())
         for servable in self._servables():
             for slot in servable.slots:
                 # One that is to be brought back does not queue behind loads that are slow, or hang.
-                if slot.state is SlotState.PENDING and (slot.ever_ready or loading < self._options.max_loading):
+                may_load = slot.ever_ready or loading < self._options.max_loading
+                if slot.state is SlotState.PENDING and may_load and self._options.places.may_start(slot, now_s):
                     self._spawn(servable, slot, now_s)
                     loading += 1
 
@@ -337,7 +378,11 @@ class Manager:
         if slot.last_exit is not None:
             slot.restarts += 1
         self._running[incarnation] = slot
-        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device, slot.ever_ready))
+        places, policy = self._options.places, self.models[servable.id.name].settings.devices
+        places.renew(slot, policy, self._all_rooms())
+        places.ledger.started(incarnation, slot.id, slot.device)
+        limit_bytes = places.limit_bytes(slot, policy)
+        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device, slot.ever_ready, limit_bytes))
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 
     def _became_ready(self, slot: Slot, load_s: float, warmup_s: float) -> None:

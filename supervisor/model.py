@@ -7,6 +7,7 @@ lies between: versions that come back, that failed and have changed since, and t
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from .placement import DevicePolicy
 from .servable import Servable
 from .transition_policy import Presence, TransitionPolicy, VersionSnapshot
 from .wire.ids import ServableId
@@ -28,6 +29,7 @@ class ModelSettings:
     transition: TransitionPolicy = TransitionPolicy.AVAILABILITY_PRESERVING
     rollback: bool = True
     required: bool = True
+    devices: DevicePolicy = field(default_factory=DevicePolicy)
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class Model:
     def ended(self) -> tuple[ServableId, Status] | None:
         """The newest wanted version, when every wanted one was given up."""
         wanted = self._aspired()
-        if wanted and all(servable.presence is Presence.FAILED for servable in wanted):
+        if wanted and all(servable.presence is Presence.FAILED or servable.is_refused for servable in wanted):
             newest = max(wanted, key=lambda servable: servable.id.version)
             return newest.id, newest.first_error
         return None

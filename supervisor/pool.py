@@ -10,16 +10,20 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from . import status
+from . import memory_book, session_config, status
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
+from .device_watch import DeviceWatch
+from .devices import Inventory, Nvml
 from .frontends import SOCKET_SEAT, Frontends
 from .limits import Limits
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
+from .places import Places
 from .pool_config import PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Exit, Processes, ProcessEvents
@@ -73,17 +77,28 @@ _EXIT_GRACE_S = 5.0
 class Pool:
     """One pool, from start to exit. Made and run in one event loop, once."""
 
-    def __init__(self, config: PoolConfig, models: Sequence[ModelConfig], pool_file: PoolFile) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        models: Sequence[ModelConfig],
+        pool_file: PoolFile,
+        nvml: Nvml,
+        inventory: Inventory,
+    ) -> None:
         self._config = config
         self._loop = asyncio.get_running_loop()
+        cache_dir = Path(pool_file.source.cache_dir or config.default_cache_dir)
+        fraction = session_config.gpu_memory_fraction(config.platform)
+        self._places = Places(inventory, memory_book.read(cache_dir), fraction)
+        self._device_watch = DeviceWatch(nvml, self._places, cache_dir, self._advance)
         self._manager = Manager(
             ManagerOptions(
-                devices=config.devices,
                 max_loading=config.max_loading,
                 endpoint=lambda incarnation: sockets.data_endpoint(config.runtime_dir, incarnation),
                 jitter=random.random,
                 restart=config.restart,
                 limits=Limits(load_s=config.load_timeout_s),
+                places=self._places,
             )
         )
         self._processes = Processes(
@@ -120,6 +135,8 @@ class Pool:
             self._processes.start_fork_server()
             self._frontends.start()
             self._configuration.start()
+            if self._places.inventory.gpus:
+                self._background(self._device_watch.run(), "devices")
             await self._end
             await self._leave()
             await self._drain()
@@ -276,6 +293,7 @@ class Pool:
             xla=platform.xla,
             prefer_tflite=platform.prefer_tflite,
             tflite_interpreters=platform.tflite_interpreters,
+            gpu_memory_limit_bytes=command.memory_limit_bytes,
             request_log=request_log,
         )
 
@@ -298,6 +316,7 @@ class Pool:
         if words is not None:
             self._manager.worker_message(incarnation, words, self._loop.time())
         self._manager.exited(incarnation, exit_, self._loop.time())
+        self._device_watch.nudge()
         self._advance()
 
     # -- frontends -------------------------------------------------------------------------------------------
@@ -366,6 +385,7 @@ class Pool:
         known = self._manager.worker_message(incarnation, message, self._loop.time())
         if isinstance(message, WorkerReady):
             self._request_logs.ready(incarnation)
+            self._device_watch.nudge()
         if isinstance(message, WorkerHello):
             self._processes.worker_said_hello(incarnation, message.pid)
             if known:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .placement import ALL, AUTO, Isolation, Order
 from .transition_policy import TransitionPolicy
 from .wire.status import InvalidArgument
 
@@ -43,6 +44,8 @@ class _Spec:
     help: str
     form: "Form | None"
     low: float
+    high: int
+    alone: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,27 @@ class Form:
 
 _FILE_NAME = Form(re.compile(r"(?!\.{1,2}\Z)[^/\0]*"), "the name of a file, without a folder")
 _ABSOLUTE_PATH = Form(re.compile(r"/[^\0]+"), "absolute paths")
+_DEVICE = Form(
+    re.compile(r"auto|all|cpu|gpu:\d+(:mig:\d+)?|(GPU|MIG)-[\w/-]+"),
+    '"auto", "all", or names of devices ("cpu", "gpu:0", "gpu:0:mig:1", "GPU-...", "MIG-...")',
+)
 _MODULE = Form(re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*"), "names of Python modules")
 
 
-def key(default: T, help_text: str, *, form: Form | None = None, low: float = 0) -> T:
-    """A field that is a key of the file. Numbers are finite and at least `low`."""
-    return field(default=default, metadata={_SPEC: _Spec(help_text, form, low)})
+def key(
+    default: T,
+    help_text: str,
+    *,
+    form: Form | None = None,
+    low: float = 0,
+    high: int = _MAX_INTEGER,
+    alone: tuple[str, ...] = (),
+) -> T:
+    """A field that is a key of the file. Numbers are finite and at least `low`; integers are at most `high`.
+
+    An array with words that stand `alone` may also be a string, which counts as an array of it.
+    """
+    return field(default=default, metadata={_SPEC: _Spec(help_text, form, low, high, alone)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,25 @@ class ModelPolicy:
         "Load a version only when its folder has a file of this name, which whoever copies it writes last. "
         "Empty: settle_s decides.",
         form=_FILE_NAME,
+    )
+    devices: tuple[str, ...] = key(
+        (AUTO,),
+        'Where its workers run: "auto" (a GPU; the CPU on a host without), "all" (on every GPU), "cpu", or an array of '
+        "devices by number (gpu:0, gpu:0:mig:1) or UUID.",
+        form=_DEVICE,
+        alone=(AUTO, ALL),
+    )
+    replicas: int = key(1, 'Workers of each version, in all; with devices = "all": on each device.', low=1, high=256)
+    gpu_memory_mb: int = key(
+        0,
+        "GPU memory of one worker in MiB, CUDA's own included; 0: what it was measured to need, with a margin.",
+        high=1 << 24,
+    )
+    placement: Order = key(  # noqa: RUF009 - makes a field
+        Order.SPREAD, "How its workers choose among devices with room: the emptiest, or the fullest."
+    )
+    isolation: Isolation = key(  # noqa: RUF009 - makes a field
+        Isolation.PROCESS, "What separates models: each worker is a process."
     )
     settle_s: float = key(
         1.0, "Load a version only when nothing in its folder has changed for so many seconds; 0: at once."
@@ -197,7 +234,10 @@ def _described(kind: type[ModelPolicy] | type[SourceSettings]) -> Iterator[str]:
     for each in fields(kind):
         help_text = _spec(each).help + (f" One of {_listed(each.type)}." if _is_choice(each.type) else "")
         yield from textwrap.wrap(help_text, _DOC_WIDTH, initial_indent="# ", subsequent_indent="# ")
-        yield f"{each.name} = {json.dumps(each.default)}"
+        default: Any = each.default
+        if _spec(each).alone:
+            default = default[0]
+        yield f"{each.name} = {json.dumps(default)}"
 
 
 def _document(text: str, path: str) -> dict[str, Any]:
@@ -271,9 +311,11 @@ def _value(each: "Field[Any]", value: Any, path: str, where: str) -> Any:
         return value
     if kind is float and type(value) in (int, float) and spec.low <= value <= sys.float_info.max:
         return float(value)
-    if kind is int and type(value) is int and spec.low <= value <= _MAX_INTEGER:
+    if kind is int and type(value) is int and spec.low <= value <= spec.high:
         return value
-    if _is_array(kind) and isinstance(value, list):
+    if _is_array(kind) and spec.alone and isinstance(value, str) and _fits(spec.form, value):
+        return (value,)
+    if _is_array(kind) and isinstance(value, list) and not (spec.alone and not _fits_together(value, spec.alone)):
         for item in value:
             if not isinstance(item, str) or not _fits(spec.form, item):
                 raise PoolFileError(
@@ -293,10 +335,12 @@ def _expected(each: "Field[Any]") -> str:
     if each.type is float:
         return f"a finite number of at least {_spec(each).low:g}"
     if each.type is int:
-        return f"an integer from {_spec(each).low:g} to {_MAX_INTEGER}"
+        return f"an integer from {_spec(each).low:g} to {_spec(each).high}"
     if _is_choice(each.type):
         return f"one of {_listed(each.type)}"
     form = _spec(each).form
+    if _spec(each).alone and form:
+        return f"{form.expected}, of which {_listed(_spec(each).alone)} stand alone"
     if _is_array(each.type):
         return f"an array of {form.expected if form else 'strings'}"
     return form.expected if form else "a string"
@@ -317,6 +361,11 @@ def _is_array(kind: Any) -> bool:
 
 def _fits(form: Form | None, value: str) -> bool:
     return form is None or form.pattern.fullmatch(value) is not None
+
+
+def _fits_together(items: list[Any], alone: tuple[str, ...]) -> bool:
+    """An array that is not empty, and whose words that stand alone do so."""
+    return bool(items) and (len(items) == 1 or not any(item in alone for item in items))
 
 
 def _listed(kind: Any) -> str:

@@ -26,6 +26,10 @@ class Slot:
     id: SlotId
     device: Device
     history: RestartHistory
+    claim_bytes: int = 0
+    """What its process may take of the device's memory, where that is accounted."""
+    waits_for: str = ""
+    """What keeps its process from being started on the device."""
     state: SlotState = SlotState.PENDING
     since_s: float = 0.0
     incarnation: Incarnation | None = None
@@ -60,6 +64,16 @@ class Slot:
         self.state = lifecycle.reduce(self.state, event)
         self.since_s = now_s
 
+    @property
+    def holds_place(self) -> bool:
+        """It has, or is going to have, a process."""
+        return self.state is not SlotState.STOPPED
+
+    @property
+    def stays(self) -> bool:
+        """Nobody has let go of it."""
+        return self.state not in {SlotState.STOPPED, SlotState.DRAINING}
+
     def route(self) -> WorkerRoute | None:
         if self.state is SlotState.READY and self.incarnation is not None:
             return WorkerRoute(self.incarnation, self.endpoint)
@@ -78,6 +92,11 @@ class Servable:
     rolled_back: bool = False
     """It crash-looped and gave way to another version; it is not tried again while that one serves."""
     slots: list[Slot] = field(default_factory=list)
+    wanted_slots: int = 0
+    refusal: str = ""
+    """Why it has not as many slots as are wanted."""
+    unsettled: bool = False
+    """Some slot is missing, or is yet to be let go of."""
 
     def snapshot(self, acked_epoch: int) -> VersionSnapshot:
         return VersionSnapshot(self.id.version, self.aspired, self.presence, self.available(acked_epoch))
@@ -104,11 +123,16 @@ class Servable:
     @property
     def has_failed(self) -> bool:
         """Its first attempt, or its present one, has ended with an error: the start need not wait for it."""
-        return bool(self.slots) and all(slot.error.code is not Code.OK for slot in self.slots)
+        return self.is_refused or (bool(self.slots) and all(slot.error.code is not Code.OK for slot in self.slots))
+
+    @property
+    def is_refused(self) -> bool:
+        """It fits nowhere."""
+        return bool(self.refusal) and not self.slots
 
     @property
     def state(self) -> ServableState:
-        return published_state([slot.state for slot in self.slots])
+        return ServableState.END if self.is_refused else published_state([slot.state for slot in self.slots])
 
     @property
     def error(self) -> Status:
@@ -121,6 +145,8 @@ class Servable:
 
     @property
     def first_error(self) -> Status:
+        if self.is_refused:
+            return Status(Code.RESOURCE_EXHAUSTED, self.refusal)
         return next((slot.error for slot in self.slots if slot.error.code is not Code.OK), OK)
 
     def route(self) -> VersionRoute:

@@ -56,6 +56,12 @@ def from_flags(flags: Flags) -> Platform:
     )
 
 
+def gpu_memory_fraction(platform: Platform) -> float:
+    """The share of a GPU that each process takes at once; 0 when none is set (TF Serving would take all of it)."""
+    config = config_protos.ConfigProto.FromString(platform.session_config)
+    return float(config.gpu_options.per_process_gpu_memory_fraction)
+
+
 def _xla(flags: Flags) -> bool:
     """TF Serving has XLA off for the whole process unless one of the two is set, whatever the device (main.cc)."""
     return flags.xla_cpu_compilation_enabled or flags.xla_gpu_compilation_enabled

@@ -94,6 +94,8 @@ def _version(
         "aspired": servable.aspired,
         "path": servable.path,
         "error": _error(servable.error),
+        "wanted_workers": servable.wanted_slots,
+        "placement_error": servable.refusal,
         "workers": [_worker(slot, in_flight, now_s) for slot in servable.slots],
     }
 
@@ -102,6 +104,9 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
     return {
         "pid": slot.pid,
         "device": slot.device.id,
+        "replica": slot.id.replica,
+        "gpu_claim_bytes": slot.claim_bytes,
+        "waits_for": slot.waits_for,
         "incarnation": slot.incarnation,
         "state": slot.state.value,
         "state_s": round(max(0.0, now_s - slot.since_s), 3),

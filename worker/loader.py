@@ -5,6 +5,7 @@ V1 view that every SavedModel carries: graph, restore op, init op, SignatureDefs
 `Session._make_callable_from_options`, TensorFlow's own path below `make_callable`, a tenth of `Session.run`'s cost.
 """
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import DataLoss, NotFound
 
 from . import errors
+
+log = logging.getLogger(__name__)
 
 # Different output filters of one signature that are kept as ready callables.
 MAX_CALLABLES = 256
@@ -61,17 +65,35 @@ class LoadedModel:
         return call
 
 
-def session_config(given: bytes) -> Any:
+def session_config(given: bytes, gpu_limit_bytes: int = 0) -> Any:
     """The ConfigProto of a session: the operator's, serialized, with our defaults where it leaves room for them.
 
     GPU memory is taken as it is needed unless the operator sets a share: TensorFlow's default is all of it, which
-    would starve the neighbours. Operations that a device lacks run elsewhere.
+    would starve the neighbours. `gpu_limit_bytes` bounds the one GPU that the process sees, by a logical device, which
+    TensorFlow refuses beside a share (gpu_device.cc: VerifyVirtualDeviceSettings). Operations that a device lacks run
+    elsewhere.
     """
     config = config_pb2.ConfigProto.FromString(given)
     config.allow_soft_placement = True
-    if config.gpu_options.per_process_gpu_memory_fraction == 0:
-        config.gpu_options.allow_growth = True
+    options = config.gpu_options
+    if gpu_limit_bytes:
+        options.per_process_gpu_memory_fraction = 0
+        del options.experimental.virtual_devices[:]
+        options.experimental.virtual_devices.add().memory_limit_mb.append(gpu_limit_bytes >> 20)
+    if options.per_process_gpu_memory_fraction == 0:
+        options.allow_growth = True
     return config
+
+
+def gpu_peak_bytes() -> int:
+    """The most that TensorFlow's allocator had in use on the process's GPU; 0 where it has none or does not say."""
+    if not tf.config.list_physical_devices("GPU"):
+        return 0
+    try:
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        log.warning("no statistics of GPU memory %s", fields(error=error))
+        return 0
 
 
 def thread_pool(config: Any) -> int:
@@ -87,7 +109,7 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def load(path: str, tags: Sequence[str], given_config: bytes = b"") -> LoadedModel:
+def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_bytes: int = 0) -> LoadedModel:
     """Load the SavedModel in the version directory `path`; `given_config`: a serialized ConfigProto.
 
     Raises PoolError with TF Serving's codes and texts.
@@ -105,7 +127,7 @@ def load(path: str, tags: Sequence[str], given_config: bytes = b"") -> LoadedMod
             f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available "
             "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
         ) from error
-    config = session_config(given_config)
+    config = session_config(given_config, gpu_limit_bytes)
     with errors.mapped():
         graph = tf.Graph()
         with graph.as_default():

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOAD_FAILED_EXIT_CODE = 3
+_NO_GPU = "-1"
 _PR_SET_NAME = 15
 _LINK_CLOSE_S = 2.0
 # What another try would end the same with. NOT_FOUND is not among them: a file may be on its way.
@@ -149,7 +150,7 @@ def _prepare(
     link.recorder = recorder
     link.request_log = request_log
     link.profiler = Profiler(link.say, trace.Trace, trace.is_empty)
-    return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s)
+    return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))
 
 
 def _request_log(spec: WorkerSpec, kept: "KeepingModel", calls: "Calls", metrics: WorkerMetrics) -> "RequestLogger":
@@ -182,7 +183,13 @@ def _load(spec: WorkerSpec) -> "Model":
         xla.disable()
     if spec.prefer_tflite and tflite.exists(spec.path):
         return tflite.load(spec.path, spec.tflite_interpreters)
-    return loader.load(spec.path, spec.tags, spec.session_config)
+    return loader.load(spec.path, spec.tags, spec.session_config, spec.gpu_memory_limit_bytes)
+
+
+def _gpu_peak_bytes(spec: WorkerSpec) -> int:
+    from . import loader  # noqa: PLC0415
+
+    return 0 if spec.cuda_visible_devices == _NO_GPU else loader.gpu_peak_bytes()
 
 
 def _warm_up(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> None:

@@ -39,6 +39,7 @@ class WorkerSpec:
     `check_method_names`: refuse signatures whose method name is not the call's. `tensor_content`: send numeric outputs
     of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let
     the model compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time.
+    `gpu_memory_limit_bytes`: what TensorFlow may take of the GPU; 0: no limit but the session's own.
     """
 
     incarnation: Incarnation
@@ -65,6 +66,7 @@ class WorkerSpec:
     xla: bool = False
     prefer_tflite: bool = False
     tflite_interpreters: int = 1
+    gpu_memory_limit_bytes: int = 0
     request_log: RequestLog | None = None
 
 
@@ -124,10 +126,14 @@ class WorkerProgress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """The model is loaded and warm and the data endpoint is bound."""
+    """The model is loaded and warm and the data endpoint is bound.
+
+    `gpu_peak_bytes`: the most that TensorFlow's allocator had in use on the GPU; 0 without one.
+    """
 
     load_s: float
     warmup_s: float
+    gpu_peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

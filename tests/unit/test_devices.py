@@ -1,67 +1,73 @@
-"""The seam to NVML, driven by fakes."""
+"""Devices under their names, and what makes one lost."""
 
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Sequence
 
-import pynvml
 import pytest
 
-from modelpool.supervisor import devices
-from modelpool.supervisor.devices import CPU, Device, DeviceError, RealNvml
+from modelpool.supervisor.devices import CPU, FATAL_XIDS, SILENT_LOOKS, Device, Inventory, Reading, Snapshot, Xid
+
+A = Device("gpu:0", "GPU-a", "H1", 100)
+MIG = Device("gpu:1:mig:0", "MIG-b", "H1 MIG", 50)
+ERROR = "it does not speak"
 
 
-class FakeNvml:
-    def __init__(self, *uuids: str) -> None:
-        self._uuids = uuids
-
-    def gpu_uuids(self) -> tuple[str, ...]:
-        return self._uuids
-
-
-def fake_pynvml(uuids: list[str | bytes], fail: Exception | None = None) -> Any:
-    def init() -> None:
-        if fail is not None:
-            raise fail
-
-    return SimpleNamespace(
-        NVMLError=pynvml.NVMLError,
-        NVMLError_LibraryNotFound=pynvml.NVMLError_LibraryNotFound,
-        NVMLError_DriverNotLoaded=pynvml.NVMLError_DriverNotLoaded,
-        nvmlInit=init,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: len(uuids),
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUUID=lambda handle: uuids[handle],
-    )
+def snapshot(*readings: Reading, xids: Sequence[Xid] = ()) -> Snapshot:
+    return Snapshot(readings, tuple(xids))
 
 
 def test_a_host_without_gpus_has_its_cpu() -> None:
-    assert devices.inventory(FakeNvml()) == (CPU,)
+    found = Inventory.of(Snapshot())
+    assert (found.devices, found.gpus, found.lost) == ((CPU,), (), {})
 
 
-def test_gpus_are_pinned_by_uuid() -> None:
-    assert devices.inventory(FakeNvml("GPU-a", "GPU-b")) == (Device("gpu:0", "GPU-a"), Device("gpu:1", "GPU-b"))
+def test_names() -> None:
+    assert A.is_called("gpu:0")
+    assert A.is_called("GPU-a")
+    assert not A.is_called("gpu:1")
+    assert CPU.is_called("cpu")
+    assert not CPU.is_called("-1")
+    assert (A.is_gpu, CPU.is_gpu) == (True, False)
 
 
-def test_uuids_are_read_as_text_whatever_the_binding_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "pynvml", fake_pynvml([b"GPU-a", "GPU-b"]))
-    assert RealNvml().gpu_uuids() == ("GPU-a", "GPU-b")
+def test_devices_come_and_are_in_order() -> None:
+    found = Inventory.of(snapshot(Reading(MIG)))
+    assert found.devices == (MIG, CPU)
+    tenth = Device("gpu:10", "GPU-t", "H1", 100)
+    assert found.update(snapshot(Reading(tenth), Reading(MIG), Reading(A)))
+    assert found.devices == (A, MIG, tenth, CPU)
+    assert not found.update(snapshot(Reading(A), Reading(MIG), Reading(tenth)))
 
 
-@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
-def test_no_driver_means_no_gpus(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
-    monkeypatch.setattr(devices, "pynvml", fake_pynvml([], pynvml.NVMLError(error)))
-    assert RealNvml().gpu_uuids() == ()
+def test_one_that_fell_off_the_bus_is_lost_at_once() -> None:
+    found = Inventory.of(snapshot(Reading(A), Reading(MIG)))
+    assert found.update(snapshot(Reading(A, error="GPU is lost", gone=True), Reading(MIG)))
+    assert found.lost == {"gpu:0": "GPU is lost"}
+    assert found.update(snapshot(Reading(A), Reading(MIG)))
+    assert found.lost == {}
 
 
-def test_a_driver_that_fails_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "pynvml", fake_pynvml([], pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)))
-    with pytest.raises(DeviceError, match="NVML does not start"):
-        RealNvml().gpu_uuids()
+def test_other_errors_must_repeat_themselves() -> None:
+    found = Inventory.of(snapshot(Reading(A)))
+    for _ in range(SILENT_LOOKS - 1):
+        assert not found.update(snapshot(Reading(A, error=ERROR)))
+    assert not found.update(snapshot(Reading(A)))
+    for _ in range(SILENT_LOOKS - 1):
+        assert not found.update(snapshot(Reading(A, error=ERROR)))
+    assert found.update(snapshot(Reading(A, error=ERROR)))
+    assert found.lost == {"gpu:0": ERROR}
 
 
-def test_the_least_loaded_device_is_taken_and_the_first_among_equals() -> None:
-    one, two = Device("gpu:0", "a"), Device("gpu:1", "b")
-    assert devices.least_loaded((one, two), []) == one
-    assert devices.least_loaded((one, two), [one]) == two
-    assert devices.least_loaded((one, two), [one, two, two]) == one
+@pytest.mark.parametrize("number", sorted(FATAL_XIDS))
+def test_after_a_fatal_xid_no_instance_of_the_gpu_comes_back(number: int) -> None:
+    found = Inventory.of(snapshot(Reading(A), Reading(MIG)))
+    assert found.update(snapshot(Reading(A), Reading(MIG), xids=[Xid("gpu:1", number)]))
+    assert found.lost == {"gpu:1:mig:0": f"Xid {number}"}
+    assert not found.update(snapshot(Reading(A), Reading(MIG)))
+    assert set(found.lost) == {"gpu:1:mig:0"}
+
+
+@pytest.mark.parametrize("number", [13, 31, 43, 45, 63, 92, 94, 109])
+def test_xids_of_a_process_take_no_gpu_away(number: int) -> None:
+    found = Inventory.of(snapshot(Reading(A)))
+    assert not found.update(snapshot(Reading(A), xids=[Xid("gpu:0", number)]))
+    assert found.lost == {}

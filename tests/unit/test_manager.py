@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelpool.supervisor.devices import Device
+from modelpool.supervisor.devices import Device, Inventory
 from modelpool.supervisor.lifecycle import SlotState
 from modelpool.supervisor.manager import (
     AnnounceDeath,
@@ -20,6 +20,7 @@ from modelpool.supervisor.manager import (
     Stop,
 )
 from modelpool.supervisor.model import ModelSettings
+from modelpool.supervisor.places import Places
 from modelpool.supervisor.process import Exit
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.servable import Servable, Slot
@@ -53,6 +54,7 @@ class World:
         restart: RestartPolicy | None = None,
         max_loading: int = 100,
         devices: tuple[Device, ...] = (Device("cpu", "-1"),),
+        places: Places | None = None,
     ) -> None:
         self.now_s = 1000.0
         self.alive: dict[Incarnation, Spawn] = {}
@@ -61,10 +63,10 @@ class World:
         self.deaths: list[AnnounceDeath] = []
         self.manager = Manager(
             ManagerOptions(
-                devices=devices,
                 max_loading=max_loading,
                 endpoint=lambda incarnation: f"ipc:///fake/w{incarnation}",
                 jitter=lambda: 0.0,
+                places=places or Places(Inventory(devices)),
                 restart=restart or RestartPolicy(max_load_retries=2, load_retry_interval_s=10.0, max_restarts=3),
             )
         )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpool.supervisor.placement import Isolation, Order
 from modelpool.supervisor.pool_config import (
     ModelPolicy,
     PoolFile,
@@ -27,6 +28,11 @@ DEFAULTS: dict[str, Any] = {
     "golden_atol": 1e-6,
     "rollback": True,
     "complete_marker": "",
+    "devices": ("auto",),
+    "replicas": 1,
+    "gpu_memory_mb": 0,
+    "placement": Order.SPREAD,
+    "isolation": Isolation.PROCESS,
     "settle_s": 1.0,
     "servable_versions_always_present": False,
     "fail_if_zero_versions_at_startup": False,
@@ -37,6 +43,10 @@ DEFAULTS: dict[str, Any] = {
     "request_log_max_files": 10,
 }
 KEYS = ", ".join(DEFAULTS)
+DEVICES = (
+    'expected "auto", "all", or names of devices ("cpu", "gpu:0", "gpu:0:mig:1", "GPU-...", "MIG-..."), '
+    'of which "auto", "all" stand alone'
+)
 NUMBER = "expected a finite number of at least 0"
 
 
@@ -150,6 +160,18 @@ def test_unknown_names(text: str, message: str) -> None:
         ("request_log_max_files = 1.0", "expected an integer from 1 to 2147483647, got 1.0"),
         ("request_log_max_files = true", "expected an integer from 1 to 2147483647, got true"),
         ("request_log_max_files = 2147483648", "expected an integer from 1 to 2147483647, got 2147483648"),
+        ("replicas = 0", "expected an integer from 1 to 256, got 0"),
+        ("replicas = 257", "expected an integer from 1 to 256, got 257"),
+        ("gpu_memory_mb = -1", "expected an integer from 0 to 16777216, got -1"),
+        ("placement = 'any'", 'expected one of "spread", "pack", got "any"'),
+        ("isolation = 'thread'", 'expected one of "process", got "thread"'),
+        ("devices = 'gpu0'", f'{DEVICES}, got "gpu0"'),
+        ("devices = 'gpu:x'", f'{DEVICES}, got "gpu:x"'),
+        ("devices = ['gpu:0', 'tpu:1']", f'{DEVICES}, got "tpu:1" in it'),
+        ("devices = ['gpu:0', 'auto']", f"{DEVICES}, got an array"),
+        ("devices = ['all', 'all']", f"{DEVICES}, got an array"),
+        ("devices = []", f"{DEVICES}, got an array"),
+        ("devices = 0", f"{DEVICES}, got 0"),
         ("transition_policy = 1", 'expected one of "availability_preserving", "resource_preserving", got 1'),
     ],
 )
@@ -176,6 +198,23 @@ def test_arrays_and_integers() -> None:
     assert (pool.policy("m").request_log_max_files, pool.policy("m").request_log_max_file_mb) == (3, 0.5)
     assert pool.policy("bare").op_libraries == ()
     assert pool.policy("other").op_libraries == ("/lib/a.so",)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("'auto'", ("auto",)),
+        ("['all']", ("all",)),
+        ("'cpu'", ("cpu",)),
+        ("'gpu:1'", ("gpu:1",)),
+        (
+            "['gpu:0:mig:1', 'GPU-5fa2-1', 'MIG-GPU-5fa2/1/0', 'cpu']",
+            ("gpu:0:mig:1", "GPU-5fa2-1", "MIG-GPU-5fa2/1/0", "cpu"),
+        ),
+    ],
+)
+def test_devices(text: str, devices: tuple[str, ...]) -> None:
+    assert parse(f"[models.m]\ndevices = {text}", "pool.toml").policy("m").devices == devices
 
 
 def test_a_string_is_expected() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import status, status_command
-from modelpool.supervisor.devices import CPU
 from modelpool.supervisor.flags import UsageError
 from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
 from modelpool.supervisor.model import ModelSettings
@@ -28,7 +27,7 @@ WORKER_KEYS = {"pid", "device", "incarnation", "state", "restarts", "last_exit",
 
 def manager_with_one_of_each() -> Manager:
     """`good` serves and was restarted once; `bad` cannot be loaded; `lost` has no base path."""
-    options = ManagerOptions((CPU,), 10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0)
+    options = ManagerOptions(10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0)
     manager = Manager(options)
     manager.configure({name: ModelSettings() for name in ("good", "bad", "lost")})
     manager.aspire("good", {3: "/models/good/3"})

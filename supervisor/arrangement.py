@@ -1,0 +1,42 @@
+"""Brings the slots of a servable in line with its place: makes those that it lacks, names those to let go of. Pure.
+
+What serves is let go of only when everything that is wanted serves, unless its device is lost or the model's policy is
+to save memory. Called by the manager, whose slots these are.
+"""
+
+from collections.abc import Callable, Sequence
+
+from .lifecycle import SlotState
+from .model import ModelSettings
+from .placement import Place, Room
+from .places import Places
+from .servable import Servable, Slot
+from .transition_policy import TransitionPolicy
+
+
+def arrange(
+    servable: Servable,
+    settings: ModelSettings,
+    places: Places,
+    rooms: Sequence[Room],
+    *,
+    new_slot: Callable[[Place], Slot],
+    acked_epoch: int,
+) -> list[Slot]:
+    """Make the missing slots, in `servable.slots` and in `rooms`; the slots to unload now."""
+    if any(slot.holds_place for slot in servable.slots):
+        servable.slots = [slot for slot in servable.slots if slot.holds_place]
+    decision = places.arrange(servable, settings.devices, rooms)
+    servable.slots += [new_slot(place) for place in decision.add]
+    servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
+    surplus = [slot for slot in servable.slots if slot.id in decision.drop]
+    kept = [slot for slot in servable.slots if slot.stays and slot not in surplus]
+    complete = len(kept) == decision.wanted and all(_serves(slot, acked_epoch) for slot in kept)
+    at_once = complete or (settings.transition is TransitionPolicy.RESOURCE_PRESERVING and not decision.refusal)
+    leaving = [slot for slot in surplus if at_once or places.is_lost(slot.device) or slot.state is not SlotState.READY]
+    servable.unsettled = bool(decision.refusal) or len(servable.slots) > len(kept)
+    return leaving
+
+
+def _serves(slot: Slot, acked_epoch: int) -> bool:
+    return slot.state is SlotState.READY and slot.ready_epoch is not None and slot.ready_epoch <= acked_epoch

@@ -1,0 +1,204 @@
+"""Who holds memory on which GPU: processes from their start until the memory of the dead is confirmed free. Pure.
+
+Readings of NVML and the lives of workers come in; out come what each process was seen to take, what others than us
+take, and why no load may start on a device yet. In a container NVML names the host's pids, which match none of ours:
+then the device's total before and after says it.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .devices import Device, Reading
+from .wire.ids import Incarnation, SlotId
+from .wire.log import fields
+
+log = logging.getLogger(__name__)
+
+# How long the memory of a dead process may take to come back before a load is tried all the same.
+CONFIRM_S = 30.0
+# What a device's total may differ by without meaning anything.
+SLACK_BYTES = 64 << 20
+# How long the reading that measures a process that has loaded its model may take.
+READ_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A process of this slot takes so much; `peak_bytes` is what TensorFlow's allocator said, 0 for nothing."""
+
+    slot: SlotId
+    device: Device
+    process_bytes: int
+    peak_bytes: int
+
+
+@dataclass(slots=True)
+class _Process:
+    slot: SlotId
+    device: Device
+    baseline_bytes: int
+    """Used on the device, by everybody, before this process was there."""
+    alone: bool
+    """No other process of ours came or went on the device since."""
+    pid: int | None = None
+    seen: bool = False
+    """NVML has named its pid."""
+    ready_s: float | None = None
+    settled: bool = False
+    """It was read since it has loaded its model."""
+    peak_bytes: int = 0
+    measured_bytes: int = 0
+    used_at_death_bytes: int = 0
+    died_s: float | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The processes on all GPUs. Devices whose memory is not accounted have none. Times are monotonic seconds."""
+
+    _processes: dict[Incarnation, _Process] = field(default_factory=dict)
+    _used: dict[str, int] = field(default_factory=dict)
+    _foreign: dict[str, int] = field(default_factory=dict)
+
+    # -- the life of a process -------------------------------------------------------------------------------
+
+    def started(self, incarnation: Incarnation, slot: SlotId, device: Device) -> None:
+        """A process is about to come."""
+        if not device.memory_bytes:
+            return
+        self._disturb(device.id)
+        quiet = all(other.settled for other in self._on(device.id))
+        self._processes[incarnation] = _Process(slot, device, self._used.get(device.id, 0), alone=quiet)
+
+    def spawned(self, incarnation: Incarnation, pid: int) -> None:
+        if incarnation in self._processes:
+            self._processes[incarnation].pid = pid
+
+    def ready(self, incarnation: Incarnation, peak_bytes: int, now_s: float) -> None:
+        """It has loaded its model; the next reading measures it."""
+        if incarnation in self._processes:
+            process = self._processes[incarnation]
+            process.ready_s, process.peak_bytes = now_s, peak_bytes
+
+    def exited(self, incarnation: Incarnation, now_s: float) -> None:
+        """Its process is gone; its memory counts as taken until a reading says otherwise."""
+        process = self._processes.get(incarnation)
+        if process is not None:
+            process.died_s = now_s
+            process.used_at_death_bytes = self._used.get(process.device.id, 0)
+            self._disturb(process.device.id)
+
+    def _disturb(self, device_id: str) -> None:
+        """A process comes or goes: what another that loads just now takes cannot be told by difference any more."""
+        for other in self._on(device_id):
+            other.alone = other.alone and other.settled
+
+    # -- readings --------------------------------------------------------------------------------------------
+
+    def read(self, readings: Iterable[Reading], lost: Collection[str], taken_s: float) -> list[Measured]:
+        """Take in what was read after `taken_s`; what was measured thereby. What died on a lost device is forgotten."""
+        self._forget_dead(lost, taken_s)
+        news: list[Measured] = []
+        for reading in readings:
+            if reading.error or not reading.device.memory_bytes:
+                continue
+            self._used[reading.device.id] = reading.used_bytes
+            for incarnation, process in list(self._processes.items()):
+                if process.device.id != reading.device.id:
+                    continue
+                process.seen = process.seen or process.pid in reading.processes
+                if process.died_s is not None and _confirmed(process, reading, taken_s):
+                    del self._processes[incarnation]
+                elif process.died_s is None and (measured := _measure(process, reading, taken_s)):
+                    news.append(Measured(process.slot, process.device, measured, process.peak_bytes))
+            self._note_foreign(reading)
+        return news
+
+    def _forget_dead(self, lost: Collection[str], now_s: float) -> None:
+        """Of those whose device is gone, and of those that have had their time, nothing is awaited any more."""
+        for incarnation, process in list(self._processes.items()):
+            if process.died_s is None:
+                continue
+            overdue = now_s - process.died_s >= CONFIRM_S
+            if overdue or process.device.id in lost:
+                del self._processes[incarnation]
+            if overdue:
+                names = fields(slot=process.slot, device=process.device.id, after_s=CONFIRM_S)
+                log.warning("memory of a dead worker not seen free, waiting no longer %s", names)
+
+    def _note_foreign(self, reading: Reading) -> None:
+        """What others hold: known while none of ours is there, or while NVML tells ours apart; else as it was."""
+        ours = self._on(reading.device.id)
+        if any(process.died_s is not None for process in ours):
+            return
+        held = [reading.processes.get(process.pid or 0) if process.seen else None for process in ours]
+        if all(size is not None for size in held):
+            total = sum(size for size in held if size is not None)
+            self._foreign[reading.device.id] = max(0, reading.used_bytes - total)
+
+    # -- answers ---------------------------------------------------------------------------------------------
+
+    def foreign_bytes(self, device_id: str) -> int:
+        """What is held by others than our workers, the driver included."""
+        return self._foreign.get(device_id, 0)
+
+    def used_bytes(self, device_id: str) -> int:
+        """What everybody holds, as last read."""
+        return self._used.get(device_id, 0)
+
+    def measured_bytes(self, incarnation: Incarnation) -> int:
+        """What this process was seen to take; 0 while that is open."""
+        process = self._processes.get(incarnation)
+        return process.measured_bytes if process is not None else 0
+
+    def busy(self, device: Device, urgent: bool, now_s: float) -> str:
+        """Why no load may start on the device now; "" when one may. `urgent`: it does not wait for other loads.
+
+        One at a time, so that what each takes can be told from the device's total.
+        """
+        for process in self._on(device.id):
+            if process.died_s is not None and now_s - process.died_s < CONFIRM_S:
+                return f"the memory of a dead worker of {process.slot} is not confirmed free yet"
+            unread = process.ready_s is None or (not process.settled and now_s - process.ready_s < READ_WITHIN_S)
+            if process.died_s is None and unread and not urgent:
+                return f"{process.slot.servable} is being loaded on {device.id}"
+        return ""
+
+    def unconfirmed(self) -> Mapping[str, int]:
+        """How many dead processes of each device have not been seen to give their memory back."""
+        counts: dict[str, int] = {}
+        for process in self._processes.values():
+            if process.died_s is not None:
+                counts[process.device.id] = counts.get(process.device.id, 0) + 1
+        return counts
+
+    def _on(self, device_id: str) -> list[_Process]:
+        return [process for process in self._processes.values() if process.device.id == device_id]
+
+
+def _measure(process: _Process, reading: Reading, taken_s: float) -> int:
+    """Take this reading in for a process that has loaded its model; the bytes where that is news, else 0."""
+    if process.ready_s is None or taken_s < process.ready_s:
+        return 0
+    first, process.settled = not process.settled, True
+    size = reading.processes.get(process.pid) if process.pid is not None else None
+    if size is None and first:  # later the total may change by anybody's doing
+        size = max(process.peak_bytes, reading.used_bytes - process.baseline_bytes if process.alone else 0)
+    if size is None or size <= process.measured_bytes:
+        return 0
+    process.measured_bytes = size
+    return size
+
+
+def _confirmed(process: _Process, reading: Reading, taken_s: float) -> bool:
+    """Whether this reading, taken after the death, shows the memory free."""
+    if process.died_s is None or taken_s < process.died_s:
+        return False
+    if process.seen:
+        return process.pid not in reading.processes
+    given_back = process.used_at_death_bytes - reading.used_bytes
+    expected = max(process.measured_bytes, process.peak_bytes)
+    if expected > SLACK_BYTES and given_back >= expected - SLACK_BYTES:
+        return True
+    return reading.used_bytes <= process.baseline_bytes + SLACK_BYTES

@@ -1,0 +1,155 @@
+"""The places that workers can have, as the manager asks for them: what fits where, what may start now. Event loop only.
+
+Puts together the devices (`devices`), the rules (`placement`), the processes (`ledger`) and what was measured before
+(`memory_book`). Holds no slot itself: the manager's slots say what is taken.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from . import placement
+from .devices import Device, Inventory, Snapshot
+from .ledger import Ledger
+from .memory_book import MemoryBook
+from .placement import Decision, DevicePolicy, Need, Room, Tenant, amount
+from .servable import Servable, Slot
+from .wire.ids import ServableId
+from .wire.log import fields
+from .wire.status import Code, Status
+
+log = logging.getLogger(__name__)
+
+# What a model that was never measured must find free at least; of what it finds it may take half.
+LEAST_UNKNOWN_BYTES = 1 << 30
+# A model that declares nothing may take so much more than it was measured to need: bigger batches come.
+MARGIN = 1.5
+# Less than this beside CUDA's own is no use to TensorFlow.
+_LEAST_LIMIT_BYTES = 64 << 20
+
+
+class Places:
+    """`fraction`: per_process_gpu_memory_fraction, TensorFlow's share of a GPU per process; 0 for none."""
+
+    def __init__(
+        self, inventory: Inventory | None = None, book: MemoryBook | None = None, fraction: float = 0.0
+    ) -> None:
+        self.inventory = inventory or Inventory()
+        self.book = book or MemoryBook()
+        self.ledger = Ledger()
+        self._fraction = fraction
+        self.generation = 0
+        """Grows when slots may have to move, or may fit where they did not."""
+
+    # -- what happens ----------------------------------------------------------------------------------------
+
+    def look(self, snapshot: Snapshot, taken_s: float) -> bool:
+        """NVML was read, beginning at `taken_s`; whether the book has news to be kept."""
+        for xid in snapshot.xids:
+            log.error("the driver reports an error %s", fields(device=xid.gpu, xid=xid.number))
+        lost_before, free_before = self.inventory.lost, self._foreign()
+        if self.inventory.update(snapshot):
+            self.generation += 1
+        for id_ in self.inventory.lost.keys() - lost_before.keys():
+            log.error("device lost %s", fields(device=id_, why=self.inventory.lost[id_]))
+        for id_ in lost_before.keys() - self.inventory.lost.keys():
+            log.info("device is back %s", fields(device=id_))
+        news = False
+        for each in self.ledger.read(snapshot.readings, self.inventory.lost, taken_s):
+            product = each.device.product
+            news |= self.book.note(each.slot.servable, product, each.process_bytes, each.peak_bytes)
+            log.info("measured %s", fields(slot=each.slot, gpu_bytes=each.process_bytes, peak_bytes=each.peak_bytes))
+        if self._foreign() != free_before:
+            self.generation += 1
+        return news
+
+    def _foreign(self) -> dict[str, int]:
+        return {device.id: self.ledger.foreign_bytes(device.id) for device in self.inventory.gpus}
+
+    # -- placement -------------------------------------------------------------------------------------------
+
+    def rooms(self, slots: Iterable[Slot]) -> list[Room]:
+        """Every device with what is, or is going to be, on it."""
+        rooms = {
+            device.id: Room(
+                device,
+                max(0, device.memory_bytes - self.ledger.foreign_bytes(device.id)),
+                self.inventory.lost.get(device.id, ""),
+            )
+            for device in self.inventory.devices
+        }
+        for slot in slots:
+            if slot.holds_place and slot.device.id in rooms:
+                rooms[slot.device.id].tenants.append(Tenant(slot.id, slot.claim_bytes))
+        return list(rooms.values())
+
+    def arrange(self, servable: Servable, policy: DevicePolicy, rooms: Sequence[Room]) -> Decision:
+        """Which slots to make and which to let go of; the new ones are entered in `rooms`."""
+        mine = [slot.id for slot in servable.slots if slot.stays]
+        numbers = {slot.id.replica for slot in servable.slots}
+        return placement.place(
+            servable.id, policy, rooms, mine=mine, need=self.need(servable.id, policy), taken=numbers
+        )
+
+    def need(self, servable: ServableId, policy: DevicePolicy) -> Callable[[Room], Need]:
+        """What a process of the servable takes, by room."""
+
+        def of(room: Room) -> Need:
+            product = room.device.product
+            if not room.accounted:
+                return Need(0)
+            overhead_bytes = self.book.overhead_bytes(product)
+            if policy.memory_bytes:
+                if policy.memory_bytes < overhead_bytes + _LEAST_LIMIT_BYTES:
+                    return Need(policy.memory_bytes, _too_little(policy.memory_bytes, overhead_bytes, room))
+                return Need(policy.memory_bytes)
+            if self._fraction:
+                return Need(int(self._fraction * room.device.memory_bytes) + overhead_bytes)
+            measured_bytes = self.book.need_bytes(servable, product)
+            if measured_bytes is not None:
+                return Need(max(int(measured_bytes * MARGIN), overhead_bytes + _LEAST_LIMIT_BYTES))
+            return Need(max(LEAST_UNKNOWN_BYTES, room.free_bytes // 2))
+
+        return of
+
+    def limit_bytes(self, slot: Slot, policy: DevicePolicy) -> int:
+        """TensorFlow's limit in a process that may take `slot.claim_bytes` in all; 0 for none of ours."""
+        if not slot.claim_bytes or (self._fraction and not policy.memory_bytes):
+            return 0
+        return max(_LEAST_LIMIT_BYTES, slot.claim_bytes - self.book.overhead_bytes(slot.device.product))
+
+    # -- starting --------------------------------------------------------------------------------------------
+
+    def may_start(self, slot: Slot, now_s: float) -> bool:
+        """Whether a process may start in this slot now; `slot.waits_for` says why not.
+
+        What our own slots claim was settled by placement; that others have taken memory since is an error of the slot.
+        """
+        device = slot.device
+        slot.waits_for = self.ledger.busy(device, slot.ever_ready, now_s) if device.memory_bytes else ""
+        free_bytes = device.memory_bytes - self.ledger.used_bytes(device.id)
+        if not slot.waits_for and free_bytes < slot.claim_bytes:
+            needs = f"needs {amount(slot.claim_bytes, up=True)}, free on {device.id} {amount(free_bytes)} at the moment"
+            slot.waits_for = f"{slot.id.servable}: {needs}"
+            slot.error = Status(Code.RESOURCE_EXHAUSTED, slot.waits_for)
+        return not slot.waits_for
+
+    def renew(self, slot: Slot, policy: DevicePolicy, rooms: Iterable[Room]) -> None:
+        """Before a process starts: its claim by what is known now, where that fits."""
+        for room in rooms:
+            if room.device.id == slot.device.id and room.accounted:
+                others = [tenant for tenant in room.tenants if tenant.slot != slot.id]
+                need = self.need(slot.id.servable, policy)(replace(room, tenants=others))
+                if not need.refusal and replace(room, tenants=others).fits(need.claim_bytes):
+                    slot.claim_bytes = need.claim_bytes
+                room.tenants = [*others, Tenant(slot.id, slot.claim_bytes)]
+
+    def is_lost(self, device: Device) -> bool:
+        return device.id in self.inventory.lost
+
+
+def _too_little(declared_bytes: int, overhead_bytes: int, room: Room) -> str:
+    return (
+        f"gpu_memory_mb declares {amount(declared_bytes)}, of which CUDA itself takes {amount(overhead_bytes)} on "
+        f"{room.device.product or room.device.id}"
+    )

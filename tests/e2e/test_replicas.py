@@ -1,0 +1,97 @@
+"""Two replicas of a model: both serve, one dies under load, and the pool's file says how many there are."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.e2e.eventually import eventually
+from tests.e2e.pool import Pool, StartPool, model_config, predict_request, refusal
+from tests.e2e.tensor_proto import tensor
+
+CLIENTS = 4
+WITHIN_S = 30.0
+
+
+def pool_file(replicas: int) -> str:
+    return f"""
+        [models.half_plus_two]
+        devices = "cpu"
+        replicas = {replicas}
+        [models.dense]
+        devices = ["gpu:0", "GPU-00000000"]
+        """
+
+
+def workers(pool: Pool) -> list[Any]:
+    """The workers of the model that are ready."""
+    (version,) = pool.model("half_plus_two")["versions"]
+    assert version["state"] == "AVAILABLE"
+    return [worker for worker in version["workers"] if worker["state"] == "ready"]
+
+
+@contextmanager
+def clients(pool: Pool) -> Iterator[list[str]]:
+    """Several clients that ask without pause; yields what they could not have answered."""
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])}))
+            except grpc.RpcError as error:
+                failures.append(f"{error.code()}: {error.details()}")
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_replicas(models: Path, start_pool: StartPool, tmp_path: Path) -> None:
+    path = tmp_path / "pool.toml"
+    path.write_text(pool_file(2), "utf-8")
+    config = model_config({name: models / name for name in ("half_plus_two", "dense")})
+    pool = start_pool(config, f"--pool_config_file={path}", "--model_config_file_poll_wait_seconds=1")
+    eventually(lambda: len(workers(pool)) == 2, WITHIN_S, "two workers")
+    assert sorted(worker["replica"] for worker in workers(pool)) == [0, 1]
+
+    code, text = refusal(lambda: pool.predict(predict_request("dense", {"inputs": tensor([[0.5] * 15])})))
+    why = "dense/2: devices names gpu:0, GPU-00000000; this host has cpu"
+    assert (code, why in text) == (grpc.StatusCode.NOT_FOUND, False)
+    (status,) = pool.model_status("dense").model_version_status
+    assert (status.State.Name(status.state), status.status.error_message) == ("END", why)
+
+    with clients(pool) as failures:
+        served = {worker["pid"]: worker["served"] for worker in workers(pool)}
+        eventually(
+            lambda: all(worker["served"] > served[worker["pid"]] + 20 for worker in workers(pool)),
+            WITHIN_S,
+            "both serve",
+        )
+        killed, kept = workers(pool)
+        os.kill(killed["pid"], signal.SIGKILL)
+        eventually(
+            lambda: len({worker["pid"] for worker in workers(pool)} - {killed["pid"]}) == 2, WITHIN_S, "it is back"
+        )
+        (new,) = (worker for worker in workers(pool) if worker["pid"] != kept["pid"])
+        eventually(
+            lambda: all(w["served"] > new["served"] + 20 for w in workers(pool) if w["pid"] == new["pid"]), WITHIN_S
+        )
+        path.write_text(pool_file(1), "utf-8")
+        eventually(lambda: len(workers(pool)) == 1, WITHIN_S, "one worker")
+    assert [
+        failure for failure in failures if "died (killed by SIGKILL)" not in failure and "died while" not in failure
+    ] == []
+    assert [worker["replica"] for worker in workers(pool)] == [0]
