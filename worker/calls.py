@@ -18,7 +18,8 @@ from .examples import ExamplesCall
 from .metadata import Metadata
 from .model_spec import Identity
 from .multi_inference import MultiInference
-from .predict import Model, Predictor
+from .plan import Model, Plan, Planner
+from .predict import Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,18 @@ class Calls:
             Metadata(model.signatures, identity),
         )
 
-    def handlers(self) -> dict[Method, Callable[[bytes], bytes]]:
-        """What answers the payload of each method. They raise PoolError."""
+    def planners(self) -> dict[Method, Planner]:
+        """What makes a Plan of the payload of each method. They raise PoolError."""
         return {
-            Method.PREDICT: self.predictor.grpc,
-            Method.REST_PREDICT: self.predictor.rest,
-            Method.CLASSIFY: self.classifier.grpc,
-            Method.REST_CLASSIFY: self.classifier.rest,
-            Method.REGRESS: self.regressor.grpc,
-            Method.REST_REGRESS: self.regressor.rest,
-            Method.MULTI_INFERENCE: self.multi_inference.grpc,
-            Method.METADATA: self.metadata.grpc,
-            Method.REST_METADATA: self.metadata.rest,
+            Method.PREDICT: self.predictor.plan_payload,
+            Method.REST_PREDICT: self.predictor.plan_body,
+            Method.CLASSIFY: self.classifier.plan_payload,
+            Method.REST_CLASSIFY: self.classifier.plan_body,
+            Method.REGRESS: self.regressor.plan_payload,
+            Method.REST_REGRESS: self.regressor.plan_body,
+            Method.MULTI_INFERENCE: self.multi_inference.plan_payload,
+            Method.METADATA: partial(_nothing_to_run, self.metadata.grpc),
+            Method.REST_METADATA: partial(_nothing_to_run, self.metadata.rest),
         }
 
     def readers(self) -> dict[Method, Callable[[bytes], Any]]:
@@ -97,6 +98,10 @@ class Calls:
             case kind:
                 number = log.DESCRIPTOR.fields_by_name[kind].number
                 raise Unimplemented(f"Unsupported log_type for {purpose}: {number}")
+
+
+def _nothing_to_run(answer: Callable[[bytes], bytes], payload: bytes) -> Plan:
+    return Plan(None, (), lambda _: answer(payload))
 
 
 def _log(kind: str, read: Callable[[bytes], Any], payload: bytes) -> Any:

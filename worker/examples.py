@@ -5,7 +5,7 @@ regressor.cc. Serialized protos that are put one after the other parse as their 
 the later wins: so the context goes before each example.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from modelpool.supervisor.wire.status import InvalidArgument
 
 from . import request, rest_examples
 from .model_spec import Identity, signature_key
-from .predict import Model
+from .plan import Model, Plan
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -61,11 +61,19 @@ class ExamplesCall:
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized request to a serialized response. Raises PoolError."""
-        return request.serialize(self.respond(self.request_of_payload(payload)))
+        return self.plan_payload(payload).answer(self._model)
 
     def rest(self, payload: bytes) -> bytes:
         """A REST body to the JSON reply. Raises PoolError."""
-        return self._reading.json(self.respond(self.request_of_body(payload)).result)
+        return self.plan_body(payload).answer(self._model)
+
+    def plan_payload(self, payload: bytes) -> Plan:
+        """A serialized request, to become a serialized response. Raises PoolError."""
+        return self._plan(self.request_of_payload(payload), request.serialize)
+
+    def plan_body(self, payload: bytes) -> Plan:
+        """A REST body, to become the JSON reply. Raises PoolError."""
+        return self._plan(self.request_of_body(payload), lambda response: self._reading.json(response.result))
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The request that was sent by gRPC. Raises PoolError. Any thread."""
@@ -80,6 +88,17 @@ class ExamplesCall:
 
     def respond(self, asked: Any) -> Any:
         """A request to a response. Raises PoolError."""
+        responses: list[Any] = []
+
+        def keep(response: Any) -> bytes:
+            responses.append(response)
+            return b""
+
+        self._plan(asked, keep).answer(self._model)
+        return responses[0]
+
+    def _plan(self, asked: Any, write: Callable[[Any], bytes]) -> Plan:
+        """`write` makes the reply of the response."""
         key = signature_key(asked.model_spec)
         signature = self._model.signatures.get(key)
         if signature is None:
@@ -87,11 +106,16 @@ class ExamplesCall:
         if self._check_method_names:
             self._reading.check_method_name(signature)
         input_name, output_names = self._reading.endpoints(signature)
-        count, outputs = run(self._model, asked.input, input_name, output_names)
-        response = self._reading.response_type()
-        self._identity.fill(response.model_spec, key)
-        self._reading.fill_result(response.result, signature, count, outputs)
-        return response
+        vector = serialized(asked.input)
+
+        def finish(outputs: list[np.ndarray]) -> bytes:
+            response = self._reading.response_type()
+            self._identity.fill(response.model_spec, key)
+            named = dict(zip(output_names, outputs, strict=True))
+            self._reading.fill_result(response.result, signature, len(vector), named)
+            return write(response)
+
+        return Plan({input_name: vector}, output_names, finish)
 
 
 def serialized(request_input: Any) -> np.ndarray:
@@ -109,16 +133,6 @@ def serialized(request_input: Any) -> np.ndarray:
     vector = np.empty(len(listed), object)
     vector[:] = [context + example.SerializeToString() for example in listed]
     return vector
-
-
-def run(model: Model, request_input: Any, input_name: str, output_names: Sequence[str]) -> tuple[int, Outputs]:
-    """Run on the examples: how many they are, and the outputs by tensor name. Raises PoolError.
-
-    TF Serving: PerformOneShotTensorComputation.
-    """
-    vector = serialized(request_input)
-    outputs = model.run({input_name: vector}, output_names)
-    return len(vector), dict(zip(output_names, outputs, strict=True))
 
 
 def signature_text(signature: Any) -> str:

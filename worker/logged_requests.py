@@ -5,7 +5,6 @@ are kept, and the response is what the very same call makes of them, without ano
 TF Serving: core/request_logger.cc; LogMetadata of apis/logging.proto.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from modelpool.supervisor.wire.status import Internal
 
 from .calls import Calls
 from .model_spec import Identity
-from .predict import Model
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -37,36 +35,6 @@ class Answered:
     def size_bytes(self) -> int:
         """What it holds of memory, about."""
         return len(self.payload) + len(self.reply) + sum(array.nbytes for array in self.outputs.values())
-
-
-class KeepingModel:
-    """A model that keeps the outputs of its runs while told to, for each thread apart."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._kept = threading.local()
-
-    @property
-    def signatures(self) -> Mapping[str, Any]:
-        return self._model.signatures
-
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        """As `Model.run`."""
-        outputs = self._model.run(feeds, fetches)
-        kept = getattr(self._kept, "outputs", None)
-        if kept is not None:
-            kept.update(zip(fetches, outputs, strict=True))
-        return outputs
-
-    def keep(self) -> None:
-        """From now on keep what runs in this thread give."""
-        self._kept.outputs = {}
-
-    def take(self) -> Outputs:
-        """What was kept in this thread; and keep no more."""
-        outputs: Outputs = self._kept.outputs
-        self._kept.outputs = None
-        return outputs
 
 
 class _Replay:

@@ -31,12 +31,11 @@ from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, trunca
 from . import priority
 from .control import ControlLink
 from .metrics import WorkerMetrics
-from .session import Session
+from .session import Observers, Session
 
 if TYPE_CHECKING:
     from .calls import Calls
-    from .logged_requests import KeepingModel
-    from .predict import Model
+    from .plan import Model
     from .request_log import RequestLogger
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def _prepare(
     # They need TensorFlow; the fork server has imported them before the fork.
     from . import tfrecord, trace  # noqa: PLC0415
     from .calls import Calls  # noqa: PLC0415
-    from .logged_requests import KeepingModel  # noqa: PLC0415
+    from .executor import Executor  # noqa: PLC0415
     from .model_spec import Identity  # noqa: PLC0415
     from .profiler import Profiler  # noqa: PLC0415
     from .warmup_recorder import WarmupRecorder  # noqa: PLC0415
@@ -124,9 +123,8 @@ def _prepare(
     loaded_s = time.monotonic()
     link.say(WorkerProgress(WorkerPhase.WARMING))
     metrics = WorkerMetrics(link.metrics, spec.name, spec.version, spec.path)
-    kept = KeepingModel(metrics.timed(model))
     calls = Calls.of(
-        kept,
+        model,
         Identity(spec.name, spec.version),
         check_method_names=spec.check_method_names,
         tensor_content=spec.tensor_content,
@@ -135,30 +133,25 @@ def _prepare(
     _check_golden(spec, calls)
     warm_s = time.monotonic()
     recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
-    request_log = _request_log(spec, kept, calls, metrics)
-    handlers = request_log.logged(calls.handlers(), calls.readers())
-    session = Session(
-        context,
-        spec.data_endpoint,
-        handlers,
-        link.gauge,
-        link.stop_fd,
-        metrics=metrics,
-        recorder=recorder,
-        flights=flights,
-    )
+    request_log = _request_log(spec, calls, metrics)
+    executor = Executor(model, calls.planners(), flights)
+    observers = Observers(link.gauge, metrics, recorder, request_log)
+    session = Session(context, spec.data_endpoint, executor.execute, link.stop_fd, observers)
+    link.on_frontend_died = session.drop_frontend
     link.recorder = recorder
     link.request_log = request_log
     link.profiler = Profiler(link.say, trace.Trace, trace.is_empty)
     return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))
 
 
-def _request_log(spec: WorkerSpec, kept: "KeepingModel", calls: "Calls", metrics: WorkerMetrics) -> "RequestLogger":
+def _request_log(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> "RequestLogger":
     """The model's request log, which logs as the specification says, if at all, until it is told otherwise."""
     from . import log_files, logged_requests, request_log, tfrecord  # noqa: PLC0415
     from .model_spec import Identity  # noqa: PLC0415
 
-    maker = logged_requests.LogMaker(calls.readers(), kept.signatures, Identity(spec.name, spec.version), spec.tags)
+    maker = logged_requests.LogMaker(
+        calls.readers(), calls.model.signatures, Identity(spec.name, spec.version), spec.tags
+    )
     writer = log_files.Writer(spec.name, spec.version, spec.incarnation)
     record_format = log_files.RecordFormat(tfrecord.Appender, tfrecord.whole_bytes)
     logger = request_log.RequestLogger(
@@ -166,7 +159,7 @@ def _request_log(spec: WorkerSpec, kept: "KeepingModel", calls: "Calls", metrics
             make=maker.make,
             files=lambda settings: log_files.LogFiles(settings, writer, record_format),
             count=metrics.request_logged,
-            keeper=kept,
+            methods=calls.readers().keys(),
         )
     )
     if spec.request_log is not None:

@@ -8,6 +8,7 @@ its checks included. The method is the task's; the signature's own method_name m
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tensorflow_serving.apis import inference_pb2
 
 from modelpool.supervisor.wire.status import InvalidArgument, Unimplemented
@@ -15,7 +16,7 @@ from modelpool.supervisor.wire.status import InvalidArgument, Unimplemented
 from . import classify, examples, regress, request
 from .examples import Reading
 from .model_spec import Identity, signature_key
-from .predict import Model
+from .plan import Model, Plan
 
 _READINGS: Mapping[str, Reading] = {reading.method_name: reading for reading in (classify.READING, regress.READING)}
 # The field of an InferenceResult that each method fills.
@@ -35,7 +36,19 @@ class MultiInference:
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized MultiInferenceRequest to a serialized MultiInferenceResponse. Raises PoolError."""
-        return request.serialize(self.respond(self.request_of_payload(payload)))
+        return self.plan_payload(payload).answer(self._model)
+
+    def plan_payload(self, payload: bytes) -> Plan:
+        """A serialized MultiInferenceRequest, to become a serialized MultiInferenceResponse. Raises PoolError."""
+        asked = self.request_of_payload(payload)
+        input_name, output_names = self._endpoints(asked.tasks)
+        vector = examples.serialized(asked.input)
+
+        def finish(outputs: list[np.ndarray]) -> bytes:
+            named = dict(zip(output_names, outputs, strict=True))
+            return request.serialize(self._response(asked.tasks, len(vector), named))
+
+        return Plan({input_name: vector}, output_names, finish)
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The request that was sent by gRPC. Raises PoolError. Any thread."""
@@ -44,9 +57,13 @@ class MultiInference:
     def respond(self, asked: Any) -> Any:
         """A MultiInferenceRequest to a MultiInferenceResponse with results in the tasks' order. Raises PoolError."""
         input_name, output_names = self._endpoints(asked.tasks)
-        count, outputs = examples.run(self._model, asked.input, input_name, output_names)
+        vector = examples.serialized(asked.input)
+        outputs = self._model.run({input_name: vector}, output_names)
+        return self._response(asked.tasks, len(vector), dict(zip(output_names, outputs, strict=True)))
+
+    def _response(self, tasks: Any, count: int, outputs: examples.Outputs) -> Any:
         response = inference_pb2.MultiInferenceResponse()
-        for task in asked.tasks:
+        for task in tasks:
             key = signature_key(task.model_spec)
             reading = _READINGS[task.method_name]
             result = response.results.add()

@@ -1,11 +1,12 @@
-"""Predict: a request's bytes to the reply's bytes, gRPC and REST. Main thread of the worker.
+"""Predict: a request's bytes to the reply's bytes, gRPC and REST. Pure but for the model; any thread.
 
 Follows TF Serving's `servables/tensorflow/predict_util.cc` (PreProcessPrediction, PostProcessPredictionResult), the
 order of its checks included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
@@ -15,19 +16,9 @@ from modelpool.supervisor.wire.status import FailedPrecondition, Internal, Inval
 
 from . import request, rest_json
 from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
+from .plan import Model, Plan
 
 _METHOD_NAMES = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
-
-
-class Model(Protocol):
-    """What is needed of a loaded model."""
-
-    @property
-    def signatures(self) -> Mapping[str, Any]:
-        """SignatureDef by key."""
-
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        """Tensor names to arrays in, fetched tensors out. Raises PoolError."""
 
 
 class Predictor:
@@ -44,7 +35,21 @@ class Predictor:
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized PredictRequest to a serialized PredictResponse. Raises PoolError."""
-        return request.serialize(self.respond(self.request_of_payload(payload)))
+        return self.plan_payload(payload).answer(self._model)
+
+    def rest(self, payload: bytes) -> bytes:
+        """A REST predict body to the JSON reply. Raises PoolError."""
+        return self.plan_body(payload).answer(self._model)
+
+    def plan_payload(self, payload: bytes) -> Plan:
+        """A serialized PredictRequest, to become a serialized PredictResponse. Raises PoolError."""
+        asked = self.request_of_payload(payload)
+        key, aliases, feeds, fetches = self._read_request(asked)
+
+        def finish(outputs: list[np.ndarray]) -> bytes:
+            return request.serialize(self._response(key, aliases, outputs))
+
+        return Plan(feeds, fetches, finish)
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
@@ -52,6 +57,11 @@ class Predictor:
 
     def respond(self, asked: Any) -> Any:
         """A PredictRequest to a PredictResponse. Raises PoolError."""
+        key, aliases, feeds, fetches = self._read_request(asked)
+        return self._response(key, aliases, self._model.run(feeds, fetches))
+
+    def _read_request(self, asked: Any) -> tuple[str, list[str], dict[str, np.ndarray], list[str]]:
+        """The key of the signature, the outputs' aliases, what to feed and what to fetch."""
         key = signature_key(asked.model_spec)
         signature = self._model.signatures.get(key)
         if signature is None:
@@ -60,7 +70,10 @@ class Predictor:
         feeds = _feeds(signature, asked.inputs, tensors.decode)
         aliases = _output_aliases(signature, asked.output_filter)
         _check_dtypes(signature, asked.inputs)
-        outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
+        return key, aliases, feeds, [signature.outputs[alias].name for alias in aliases]
+
+    def _response(self, key: str, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> Any:
+        signature = self._model.signatures[key]
         # Before any memory is spent on it.
         if sum(_least_bytes(array, self._tensor_content) for array in outputs) > request.MAX_MESSAGE_BYTES:
             raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
@@ -71,15 +84,14 @@ class Predictor:
             response.outputs[alias].CopyFrom(proto)
         return response
 
-    def rest(self, payload: bytes) -> bytes:
-        """A REST predict body to the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
+    def plan_body(self, payload: bytes) -> Plan:
+        """A REST predict body, to become the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
         _, signature, arrays, layout = self._read_body(payload)
         self._check_method_name(signature)
         feeds = _feeds(signature, arrays, lambda _, array: array)
         aliases = sorted(signature.outputs)
-        outputs = self._model.run(feeds, [signature.outputs[alias].name for alias in aliases])
-        named = {alias: (signature.outputs[alias].dtype, array) for alias, array in zip(aliases, outputs, strict=True)}
-        return rest_json.reply(named, layout)
+        fetches = [signature.outputs[alias].name for alias in aliases]
+        return Plan(feeds, fetches, partial(_json, signature, aliases, layout))
 
     def request_of_body(self, payload: bytes) -> Any:
         """The PredictRequest that asks what a REST predict body asks. Raises PoolError. Any thread."""
@@ -109,6 +121,11 @@ class Predictor:
         # Sorted: a proto's map has another order in each process.
         arrays, layout = body.tensors({alias: signature.inputs[alias].dtype for alias in sorted(signature.inputs)})
         return key, signature, arrays, layout
+
+
+def _json(signature: Any, aliases: Sequence[str], layout: rest_json.Layout, outputs: Sequence[np.ndarray]) -> bytes:
+    named = {alias: (signature.outputs[alias].dtype, array) for alias, array in zip(aliases, outputs, strict=True)}
+    return rest_json.reply(named, layout)
 
 
 def _least_bytes(array: np.ndarray, as_content: bool) -> int:

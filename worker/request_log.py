@@ -10,10 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
@@ -30,26 +29,16 @@ MAX_WAITING_BYTES = 64 << 20
 # Nobody needs to read more often that a disk is full.
 _COMPLAIN_EVERY_S = 60.0
 
-Handler = Callable[[bytes], bytes]
-
-
-class Keeper(Protocol):
-    """`logged_requests.KeepingModel`."""
-
-    def keep(self) -> None: ...
-
-    def take(self) -> Outputs: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Seams:
     """What a request log needs. `make`: a record (LogMaker.make); `files`: where records go under a configuration;
-    `count`: is told the outcome of every request that was drawn."""
+    `count`: is told the outcome of every request that was drawn; `methods`: those whose requests can be logged."""
 
     make: Callable[[Answered, float], bytes]
     files: Callable[[RequestLog], LogFiles]
     count: Callable[[Code], None]
-    keeper: Keeper
+    methods: Container[Method]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +88,15 @@ class RequestLogger:
             self._waiting.append(settings)
             self._changed.notify()
 
-    def logged(self, handlers: Mapping[Method, Handler], methods: Mapping[Method, object]) -> dict[Method, Handler]:
-        """The handlers, those of `methods` such that requests are drawn and logged."""
-        return {
-            method: self._logging(method, handler) if method in methods else handler
-            for method, handler in handlers.items()
-        }
+    @property
+    def on(self) -> bool:
+        """Whether anything is logged; asked first, which is cheaper than `answered`."""
+        return self._rate > 0.0
+
+    def answered(self, method: Method, payload: bytes, reply: bytes, outputs: Outputs) -> None:
+        """A request was answered OK: log it, if it is drawn. `outputs`: of its run, by tensor name."""
+        if method in self._seams.methods and self._random.random() < self._rate:
+            self._offer(Answered(method, payload, reply, outputs if method in REST_METHODS else {}))
 
     def close(self, timeout_s: float) -> None:
         """Write what waits and complete the file, within the time."""
@@ -114,28 +106,6 @@ class RequestLogger:
             self._changed.notify()
         if self._writer is not None:
             self._writer.join(timeout_s)
-
-    def _logging(self, method: Method, handler: Handler) -> Handler:
-        keeps = method in REST_METHODS
-
-        def handle(payload: bytes) -> bytes:
-            # TF Serving draws after the answer, which comes to the same: only what was answered OK is logged.
-            if not self._rate or self._random.random() >= self._rate:
-                return handler(payload)
-            if not keeps:
-                reply = handler(payload)
-                self._offer(Answered(method, payload, reply, {}))
-                return reply
-            self._seams.keeper.keep()
-            outputs: Outputs = {}
-            try:
-                reply = handler(payload)
-            finally:
-                outputs = self._seams.keeper.take()
-            self._offer(Answered(method, payload, reply, outputs))
-            return reply
-
-        return handle
 
     def _offer(self, answered: Answered) -> None:
         size = answered.size_bytes

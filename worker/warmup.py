@@ -18,7 +18,7 @@ from modelpool.supervisor.wire.tensors import DTYPES, dtype_name
 
 from . import prediction_logs
 from .calls import Calls
-from .predict import Model
+from .plan import Model
 
 log = logging.getLogger(__name__)
 

@@ -34,6 +34,10 @@ class Method(IntEnum):
     CANCEL = 255
 
 
+# A look-up costs a third of the enum's own.
+_METHODS = {int(method): method for method in Method}
+
+
 @dataclass(frozen=True, slots=True)
 class RequestHeader:
     """Times are on the host's CLOCK_MONOTONIC, which all processes share; a `deadline_ns` of 0 means none.
@@ -58,10 +62,15 @@ def pack_cancel(request_id: int) -> bytes:
 
 def unpack_request(frame: bytes) -> RequestHeader:
     """Raises InvalidArgument when the frame is not a request header."""
+    return RequestHeader(*request_fields(frame))
+
+
+def request_fields(frame: bytes) -> tuple[int, int, int, Method, bool]:
+    """What `unpack_request` makes a RequestHeader of, for who reads very many. Raises InvalidArgument."""
     try:
         request_id, deadline_ns, sent_ns, method, alone = _REQUEST.unpack(frame)
-        return RequestHeader(request_id, deadline_ns, sent_ns, Method(method), alone)
-    except (struct.error, ValueError) as error:
+        return request_id, deadline_ns, sent_ns, _METHODS[method], alone
+    except (struct.error, KeyError) as error:
         raise InvalidArgument(f"request header: expected {_REQUEST.size} bytes with a known method: {error}") from error
 
 

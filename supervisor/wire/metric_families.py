@@ -41,7 +41,7 @@ REQUESTS = Family("modelpool_requests_total", Kind.COUNTER, ("model", "entrypoin
 PAYLOAD_IN_FLIGHT = Family("modelpool_frontend_payload_in_flight_bytes", Kind.GAUGE)
 # What a worker has done: of the versions apart, which a client's request need not name.
 WORKER_REQUESTS = Family("modelpool_worker_requests_total", Kind.COUNTER, ("model", "version", "method", "code"))
-# stage: queue (from the frontend's send to the worker's receipt), deserialize, execute (the model alone), serialize.
+# stage: queue (from the frontend's send to the begin of its execution), deserialize, execute (the model), serialize.
 STAGE_SECONDS = Family(
     "modelpool_request_stage_seconds", Kind.HISTOGRAM, ("model", "version", "method", "stage"), _SECONDS
 )

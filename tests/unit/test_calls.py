@@ -53,22 +53,22 @@ PAYLOADS = {
 }
 
 
-def test_every_method_has_a_handler() -> None:
-    assert set(calls().handlers()) == set(Method) - {Method.CANCEL}
+def test_every_method_has_a_planner() -> None:
+    assert set(calls().planners()) == set(Method) - {Method.CANCEL}
 
 
 @pytest.mark.parametrize("method", PAYLOADS, ids=lambda method: method.name)
 def test_what_is_logged_can_be_asked_again(method: Method) -> None:
     payload, kind = PAYLOADS[method]
     served = calls()
-    assert served.handlers()[method](payload)
+    assert served.planners()[method](payload).answer(served.model)
     log = served.readers()[method](payload)
     assert log.WhichOneof("log_type") == kind
     assert not getattr(log, kind).HasField("response")
     answer = served.answer(log, "test")
     # And the request in the log is what a gRPC client would have sent.
     twin = Method[method.name.removeprefix("REST_")]
-    raw = served.handlers()[twin](getattr(log, kind).request.SerializeToString())
+    raw = served.planners()[twin](getattr(log, kind).request.SerializeToString()).answer(served.model)
     assert type(answer).FromString(raw) == answer
     assert served.readers()[twin](getattr(log, kind).request.SerializeToString()) == log
 

@@ -1,7 +1,6 @@
 """PredictionLogs of what was asked and answered, those of JSON answers without another run of the model."""
 
 import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Internal
 from modelpool.worker.calls import Calls
-from modelpool.worker.logged_requests import Answered, KeepingModel, LogMaker
+from modelpool.worker.logged_requests import REST_METHODS, Answered, LogMaker
 from modelpool.worker.model_spec import Identity
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -41,15 +40,16 @@ class Desk:
     def __init__(self) -> None:
         identity = Identity("m", 7)
         self.inner = CountingModel()
-        self.model = KeepingModel(self.inner)
-        self.calls = Calls.of(self.model, identity)
-        self.maker = LogMaker(self.calls.readers(), self.model.signatures, identity, ("serve", "gpu"))
+        self.calls = Calls.of(self.inner, identity)
+        self.maker = LogMaker(self.calls.readers(), self.inner.signatures, identity, ("serve", "gpu"))
 
     def logged(self, method: Method, payload: bytes) -> Any:
         """The log of a request that is answered as a worker does it."""
-        self.model.keep()
-        reply = self.calls.handlers()[method](payload)
-        answered = Answered(method, payload, reply, self.model.take())
+        plan = self.calls.planners()[method](payload)
+        assert plan.feeds is not None
+        outputs = self.inner.run(plan.feeds, plan.fetches)
+        kept = dict(zip(plan.fetches, outputs, strict=True)) if method in REST_METHODS else {}
+        answered = Answered(method, payload, plan.finish(outputs), kept)
         return prediction_log_pb2.PredictionLog.FromString(self.maker.make(answered, 0.5))
 
 
@@ -107,7 +107,7 @@ def test_predict_over_grpc_is_logged_as_it_was_answered() -> None:
     asked.inputs["inputs"].dtype = types_pb2.DT_STRING
     asked.inputs["inputs"].string_val.append(b"a")
     asked.inputs["inputs"].tensor_shape.dim.add(size=1)
-    reply = predict_pb2.PredictResponse.FromString(desk.calls.handlers()[Method.PREDICT](asked.SerializeToString()))
+    reply = predict_pb2.PredictResponse.FromString(desk.calls.predictor.grpc(asked.SerializeToString()))
     reply.model_spec.signature_name = "what the reply says"
     raw = desk.maker.make(Answered(Method.PREDICT, asked.SerializeToString(), reply.SerializeToString(), {}), 0.5)
     log = prediction_log_pb2.PredictionLog.FromString(raw)
@@ -132,22 +132,6 @@ def test_without_the_outputs_of_the_run_there_is_no_record() -> None:
     payload = b'{"instances": ["a"]}'
     with pytest.raises(Internal, match="no outputs y:0"):
         desk.maker.make(Answered(Method.REST_PREDICT, payload, b"{}", {}), 1.0)
-
-
-def test_outputs_are_kept_only_when_told_and_for_the_thread_that_told() -> None:
-    model = KeepingModel(CountingModel())
-    feeds = {"in:0": np.array([b"a"], object)}
-    model.run(feeds, ["y:0"])
-    model.keep()
-    other = threading.Thread(target=model.run, args=(feeds, ["z:0"]))
-    other.start()
-    other.join()
-    model.run(feeds, ["y:0"])
-    kept = model.take()
-    assert set(kept) == {"y:0"}
-    assert kept["y:0"].tolist() == [[3.0]]
-    model.run(feeds, ["y:0"])
-    assert kept["y:0"].tolist() == [[3.0]]
 
 
 def test_size() -> None:

@@ -1,15 +1,13 @@
 """What a frontend and a worker count of a request, and that a client's inventions stay bounded."""
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-
 from modelpool.frontend.metrics import GRPC, MAX_UNKNOWN_MODELS, OTHER_MODELS, REST, RequestMetrics
 from modelpool.supervisor.wire import metric_families as families
-from modelpool.supervisor.wire.data import Method, RequestHeader
+from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Family, Registry, unpack
 from modelpool.supervisor.wire.status import OK, Code
+from modelpool.worker.executor import Answer
 from modelpool.worker.metrics import WorkerMetrics
+from modelpool.worker.request_queue import Request
 
 
 def request_metrics(*known: str) -> RequestMetrics:
@@ -57,15 +55,6 @@ def test_names_that_are_no_label() -> None:
     assert counts(metrics) == {(OTHER_MODELS, "NOT_FOUND"): 2}
 
 
-class Model:
-    """Answers what it was fed."""
-
-    signatures: dict[str, object] = {}  # noqa: RUF012
-
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        return list(feeds.values())
-
-
 def stages(registry: Registry) -> dict[str, float]:
     return {
         sample.labels[3]: sum(unpack(sample.values)[1:])
@@ -77,16 +66,12 @@ def stages(registry: Registry) -> dict[str, float]:
 def test_stages_of_a_worker() -> None:
     registry = Registry()
     metrics = WorkerMetrics(registry, "m", 1, "/m/1")
-    model = metrics.timed(Model())
-    header = RequestHeader(1, 0, 1, Method.MULTI_INFERENCE)
-    metrics.begin()
-    model.run({"x": np.zeros(3)}, [])
-    metrics.finished(header, Code.OK, 2)
+    request = Request(b"", 1, 1, 0, 1, 2, Method.MULTI_INFERENCE, False, b"")
+    metrics.finished(Answer(request, Code.OK, b"", began_ns=2, run_ns=3, ran_ns=4, ended_ns=5, rows=3))
     assert registry.counter(families.REQUEST_EXAMPLE_COUNT_TOTAL, "m").values == [3]
     assert sum(registry.histogram(families.RUNTIME_LATENCY, "m", "MultiInference", "TF1").values[1:]) == 1
     assert stages(registry) == {"queue": 1, "deserialize": 1, "execute": 1, "serialize": 1}
-    metrics.begin()
-    metrics.finished(header, Code.INVALID_ARGUMENT, 2)
+    metrics.finished(Answer(request, Code.INVALID_ARGUMENT, b"", began_ns=2, ended_ns=5))
     assert stages(registry)["queue"] == 2
     assert sum(registry.histogram(families.STAGE_SECONDS, "m", "1", "multi_inference", "execute").values[1:]) == 1
     assert registry.counter(families.WORKER_REQUESTS, "m", "1", "multi_inference", "INVALID_ARGUMENT").values == [1]

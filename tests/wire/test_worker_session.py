@@ -1,0 +1,208 @@
+"""A worker's session on a real socket, asked by a fake frontend: order, cancels, refusals, and how it stops."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.metrics import Registry
+from modelpool.supervisor.wire.sockets import Peer
+from modelpool.supervisor.wire.status import Code, Unavailable
+from modelpool.worker.control import Gauge
+from modelpool.worker.executor import Answer, failed
+from modelpool.worker.metrics import WorkerMetrics
+from modelpool.worker.request_queue import Request
+from modelpool.worker.session import Observers, Session
+from tests.wire.conftest import WAIT_S, eventually
+
+STAY = b"stay"  # a request that is executed until it is let go
+
+
+class Silent:
+    """An observer that wants nothing."""
+
+    recording = None
+    on = False
+
+
+class Worker:
+    """A session in a thread; executes by echoing, and `STAY` by waiting for `go`."""
+
+    def __init__(self, endpoint: str, capacity: int) -> None:
+        self.endpoint = endpoint
+        self.executed: list[bytes] = []
+        self.staying, self.go = threading.Event(), threading.Event()
+        self.stop_fd = os.eventfd(0)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gauge = Gauge()
+        observers = Observers(self.gauge, WorkerMetrics(Registry(), "m", 1, "/m/1"), Silent(), Silent())  # type: ignore[arg-type]
+        self.session = Session(self.context, self.endpoint, self._execute, self.stop_fd, observers, capacity=capacity)
+        self._thread = threading.Thread(target=self.session.run)
+        self._thread.start()
+
+    def _execute(self, request: Request) -> Answer:
+        payload = bytes(request.payload)
+        if payload == STAY:
+            self.staying.set()
+            assert self.go.wait(WAIT_S)
+        self.executed.append(payload)
+        if payload == b"refused":
+            return failed(request, Unavailable("no").status)
+        return Answer(request, Code.OK, payload, 1, ended_ns=2)
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        self.go.set()
+        os.eventfd_write(self.stop_fd, 1)
+        self._thread.join(WAIT_S)
+        assert self.ended()
+        self.session.close()
+        self.context.term()
+
+
+class Frontend:
+    def __init__(self, worker: Worker, incarnation: int) -> None:
+        self._socket = worker.context.socket(zmq.DEALER)
+        name = sockets.identity(Peer.FRONTEND, Incarnation(incarnation))
+        sockets.configure_dealer(self._socket, name, sockets.DATA_HWM)
+        self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
+        self._socket.connect(worker.endpoint)
+
+    def ask(self, request_id: int, payload: bytes) -> None:
+        self._socket.send_multipart([data.pack_request(request_id, 0, 1, Method.PREDICT), payload])
+
+    def send(self, *frames: bytes) -> None:
+        self._socket.send_multipart(frames)
+
+    def answer(self) -> tuple[data.ReplyHeader, bytes]:
+        head, reply = self._socket.recv_multipart()
+        return data.unpack_reply(head), reply
+
+    def answers(self, count: int) -> list[int]:
+        return [self.answer()[0].request_id for _ in range(count)]
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """By default without a transport in between: what was sent has arrived."""
+    workers: list[Worker] = []
+
+    def begin(capacity: int, endpoint: str = "inproc://w") -> Worker:
+        workers.append(Worker(endpoint, capacity))
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        worker.close()
+
+
+def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
+    worker = start(1000, f"ipc://{tmp_path}/w")
+    frontend = Frontend(worker, 1)
+    for number in range(300):
+        frontend.ask(number, b"%d" % number)
+    big = os.urandom(300_000)
+    frontend.ask(300, big)
+    assert frontend.answers(300) == list(range(300))
+    head, reply = frontend.answer()
+    assert (head.request_id, head.code, head.retry_after_ms, reply) == (300, Code.OK, 0, big)
+    assert worker.executed[:300] == [b"%d" % number for number in range(300)]
+    assert worker.gauge.served == 301
+    frontend.close()
+
+
+def test_a_cancelled_request_is_not_executed(start: Start) -> None:
+    worker = start(1000)
+    frontend, other = Frontend(worker, 1), Frontend(worker, 2)
+    frontend.ask(1, STAY)
+    assert worker.staying.wait(WAIT_S)
+    for number in (2, 3, 4):
+        frontend.ask(number, b"%d" % number)
+    other.ask(3, b"other")
+    frontend.send(data.pack_cancel(3), b"")
+    frontend.send(data.pack_cancel(1), b"")
+    worker.go.set()
+    assert frontend.answers(3) == [1, 2, 4]
+    assert other.answers(1) == [3]
+    assert b"3" not in worker.executed
+    frontend.close()
+    other.close()
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_again(start: Start) -> None:
+    worker = start(2)
+    frontend = Frontend(worker, 1)
+    frontend.ask(1, STAY)
+    assert worker.staying.wait(WAIT_S)
+    for number in (2, 3, 4):
+        frontend.ask(number, b"")
+    worker.go.set()
+    answers = dict((head.request_id, (head, text)) for head, text in (frontend.answer() for _ in range(4)))
+    head, text = answers[4]
+    assert (head.code, text) == (
+        Code.UNAVAILABLE,
+        b"The batch scheduling queue to which this task was submitted is full",
+    )
+    assert head.retry_after_ms >= 10
+    assert all(answers[number][0].code is Code.OK for number in (1, 2, 3))
+    frontend.close()
+
+
+def test_what_a_dead_frontend_has_asked_is_dropped(start: Start) -> None:
+    worker = start(1000)
+    dead, living = Frontend(worker, 1), Frontend(worker, 2)
+    dead.ask(1, STAY)
+    assert worker.staying.wait(WAIT_S)
+    dead.ask(2, b"dead")
+    living.ask(7, b"living")
+    worker.session.drop_frontend(Incarnation(1))
+    dead.ask(3, b"later")
+    worker.go.set()
+    assert living.answers(1) == [7]
+    living.ask(8, b"")
+    assert living.answers(1) == [8]
+    assert worker.executed == [STAY, b"living", b""]
+    dead.close()
+    living.close()
+
+
+def test_malformed_messages_harm_nobody(start: Start) -> None:
+    worker = start(1000)
+    frontend = Frontend(worker, 1)
+    stranger = worker.context.socket(zmq.DEALER)
+    stranger.connect(worker.endpoint)
+    stranger.send_multipart([data.pack_request(1, 0, 1, Method.PREDICT), b"x"])
+    for frames in ([b"one"], [b"head", b"x"], [b"a", b"b", b"c"], [b"a", b"b", b"c", b"d"]):
+        frontend.send(*frames)
+    frontend.ask(5, b"x")
+    assert frontend.answers(1) == [5]
+    assert worker.executed == [b"x"]
+    stranger.close(0)
+    frontend.close()
+
+
+def test_what_waits_is_answered_before_it_stops(start: Start) -> None:
+    worker = start(1000)
+    frontend = Frontend(worker, 1)
+    frontend.ask(1, STAY)
+    assert worker.staying.wait(WAIT_S)
+    frontend.ask(2, b"")
+    os.eventfd_write(worker.stop_fd, 1)
+    worker.go.set()
+    assert frontend.answers(2) == [1, 2]
+    eventually(worker.ended, "the session ends")
+    frontend.close()

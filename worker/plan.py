@@ -1,0 +1,43 @@
+"""What a request asks of the model, and what becomes of the model's answer: the three steps of every call, apart.
+
+Parsing ends in a Plan; whoever executes it may put several plans into one run of the model. Pure; any thread.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Model(Protocol):
+    """What is needed of a loaded model."""
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        """SignatureDef by key."""
+
+    def run(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[Array]:
+        """Tensor names to arrays in, fetched tensors out. Raises PoolError."""
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """One run of the model: `feeds` by tensor name, `fetches`, and `finish`, which makes the reply of the outputs.
+
+    `feeds` is None when there is nothing to run: `finish` then takes no outputs. `finish` raises PoolError. Not frozen,
+    because one is made for each request.
+    """
+
+    feeds: Mapping[str, Array] | None
+    fetches: Sequence[str]
+    finish: Callable[[list[Array]], bytes]
+
+    def answer(self, model: Model) -> bytes:
+        """Run it by itself; the reply. Raises PoolError."""
+        return self.finish([] if self.feeds is None else model.run(self.feeds, self.fetches))
+
+
+Planner = Callable[[bytes], Plan]

@@ -1,0 +1,69 @@
+"""Requests that wait for the model, in the order of their arrival. Pure; main thread of the worker.
+
+The queue is bounded; what waits here can still be cancelled, or dropped with the frontend that sent it.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request as it came. Times are CLOCK_MONOTONIC; not frozen, because one is made for each request.
+
+    `peer` is the frontend's ZeroMQ identity, `frontend` its incarnation.
+    """
+
+    peer: bytes
+    frontend: int
+    request_id: int
+    deadline_ns: int
+    sent_ns: int
+    received_ns: int
+    method: Method
+    alone: bool
+    payload: bytes
+    """Bytes, or a memoryview of ZeroMQ's own where copying would cost."""
+
+    def expired(self, now_ns: int) -> bool:
+        return self.deadline_ns != NO_DEADLINE_NS and now_ns > self.deadline_ns
+
+
+class RequestQueue:
+    """At most `capacity` requests, first in, first out."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._waiting: OrderedDict[tuple[int, int], Request] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, request: Request) -> bool:
+        """False when the queue is full, or has a request of this id from this frontend already."""
+        key = (request.frontend, request.request_id)
+        if len(self._waiting) >= self._capacity or key in self._waiting:
+            return False
+        self._waiting[key] = request
+        return True
+
+    def take(self) -> Request | None:
+        """The one that has waited for the longest."""
+        return self._waiting.popitem(last=False)[1] if self._waiting else None
+
+    def first(self) -> Request | None:
+        """The one that `take` would give."""
+        return next(iter(self._waiting.values())) if self._waiting else None
+
+    def cancel(self, frontend: int, request_id: int) -> bool:
+        """Whether it waited here; it will not be executed."""
+        return self._waiting.pop((frontend, request_id), None) is not None
+
+    def drop_frontend(self, frontend: int) -> int:
+        """How many requests of this frontend waited; they will not be executed."""
+        gone = [key for key in self._waiting if key[0] == frontend]
+        for key in gone:
+            del self._waiting[key]
+        return len(gone)
