@@ -32,6 +32,7 @@ TOLERANCE = 1e-5
 READY_WITHIN_S = 120
 STOP_WITHIN_S = 60
 STEP_S = 0.1
+TELL_EVERY_S = 5
 
 
 class DemoError(Exception):
@@ -183,7 +184,7 @@ def serving(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_ready(server: subprocess.Popen[bytes], tour: Tour) -> None:
     """Until each of the models says AVAILABLE. Raises DemoError with the log's end when the server cannot start."""
-    started = time.monotonic()
+    started, told_s = time.monotonic(), 0.0
     waiting = {"demo": 1, "dense": 2, "half_plus_two": 1}
     while waiting:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -193,7 +194,11 @@ def wait_ready(server: subprocess.Popen[bytes], tour: Tour) -> None:
             if _versions_available(tour, name) == versions:
                 print(f"  {time.monotonic() - started:4.1f} s  {name} is available", flush=True)
                 del waiting[name]
-        if time.monotonic() - started > READY_WITHIN_S:
+        lasts_s = time.monotonic() - started
+        if waiting and lasts_s - told_s >= TELL_EVERY_S:
+            print(f"  {lasts_s:4.1f} s  waiting for {', '.join(waiting)} (TensorFlow is imported first)", flush=True)
+            told_s = lasts_s
+        if lasts_s > READY_WITHIN_S:
             raise DemoError(f"Not ready after {READY_WITHIN_S} s: {', '.join(waiting)}\n{_log_tail()}")
 
 

@@ -238,6 +238,7 @@ class Configuration:
                 if note not in said:
                     log.warning("source %s", fields(model=name, note=note))
             said = notes
+            self._manager.models[name].source_notes = poll.warnings
             self._found(name, poll, time.monotonic() - started_s)
             if period_s == 0 and not poll.incomplete and not changed.is_set():
                 return

@@ -41,6 +41,8 @@ class Model:
     configured: bool = True
     polled: bool = False
     source_error: Status = OK
+    source_notes: tuple[str, ...] = ()
+    """What else the source has to say: versions that are absent or not complete yet."""
     servables: dict[int, Servable] = field(default_factory=dict)
     fallback: int | None = None
     """The version that serves in place of one that crash-looped."""
@@ -53,7 +55,7 @@ class Model:
 
     def retire(self) -> None:
         """The model is not configured any more: nothing of it is wanted."""
-        self.configured, self.polled, self.source_error = False, False, OK
+        self.configured, self.polled, self.source_error, self.source_notes = False, False, OK, ()
         self.settings = ModelSettings(transition=self.settings.transition, required=False)
         self._want({}, {})
 

@@ -21,6 +21,7 @@ from .device_watch import DeviceWatch
 from .devices import Inventory, Nvml
 from .frontends import SOCKET_SEAT, Frontends
 from .limits import Limits
+from .loading_progress import run_loading_progress
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
 from .places import Places
@@ -137,6 +138,7 @@ class Pool:
             self._configuration.start()
             if self._places.inventory.gpus:
                 self._background(self._device_watch.run(), "devices")
+            self._background(run_loading_progress(self._manager, self._loop.time), "loading progress")
             await self._end
             await self._leave()
             await self._drain()

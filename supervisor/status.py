@@ -71,6 +71,7 @@ def _model(model: Model, in_flight: Mapping[int, int], now_s: float) -> dict[str
     return {
         "name": model.name,
         "source_error": _error(model.source_error),
+        "source_notes": list(model.source_notes),
         "rolled_back_to": model.fallback,
         "versions": [_version(servable, _labels(model), in_flight, now_s) for servable in model.newest_first()],
     }

@@ -95,6 +95,7 @@ def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
     name = escape(model["name"])
     if model["source_error"]["code"] != "OK":
         notes.append(f"[red]{name}[/red]: {escape(model['source_error']['message'])}")
+    notes += [f"[yellow]{name}[/yellow]: {escape(note)}" for note in model["source_notes"]]
     if not model["versions"]:
         yield (name, "-", "[yellow]no version[/yellow]", *[""] * 7)
     for version in model["versions"]:

@@ -101,9 +101,12 @@ def test_an_empty_base_path(pool: Pool, neighbours: Neighbours, models: Path) ->
     missing = pool.get("/v1/models/empty")
     assert (missing.status, missing.error) == (404, "Could not find any versions of model empty")
     assert pool.model("empty")["versions"] == []
-    assert f"No versions of servable empty found under base path {base}." in pool.log
+    (note,) = pool.model("empty")["source_notes"]
+    assert note.startswith(f"No versions of servable empty found under base path {base}.")
+    assert note in pool.log
     put_version(models / "half_plus_two" / "00000123", base, "5")
     eventually(lambda: pool.versions("empty") == {5: "AVAILABLE"}, WITHIN_S)
+    assert pool.model("empty")["source_notes"] == []
     shutil.rmtree(base / "5")
     eventually(lambda: pool.versions("empty") == {5: "END"}, WITHIN_S, "an emptied base path unloads all versions")
     (ended,) = pool.get("/v1/models/empty").json["model_version_status"]

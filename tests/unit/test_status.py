@@ -33,6 +33,7 @@ def manager_with_one_of_each() -> Manager:
     manager.aspire("good", {3: "/models/good/3"})
     manager.aspire("bad", {1: "/models/bad/1"})
     manager.source_failed("lost", Status(Code.NOT_FOUND, "Could not find base path /models/lost for servable lost"))
+    manager.models["bad"].source_notes = ("Version 2 of servable bad is not complete yet",)
     started = {c.slot.servable.name: c.incarnation for c in manager.advance(0.0) if isinstance(c, Spawn)}
     for incarnation in started.values():
         manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), 0.0)
@@ -79,12 +80,18 @@ def test_what_happened_is_told(document: dict[str, Any]) -> None:
     assert bad["versions"][0]["error"] == {"code": "DATA_LOSS", "message": "Can't parse it"}
     assert lost["versions"] == []
     assert lost["source_error"]["code"] == "NOT_FOUND"
+    assert [model["source_notes"] for model in (good, bad, lost)] == [
+        [],
+        ["Version 2 of servable bad is not complete yet"],
+        [],
+    ]
 
 
 def test_the_table_shows_states_and_what_is_wrong(document: dict[str, Any]) -> None:
     table = status_command.render(document)
     assert "AVAILABLE" in table
     assert "bad 1: DATA_LOSS: Can't parse it" in table
+    assert "bad: Version 2 of servable bad is not complete yet" in table
     assert "lost: Could not find base path" in table
     assert "good 3: the last worker killed by SIGKILL" in table
     assert "serving on gRPC 8500, REST 8501" in table
