@@ -21,7 +21,7 @@ def models() -> Path:
 @pytest.fixture(scope="session")
 def shared_pool(models: Path) -> Iterator[Pool]:
     """One pool of all good models for the whole session; a test that uses it leaves every worker alive."""
-    names = ("demo", "dense", "half_plus_two", "dtypes", "dtypes_tf2", "sum", "twisted", "slow", "tflite")
+    names = ("demo", "dense", "half_plus_two", "dtypes", "dtypes_tf2", "sum", "twisted", "slow", "tflite", "spam")
     config = model_config({name: models / name for name in names}, {"dense": DENSE_POLICY})
     with running_pool(config, "--max_request_bytes=1000000") as pool:
         pool.wait_available(*names)

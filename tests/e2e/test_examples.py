@@ -5,8 +5,6 @@ tf.Examples and one on strings (`spam`), a Keras export (`dense`).
 """
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,17 +16,15 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, refusal, running_pool
+from tests.e2e.pool import CALL_WITHIN_S, Pool, predict_request, refusal
 from tests.e2e.tensor_proto import tensor, values
 
 MODELS = {"half_plus_two": 123, "spam": 1, "dense": 2}
 
 
-@pytest.fixture(scope="module")
-def pool(models: Path) -> Iterator[Pool]:
-    with running_pool(model_config({name: models / name for name in MODELS})) as started:
-        started.wait_available(*MODELS)
-        yield started
+@pytest.fixture
+def pool(shared_pool: Pool) -> Pool:
+    return shared_pool
 
 
 def fill(made: Any, model: str, signature: str, *examples: dict[str, Any]) -> Any:

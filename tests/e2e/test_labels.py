@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -38,27 +39,34 @@ def refused_by_label(pool: Pool, label: str) -> tuple[grpc.StatusCode, str, int,
     return *refusal(lambda: pool.number_by_grpc("numbered", label=label)), reply.status, reply.error
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A pool that was started with labels in its file, and what they named when its ports opened."""
+
+    pool: Pool
+    by_label: dict[str, tuple[int, int]]
+    told: dict[int, list[str]]
+
+
 @pytest.fixture(scope="module")
-def labelled_pool(models: Path) -> Iterator[Pool]:
-    with running_pool(labelled(models, {"stable": 1, "canary": 2})) as pool:
-        yield pool
+def labelled_pool(models: Path) -> Iterator[Labelled]:
+    labels = {"stable": 1, "canary": 2, "beta": 2}
+    with running_pool(labelled(models, labels)) as pool:
+        yield Labelled(pool, {label: by_label(pool, label) for label in labels}, labels_told(pool))
 
 
 @pytest.fixture
-def pool(labelled_pool: Pool, models: Path) -> Pool:
+def pool(labelled_pool: Labelled, models: Path) -> Pool:
     """Versions 1 and 2 are served, `stable` is 1 and `canary` 2."""
-    labelled_pool.reload(labelled(models, {"stable": 1, "canary": 2}))
-    return labelled_pool
+    labelled_pool.pool.reload(labelled(models, {"stable": 1, "canary": 2}))
+    return labelled_pool.pool
 
 
-def test_labels_of_the_start(models: Path) -> None:
+def test_labels_of_the_start(labelled_pool: Labelled) -> None:
     """The labels of the file hold when the ports open, though nothing was available when it was read."""
-    with running_pool(labelled(models, {"stable": 1, "canary": 2, "beta": 2})) as pool:
-        assert by_label(pool, "stable") == (1, 1)
-        assert by_label(pool, "canary") == (2, 2)
-        assert by_label(pool, "beta") == (2, 2)
-        assert labels_told(pool) == {1: ["stable"], 2: ["beta", "canary"]}
-        assert pool.number_by_grpc("numbered") == 2, "without a label it is the newest"
+    assert labelled_pool.by_label == {"stable": (1, 1), "canary": (2, 2), "beta": (2, 2)}
+    assert labelled_pool.told == {1: ["stable"], 2: ["beta", "canary"]}
+    assert labelled_pool.pool.number_by_grpc("numbered") == 2, "without a label it is the newest"
 
 
 def test_an_unknown_label(pool: Pool) -> None:

@@ -199,16 +199,8 @@ def test_one_model_needs_no_metadata(start_pool: StartPool, models: Path, tmp_pa
     assert any(name.endswith(":Mul") for name in names(file))
 
 
-def test_no_folder_no_profile(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    pool = start_pool(model_config({HALF: models / HALF}))
-    pool.wait_available(HALF)
-    code, text = refusal(lambda: profile(pool, profile_request(tmp_path / "logs")))
+def test_no_folder_no_profile(shared_pool: Pool, tmp_path: Path) -> None:
+    code, text = refusal(lambda: profile(shared_pool, profile_request(tmp_path / "logs")))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "--profiler_dir" in text
     assert not (tmp_path / "logs").exists()
-
-
-def test_switched_off(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
-    pool = start_pool(model_config({HALF: models / HALF}), "--enable_profiler=false")
-    code, _ = refusal(lambda: profile(pool, profile_request(tmp_path)))
-    assert code is grpc.StatusCode.UNIMPLEMENTED

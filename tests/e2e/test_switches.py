@@ -41,6 +41,7 @@ FLAGS = (
     f"--rest_api_timeout_in_ms={REST_TIMEOUT_S * 1000}",
     "--num_request_iterations_for_warmup=3",
     "--model_config_file_poll_wait_seconds=1",
+    "--enable_profiler=false",
 )
 NOT_CLASSIFY = (
     "Expected classification signature method_name to be tensorflow/serving/classify. Was: tensorflow/serving/predict"
@@ -96,6 +97,11 @@ def test_health_of_each_model(pool: Pool) -> None:
         pool.write_config(config)
     eventually(lambda: pool.versions("dense").get(2) == "AVAILABLE", START_WITHIN_S, "dense is back")
     assert stub.Check(health_pb2.HealthCheckRequest(service="dense"), timeout=CALL_WITHIN_S).status == serving
+
+
+def test_no_profiler(pool: Pool) -> None:
+    call = pool.channel.unary_unary("/tensorflow.ProfilerService/Profile")
+    assert refusal(lambda: call(b"", timeout=CALL_WITHIN_S))[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_warmup_requests_run_several_times(pool: Pool) -> None:
