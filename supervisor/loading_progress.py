@@ -7,14 +7,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from .lifecycle import SlotState
+from .lifecycle import LOADING
 from .manager import Manager
 from .wire.log import fields
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-_PHASES = frozenset({SlotState.STARTING, SlotState.LOADING, SlotState.WARMING})
 
 
 async def run_loading_progress(manager: Manager, now_s: Callable[[], float]) -> None:
@@ -32,5 +31,5 @@ def lines(manager: Manager, now_s: float) -> list[str]:
         f"still {slot.state.value} " + fields(slot=slot.id, incarnation=slot.incarnation, seconds=f"{age_s:.0f}")
         for servable in servables
         for slot in servable.slots
-        if slot.state in _PHASES and (age_s := now_s - slot.since_s) >= EVERY_S
+        if slot.state in LOADING and (age_s := now_s - slot.since_s) >= EVERY_S
     ]

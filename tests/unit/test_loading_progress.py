@@ -1,7 +1,6 @@
 """What is told of workers that are on their way, and when."""
 
 from modelpool.supervisor import loading_progress
-from modelpool.supervisor.devices import CPU
 from modelpool.supervisor.loading_progress import EVERY_S
 from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
 from modelpool.supervisor.model import ModelSettings
@@ -10,7 +9,7 @@ from modelpool.supervisor.wire.states import WorkerPhase
 
 
 def test_each_phase_is_told_while_it_lasts() -> None:
-    manager = Manager(ManagerOptions((CPU,), 10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0))
+    manager = Manager(ManagerOptions(10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0))
     manager.configure({"big": ModelSettings()})
     manager.aspire("big", {3: "/models/big/3"})
     (worker,) = [command.incarnation for command in manager.advance(0.0) if isinstance(command, Spawn)]
