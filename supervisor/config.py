@@ -48,6 +48,7 @@ class PoolConfig:
     default_cache_dir: Path
     log_level: str
     profiler_dir: str = ""
+    allow_chaos: bool = False
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     def read_models(self, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:
@@ -99,6 +100,7 @@ def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: i
         default_cache_dir=default_cache_dir,
         log_level=flags.log_level,
         profiler_dir=flags.profiler_dir,
+        allow_chaos=flags.allow_chaos,
         restart=RestartPolicy(
             max_load_retries=flags.max_num_load_retries,
             load_retry_interval_s=max(0.0, flags.load_retry_interval_micros / 1e6),

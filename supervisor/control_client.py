@@ -1,22 +1,52 @@
-"""The command line's side of a running pool's control socket: one question, one answer. Used by commands only."""
+"""The command line's side of a running pool's control socket: questions and their answers. Used by commands only."""
 
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import zmq
 
 from .wire import codec, sockets
 from .wire.ids import Incarnation
-from .wire.messages import Message, Profiled, StatusReply, StatusRequest, WarmupRecorded
+from .wire.messages import HurtReply, Message, Profiled, StatusReply, StatusRequest, WarmupRecorded
 from .wire.sockets import Peer
 from .wire.status import DeadlineExceeded
 
 _TIMEOUT_S = 5.0
 
-A = TypeVar("A", StatusReply, WarmupRecorded, Profiled)
+A = TypeVar("A", StatusReply, WarmupRecorded, Profiled, HurtReply)
+
+
+class ControlClient:
+    """One connection to the pool with this runtime directory, for one thread. Closed at the end of its `with` block."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._runtime_dir = runtime_dir
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.DEALER)
+        name = sockets.identity(Peer.CLIENT, Incarnation(secrets.randbits(62)))
+        sockets.configure_dealer(self._socket, name, sockets.CONTROL_HWM)
+        self._socket.connect(sockets.control_endpoint(runtime_dir))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def ask(self, question: Callable[[int], Message], kind: type[A], timeout_s: float = _TIMEOUT_S) -> A:
+        """Send what `question` makes of a token; its answer of this kind. Raises DeadlineExceeded."""
+        token = secrets.randbits(62)
+        self._socket.send(codec.encode(question(token)))
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0 and self._socket.poll(int(left_s * 1000)):
+            answer = codec.decode(self._socket.recv())
+            if isinstance(answer, kind) and answer.token == token:
+                return answer
+        raise DeadlineExceeded(f"the pool at {self._runtime_dir} does not answer within {timeout_s:g} s")
 
 
 def status(runtime_dir: Path) -> bytes:
@@ -25,21 +55,6 @@ def status(runtime_dir: Path) -> bytes:
 
 
 def ask(runtime_dir: Path, question: Callable[[int], Message], kind: type[A], timeout_s: float) -> A:
-    """Send what `question` makes of a token, and wait for the answer of this kind to it. Raises DeadlineExceeded."""
-    token = secrets.randbits(62)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    socket = context.socket(zmq.DEALER)
-    try:
-        name = sockets.identity(Peer.CLIENT, Incarnation(token))
-        sockets.configure_dealer(socket, name, sockets.CONTROL_HWM)
-        socket.connect(sockets.control_endpoint(runtime_dir))
-        socket.send(codec.encode(question(token)))
-        deadline_s = time.monotonic() + timeout_s
-        while (left_s := deadline_s - time.monotonic()) > 0 and socket.poll(int(left_s * 1000)):
-            answer = codec.decode(socket.recv())
-            if isinstance(answer, kind) and answer.token == token:
-                return answer
-        raise DeadlineExceeded(f"the pool at {runtime_dir} does not answer within {timeout_s:g} s")
-    finally:
-        socket.close(linger=0)
-        context.term()
+    """One question on a connection of its own. Raises DeadlineExceeded."""
+    with ControlClient(runtime_dir) as client:
+        return client.ask(question, kind, timeout_s)

@@ -286,6 +286,7 @@ class Flags:
         Section.SERVER,
         low=0,
     )
+    allow_chaos: bool = flag(False, "Let `modelpool chaos` hurt models of this server on purpose.", Section.SERVER)
     exit_on_startup_failure: bool = flag(
         False, "Exit when a configured model fails at the start, as TF Serving does.", Section.SERVER
     )

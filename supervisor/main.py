@@ -13,7 +13,17 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from . import config, flags, pool_config, ports, profile_command, runtime_dir, status_command, warmup_command
+from . import (
+    chaos_command,
+    config,
+    flags,
+    pool_config,
+    ports,
+    profile_command,
+    runtime_dir,
+    status_command,
+    warmup_command,
+)
 from .devices import DeviceError, Inventory
 from .model_config import ModelConfig
 from .nvml import RealNvml
@@ -34,6 +44,7 @@ usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` l
        modelpool status [--json]   show a running pool
        modelpool warmup record     write a model's warmup file from live traffic
        modelpool profile MODEL     trace a model's worker, for TensorBoard
+       modelpool chaos             hurt a model on purpose, and measure the others
        modelpool predict MODEL     ask a model of any server, and print its outputs
        modelpool metadata MODEL    print what a model takes and gives
        modelpool reload FILE       replace a server's models by those of a config file
@@ -53,6 +64,7 @@ def run(argv: Sequence[str]) -> int:
         "status": partial(_ask_pool, "status", status_command.run),
         "warmup": partial(_ask_pool, "warmup", warmup_command.run),
         "profile": partial(_ask_pool, "profile", profile_command.run),
+        "chaos": partial(_ask_pool, "chaos", _chaos),
         "predict": partial(_ask_server, "predict"),
         "metadata": partial(_ask_server, "metadata"),
         "reload": partial(_ask_server, "reload"),
@@ -88,6 +100,12 @@ def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Se
     except flags.UsageError as error:
         print(f"modelpool {name}: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
+
+
+def _chaos(argv: Sequence[str], base: Path) -> int:
+    """It asks the pool and, by the client, its models."""
+    probes = importlib.import_module("modelpool.frontend.client.probes")
+    return chaos_command.run(argv, base, probes.Probes)
 
 
 def _ask_server(name: str, argv: Sequence[str]) -> int:

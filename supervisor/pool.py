@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import memory_book, session_config, status
+from .chaos import Chaos
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
@@ -42,6 +43,7 @@ from .wire.messages import (
     FrontendHello,
     FrontendSpec,
     FrontendStats,
+    HurtModel,
     Message,
     MetricsReply,
     MetricsReport,
@@ -106,6 +108,7 @@ class Pool:
             ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited), config.log_level
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
+        self._chaos = Chaos(config.allow_chaos, self._manager, self._processes, self._control)
         self._recordings = Recordings()
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
@@ -297,6 +300,7 @@ class Pool:
             tflite_interpreters=platform.tflite_interpreters,
             gpu_memory_limit_bytes=command.memory_limit_bytes,
             request_log=request_log,
+            deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
         )
 
     # -- workers ---------------------------------------------------------------------------------------------
@@ -373,6 +377,8 @@ class Pool:
                 self._profile(peer, incarnation, message)
             case Peer.CLIENT, RecordWarmupOf():
                 self._record_warmup(incarnation, message)
+            case Peer.CLIENT, HurtModel():
+                self._control.send(peer, incarnation, self._chaos.hurt(message))
             case Peer.CLIENT, StatusRequest(token):
                 self._control.send(peer, incarnation, StatusReply(token, self._status()))
             case _:
@@ -388,6 +394,7 @@ class Pool:
         if isinstance(message, WorkerReady):
             self._request_logs.ready(incarnation)
             self._device_watch.nudge()
+            self._chaos.ready(incarnation)
         if isinstance(message, WorkerHello):
             self._processes.worker_said_hello(incarnation, message.pid)
             if known:
@@ -475,6 +482,7 @@ class Pool:
             "serving": self._frontends.listening,
             "fork_server_pid": self._processes.fork_server_pid,
             "frontend_restarts": self._frontends.restarts,
+            "allow_chaos": self._chaos.allowed,
             "configuration_errors": {
                 flag: {"code": error.code.name, "message": error.message}
                 for flag, error in self._configuration.errors.items()

@@ -138,6 +138,12 @@ class Processes:
             if known == incarnation:
                 _kill(pid, signal.SIGKILL)
 
+    def stop_worker(self, incarnation: Incarnation) -> None:
+        """SIGSTOP: it stands still until it is killed."""
+        for pid, known in self._workers.items():
+            if known == incarnation:
+                _kill(pid, signal.SIGSTOP)
+
     def end_spawning(self) -> None:
         """No worker will be asked for any more: those that are not there yet need not be waited for."""
         self._fork_server.close()

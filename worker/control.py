@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     EndProfile,
     FrontendDied,
+    HurtWorker,
     Message,
     MetricsReport,
     Profile,
@@ -34,6 +35,7 @@ from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, InvalidArgument
 
 if TYPE_CHECKING:
+    from .chaos import Chaos
     from .profiler import Profiler
     from .request_log import RequestLogger
     from .warmup_recorder import WarmupRecorder
@@ -80,6 +82,7 @@ class ControlLink:
         self.recorder: WarmupRecorder | None = None
         self.request_log: RequestLogger | None = None
         self.profiler: Profiler | None = None
+        self.chaos: Chaos | None = None
         self.on_frontend_died: Callable[[Incarnation], None] | None = None
         self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._spec = spec
@@ -171,6 +174,8 @@ class ControlLink:
                 self.request_log.configure(message.request_log)
             elif isinstance(message, FrontendDied) and self.on_frontend_died is not None:
                 self.on_frontend_died(message.incarnation)
+            elif isinstance(message, HurtWorker) and self.chaos is not None:
+                self.chaos.hurt(message)
             elif isinstance(message, Profile):
                 self._start_profile(message)
             elif isinstance(message, EndProfile) and self.profiler is not None:

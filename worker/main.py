@@ -29,6 +29,7 @@ from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, truncated
 
 from . import priority
+from .chaos import Chaos
 from .control import ControlLink
 from .metrics import WorkerMetrics
 from .session import Observers, Session
@@ -78,6 +79,8 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     link.start()
     link.say(WorkerHello(os.getpid()))
     flights = FlightRecorder(inherited.recorder)
+    flights.deadly_size_bytes = spec.deadly_size_bytes
+    link.chaos = Chaos(flights)
     try:
         with priority.idle(spec.low_priority):
             session, ready = _prepare(spec, context, link, flights)

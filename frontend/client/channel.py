@@ -1,4 +1,4 @@
-"""gRPC channels of the clients, and the answers of gRPC as errors. The one module of the client that imports grpc.
+"""gRPC channels of the clients, and the answers of gRPC as errors. Only this module and `probes` import grpc.
 
 Imported when the first client is made, since grpc takes as long to import as all the rest.
 """
@@ -31,11 +31,11 @@ def _options(tls: Tls | None, given: Mapping[str, int | str]) -> list[tuple[str,
     return [*{**options, **given}.items()]
 
 
-def _credentials(tls: Tls) -> Any:
+def credentials(tls: Tls) -> Any:
     if (tls.private_key is None) != (tls.certificate is None):
         raise InputError("tls: expected a private key and its certificate together")
     pems = (_pem(each) for each in (tls.root_certificates, tls.private_key, tls.certificate))
-    return grpc.ssl_channel_credentials(*pems)
+    return grpc.ssl_channelcredentials(*pems)
 
 
 def _pem(source: bytes | Path | str | None) -> bytes | None:
@@ -61,7 +61,7 @@ class BlockingChannel:
         settings = _options(tls, options)
         if tls is None:
             return cls(grpc.insecure_channel(target, settings), metadata)
-        return cls(grpc.secure_channel(target, _credentials(tls), settings), metadata)
+        return cls(grpc.secure_channel(target, credentials(tls), settings), metadata)
 
     def send(self, step: Send) -> Any:
         """The reply. Raises CallError."""
@@ -94,7 +94,7 @@ class AsyncChannel:
         settings = _options(tls, options)
         if tls is None:
             return cls(grpc.aio.insecure_channel(target, settings), metadata)
-        return cls(grpc.aio.secure_channel(target, _credentials(tls), settings), metadata)
+        return cls(grpc.aio.secure_channel(target, credentials(tls), settings), metadata)
 
     async def send(self, step: Send) -> Any:
         """The reply. Raises CallError."""

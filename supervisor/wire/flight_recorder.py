@@ -80,6 +80,8 @@ class FlightRecorder:
         """Takes over the descriptor."""
         self._map = mmap.mmap(fd, _SIZE)
         os.close(fd)
+        self.deadly_size_bytes = -1
+        """A request of this size kills the process as it begins: for `modelpool chaos` only."""
         # The entry that has been free for the longest is taken first, so that the last requests stay readable.
         self._free = deque(range(0, _WORDS_AT, _STRIDE))
 
@@ -89,6 +91,8 @@ class FlightRecorder:
         self._map[at + _STATE_AT] = _EMPTY
         _BEGUN.pack_into(self._map, at, request_id, frontend, now_ns, 0, size_bytes, method)
         self._map[at + _STATE_AT] = _EXECUTING
+        if size_bytes == self.deadly_size_bytes:
+            os.abort()
         return at
 
     def end(self, entry: int, code: int, now_ns: int) -> None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from .ids import Incarnation
-from .states import ServableState, WorkerPhase
+from .states import Harm, ServableState, WorkerPhase
 from .status import Code
+
+NOT_DEADLY = -1
+"""A `deadly_size_bytes` that no request has."""
 
 # -- what a process is started with ------------------------------------------------------------------------------
 
@@ -40,6 +43,7 @@ class WorkerSpec:
     of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let
     the model compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time.
     `gpu_memory_limit_bytes`: what TensorFlow may take of the GPU; 0: no limit but the session's own.
+    `deadly_size_bytes`: the worker dies of a request of this size, on purpose (`modelpool chaos`).
     """
 
     incarnation: Incarnation
@@ -68,6 +72,7 @@ class WorkerSpec:
     tflite_interpreters: int = 1
     gpu_memory_limit_bytes: int = 0
     request_log: RequestLog | None = None
+    deadly_size_bytes: int = NOT_DEADLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,38 @@ class Profiled:
     message: str
     file: str
     empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HurtWorker:
+    """Hurt yourself. POISON: die as soon as a request of `amount` bytes begins to execute."""
+
+    harm: Harm
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class HurtModel:
+    """The command line to the supervisor: hurt a worker of this model, on purpose; of its newest version by default.
+
+    `amount`: POISON: the size of the deadly request in bytes.
+    """
+
+    token: int
+    model: str
+    version: int | None
+    harm: Harm
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class HurtReply:
+    """Supervisor to command line: who is hurt when `code` is OK, or why nobody is."""
+
+    token: int
+    code: Code
+    message: str
+    incarnation: Incarnation
 
 
 # -- supervisor to frontend --------------------------------------------------------------------------------------
@@ -475,6 +512,9 @@ Message = (
     | ProfileOf
     | EndProfile
     | Profiled
+    | HurtWorker
+    | HurtModel
+    | HurtReply
     | ReloadRequest
     | ReloadReply
     | FrontendStats

@@ -13,6 +13,15 @@ class ServableState(IntEnum):
     END = 50
 
 
+class Harm(StrEnum):
+    """What `modelpool chaos` does to a model; `CURE` ends a poison."""
+
+    KILL = "kill"
+    STOP = "stop"
+    POISON = "poison"
+    CURE = "cure"
+
+
 class WorkerPhase(StrEnum):
     """What a worker that is not READY yet says it is doing."""
 

@@ -66,6 +66,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "max_request_bytes": 2147483647,
     "drain_timeout_s": 30.0,
     "lame_duck_s": 0.0,
+    "allow_chaos": False,
     "load_timeout_s": 3600.0,
     "exit_on_startup_failure": False,
     "pool_config_file": "",

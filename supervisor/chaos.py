@@ -1,0 +1,82 @@
+"""Hurting a model of a running pool on purpose, for `modelpool chaos`. In the supervisor's event loop.
+
+Refused unless the pool was started with --allow_chaos. Signals are sent by the supervisor, which knows that a pid is
+still its child's; what a worker does to itself it is told by message.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .control import ControlSocket
+from .manager import Manager
+from .process import Processes
+from .wire.ids import Incarnation
+from .wire.log import fields
+from .wire.messages import NOT_DEADLY, HurtModel, HurtReply, HurtWorker
+from .wire.sockets import Peer
+from .wire.states import Harm
+from .wire.status import OK, FailedPrecondition, InvalidArgument, PoolError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Chaos:
+    """Who may be hurt, and which models are poisoned at present."""
+
+    allowed: bool
+    _manager: Manager
+    _processes: Processes
+    _control: ControlSocket
+    _deadly: dict[str, int] = field(default_factory=dict)
+
+    def deadly_size_bytes(self, model: str) -> int:
+        """The size of the request that kills each worker of this model, NOT_DEADLY for none."""
+        return self._deadly.get(model, NOT_DEADLY)
+
+    def hurt(self, wanted: HurtModel) -> HurtReply:
+        """Do it, and say to whom."""
+        try:
+            worker = self._victim(wanted)
+        except PoolError as error:
+            return HurtReply(wanted.token, error.status.code, error.message, Incarnation(0))
+        log.warning("hurting a model %s", fields(model=wanted.model, harm=wanted.harm, incarnation=worker))
+        match wanted.harm:
+            case Harm.KILL:
+                self._processes.kill_worker(worker)
+            case Harm.STOP:
+                self._processes.stop_worker(worker)
+            case Harm.POISON | Harm.CURE:
+                self._poison(wanted)
+        return HurtReply(wanted.token, OK.code, "", worker)
+
+    def ready(self, worker: Incarnation) -> None:
+        """A worker was started with a poison that may have been cured since."""
+        for model in self._deadly:
+            if worker in self._workers(model):
+                self._control.send(Peer.WORKER, worker, HurtWorker(Harm.POISON, self._deadly[model]))
+
+    def _victim(self, wanted: HurtModel) -> Incarnation:
+        """The worker that is hurt, or the first of those that are. Raises PoolError."""
+        if not self.allowed:
+            raise FailedPrecondition("this pool was not started with --allow_chaos: nobody in it is hurt")
+        if wanted.harm is Harm.POISON and wanted.amount < 1:
+            raise InvalidArgument(f"poison: expected the size of a request in bytes, got {wanted.amount}")
+        if wanted.harm is Harm.CURE:
+            return next(self._workers(wanted.model), Incarnation(0))
+        return self._manager.ready_worker(wanted.model, wanted.version)
+
+    def _poison(self, wanted: HurtModel) -> None:
+        """For the workers that live, and by their specification for those that come."""
+        deadly = wanted.amount if wanted.harm is Harm.POISON else NOT_DEADLY
+        self._deadly[wanted.model] = deadly
+        for worker in self._workers(wanted.model):
+            self._control.send(Peer.WORKER, worker, HurtWorker(wanted.harm, deadly))
+
+    def _workers(self, name: str) -> Iterator[Incarnation]:
+        model = self._manager.models.get(name)
+        for servable in model.newest_first() if model is not None else ():
+            for slot in servable.slots:
+                if slot.incarnation is not None:
+                    yield slot.incarnation

@@ -1,0 +1,83 @@
+"""`modelpool chaos` against a real pool: what it hurts, what it measures, and whom it leaves alone."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.pool import MODELPOOL, Pool, model_config, running_pool
+
+
+def chaos(pool: Pool, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard output."""
+    command = [MODELPOOL, "chaos", *arguments, f"--runtime_dir={pool.runtime_dir}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout
+
+
+def measured(pool: Pool, *arguments: str) -> Any:
+    """The report of a run that harmed nobody else."""
+    code, text = chaos(pool, *arguments, "--baseline_s=1", "--clients=2", "--json")
+    assert code == 0, text
+    return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def hurt_pool(models: Path) -> Iterator[Pool]:
+    names = ("half_plus_two", "demo")
+    with running_pool(model_config({name: models / name for name in names}), "--allow_chaos") as pool:
+        pool.wait_available(*names)
+        yield pool
+
+
+def test_kills_hurt_one_model_only(hurt_pool: Pool) -> None:
+    report = measured(hurt_pool, "--kill=half_plus_two", "--duration_s=2", "--every_s=1")
+    models = {model["name"]: model for model in report["models"]}
+    assert set(models) == {"half_plus_two", "demo"}
+    assert models["half_plus_two"]["hurt"]
+    assert models["demo"]["during"]["errors"] == {}
+    for model in models.values():
+        assert model["before"]["calls"] > 0
+        assert model["before"]["errors"] == {}
+        assert model["during"]["p99_ms"] >= model["during"]["p50_ms"] > 0
+    assert report["hurts"]
+    assert report["restarts"] == len(report["hurts"])
+    for hurt in report["hurts"]:
+        assert hurt["available_after_s"] >= hurt["load_s"] + hurt["warmup_s"] > 0
+
+
+def test_a_poison_kills_and_is_answered(hurt_pool: Pool) -> None:
+    before = hurt_pool.worker("half_plus_two", 123)
+    report = measured(hurt_pool, "--poison=half_plus_two", "--duration_s=2")
+    assert report["poison"]["code"] != "OK"
+    assert 1 <= report["restarts"] <= 2, "it dies of the poison, and of its second try, and not again"
+    after = hurt_pool.worker("half_plus_two", 123)
+    assert after["pid"] != before["pid"]
+    assert "SIGABRT" in after["last_exit"]["cause"]
+
+
+def test_a_pool_that_does_not_allow_it_is_left_alone(shared_pool: Pool) -> None:
+    assert shared_pool.status()["supervisor"]["allow_chaos"] is False
+    before = shared_pool.worker("demo")
+    code, text = chaos(shared_pool, "--kill=demo")
+    assert (code, text) == (
+        1,
+        "modelpool chaos: this pool was not started with --allow_chaos: nobody in it is hurt\n",
+    )
+    assert shared_pool.worker("demo")["incarnation"] == before["incarnation"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--kill=nobody"], 1, "modelpool chaos: no model nobody: expected one of half_plus_two, demo\n"),
+        (["--kill=demo", "--stop=demo"], 2, ""),
+        (["--duration_s=1"], 2, ""),
+        (["--kill=demo", "--every_s=0"], 2, ""),
+    ],
+)
+def test_what_is_refused(hurt_pool: Pool, arguments: list[str], code: int, text: str) -> None:
+    assert chaos(hurt_pool, *arguments) == (code, text)
