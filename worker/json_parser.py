@@ -44,11 +44,12 @@ _ESCAPES = {
 }
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes | memoryview) -> Any:
     """The first JSON value of `body`; what follows it is ignored, the first of duplicate keys wins.
 
     Raises InvalidArgument `JSON Parse error: <reason> at offset: <n>`; json_tensor.cc ParseJson.
     """
+    body = bytes(body)  # a copy of a big body, which is a memoryview; next to nothing beside reading it
     if not body:
         raise InvalidArgument("JSON Parse error: The document is empty")
     try:

@@ -116,6 +116,11 @@ def test_the_exact_way_reads_what_json_writes(value: Any, ascii_only: bool, inde
     assert json_parser.parse(text + b" x") == value
 
 
+@pytest.mark.parametrize("body", [b'{"a": [1.0, "x"]}', b'{"a": NaN, "a": 1}', b'{"a": 1} more'])
+def test_a_big_body_is_a_memoryview(body: bytes) -> None:
+    assert json.dumps(json_parser.parse(memoryview(body))) == json.dumps(json_parser.parse(body))
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [
