@@ -1,61 +1,40 @@
-"""The gRPC engine on grpcio: the server with its ports, its credentials and the services on them. In the event loop.
+"""The gRPC engine on grpcio: the server with its ports and its credentials. In the event loop.
 
-What the RPCs do is in `grpc_handlers`, `health` and `reflection`.
+What the RPCs do is in `grpc_services`; here they are put on grpcio as generic handlers without (de)serialisers.
 """
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2_grpc
 
+from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.status import Code, Internal, PoolError, truncated
 
-from . import grpc_tls, health, unix_socket
+from . import grpc_tls, unix_socket
 from .bind_error import BindFailed
-from .core import Core
 from .grpc_arguments import server_options
-from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE, OnFinished, Reload, ServingHandlers, tell_nobody
-from .health import Health
-from .reflection import Reflection
+from .grpc_calls import BUG, Methods, Stream, Unary
+
+log = logging.getLogger(__name__)
+
+_GRPC_CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
 
 class GrpcServer:
-    """Serves on a TCP port (0: none) and a unix socket ("": none), on both with TLS when the spec has it.
+    """Serves on a TCP port (0: none) and a unix socket ("": none), on both with TLS when the spec has it."""
 
-    Health and reflection answer when the spec asks for them, and are UNIMPLEMENTED otherwise.
-    """
-
-    def __init__(self, core: Core, reload: Reload, spec: FrontendSpec, on_finished: OnFinished = tell_nobody) -> None:
-        self._core = core
+    def __init__(self, methods: Methods, spec: FrontendSpec) -> None:
         self._port = spec.grpc_port
         self._socket_path = spec.grpc_socket_path
         self._tls = spec.grpc_tls
         self._owns_socket = False
         self._server = grpc.aio.server(options=server_options(spec.max_request_bytes, spec.grpc_arguments))
-        self._server.add_generic_rpc_handlers((ServingHandlers(core, reload, on_finished),))
-        services = [MODEL_SERVICE, PREDICTION_SERVICE]
-        self._health: Health | None = None
-        if spec.health:
-            self._health = Health()
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-            services.append(health.SERVICE)
-        self._reflection: Reflection | None = None
-        if spec.reflection:
-            self._reflection = Reflection(tuple(services))
-            self._server.add_generic_rpc_handlers((self._reflection,))
-
-    def add(self, handler: grpc.GenericRpcHandler) -> None:
-        """Serve the methods of `handler` too. Before `start`."""
-        self._server.add_generic_rpc_handlers((handler,))
-
-    def routes_changed(self) -> None:
-        """The core has other routes than before: tell those who watch the models' health."""
-        if self._health is not None:
-            self._health.routes_changed(self._core.routes.table)
-
-    def leave(self) -> None:
-        """Say not ready from now on, and serve as before."""
-        if self._health is not None:
-            self._health.leave()
+        self._server.add_generic_rpc_handlers((_Handlers(methods),))
 
     def bind(self) -> None:
         """Take the port, which other frontends share, and the socket. Raises BindFailed."""
@@ -83,17 +62,74 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Stop accepting, let what is in flight finish within `grace_s`, and remove the socket file.
-
-        The streams of those who watch end at once.
-        """
-        if self._health is not None:
-            self._health.drain()
-        if self._reflection is not None:
-            self._reflection.drain()
+        """Stop accepting, let what is in flight finish within `grace_s`, and remove the socket file."""
         await self._server.stop(grace_s)
         self.remove_socket()
 
     def remove_socket(self) -> None:
         if self._owns_socket:
             unix_socket.remove(self._socket_path)
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods as grpcio calls them; it answers UNIMPLEMENTED for others by itself."""
+
+    def __init__(self, methods: Methods) -> None:
+        self._handlers = {
+            **{path: grpc.unary_unary_rpc_method_handler(_unary(handle)) for path, handle in methods.unary.items()},
+            **{
+                path: grpc.stream_stream_rpc_method_handler(_stream(handle)) for path, handle in methods.streams.items()
+            },
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(details.method)
+
+
+class _Call:
+    """A call of `grpc_calls` over a context of grpcio."""
+
+    __slots__ = ("_context", "deadline_ns")
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        remaining_s: float | None = context.time_remaining()
+        self.deadline_ns = data.NO_DEADLINE_NS if remaining_s is None else time.monotonic_ns() + int(remaining_s * 1e9)
+
+    def metadata(self, key: str) -> str | None:
+        for name, value in self._context.invocation_metadata() or ():
+            if name == key:
+                return value if isinstance(value, str) else value.decode("utf-8", "replace")
+        return None
+
+
+def _unary(handle: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def call(request: bytes, context: Any) -> bytes:
+        try:
+            return await handle(request, _Call(context))
+        except PoolError as error:
+            await _abort(context, error)
+        except Exception:
+            log.exception("gRPC handler failed")
+            await _abort(context, Internal(BUG))
+
+    return call
+
+
+def _stream(handle: Stream) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
+    async def call(requests: AsyncIterator[bytes], context: Any) -> None:
+        try:
+            async for reply in handle(requests, _Call(context)):
+                await context.write(reply)
+        except PoolError as error:
+            await _abort(context, error)
+        except Exception:
+            log.exception("gRPC handler failed")
+            await _abort(context, Internal(BUG))
+
+    return call
+
+
+async def _abort(context: Any, error: PoolError) -> NoReturn:
+    await context.abort(_GRPC_CODES[error.status.code], truncated(error.message))
+    raise AssertionError("grpcio's abort always raises")

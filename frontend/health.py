@@ -11,14 +11,15 @@ would wait for.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from modelpool.supervisor.wire.messages import RouteTable
+from modelpool.supervisor.wire.status import NotFound, Unavailable
 
 from . import readiness
+from .grpc_calls import Call, Methods, parse
 from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -29,7 +30,7 @@ _SERVICES = ("ModelService", "PredictionService", MODEL_SERVICE, PREDICTION_SERV
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class Health:
     """Check, List and Watch. A model that bears the name of a service of the server is not told apart from it."""
 
     def __init__(self) -> None:
@@ -37,6 +38,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._draining = False
         self._statuses: dict[str, int] = statuses(RouteTable(-1, ()))
         self._changed = asyncio.Event()
+        self.methods = Methods(
+            {f"/{SERVICE}/Check": self._check, f"/{SERVICE}/List": self._list}, {f"/{SERVICE}/Watch": self._watch}
+        )
 
     def routes_changed(self, table: RouteTable) -> None:
         """Take over what `table` says, and wake the watchers. Without effect once the server leaves."""
@@ -58,30 +62,37 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def Check(self, request: Any, context: Any) -> Any:
-        status = self._statuses.get(request.service)
+    async def _check(self, request: bytes, call: Call) -> bytes:
+        status = self._statuses.get(parse(health_pb2.HealthCheckRequest, request).service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
-        return health_pb2.HealthCheckResponse(status=status)
+            raise NotFound("service name unknown")
+        return _reply(status)
 
-    async def List(self, request: Any, context: Any) -> Any:
+    async def _list(self, request: bytes, call: Call) -> bytes:
         reply = health_pb2.HealthListResponse()
         for name, status in self._statuses.items():
             reply.statuses[name].status = status
-        return reply
+        raw: bytes = reply.SerializeToString()
+        return raw
 
-    async def Watch(self, request: Any, context: Any) -> None:
+    async def _watch(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """The status now and at each change; a watcher that reads slowly misses what is out of date."""
+        service = parse(health_pb2.HealthCheckRequest, await anext(requests, b"")).service
         told: int | None = None
         while True:
             changed, draining = self._changed, self._draining
-            status = self._statuses.get(request.service, _SERVICE_UNKNOWN)
+            status = self._statuses.get(service, _SERVICE_UNKNOWN)
             if status != told:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                yield _reply(status)
                 told = status
             if draining:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+                raise Unavailable("The server is shutting down")
             await changed.wait()
+
+
+def _reply(status: int) -> bytes:
+    raw: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return raw
 
 
 def statuses(table: RouteTable) -> dict[str, int]:

@@ -6,24 +6,21 @@ to the whole process group and it is the supervisor that drains the frontend, by
 """
 
 import logging
-import os
-import struct
 import sys
 
 import uvloop
 
-from modelpool.supervisor.wire import codec, lifeline
+from modelpool.supervisor.wire import lifeline
 from modelpool.supervisor.wire.log import configure
 from modelpool.supervisor.wire.messages import FrontendSpec
-from modelpool.supervisor.wire.status import InvalidArgument
 
+from .frontend_spec import read_spec
+from .grpcio_engine import GrpcioEngine
 from .session import Session
 
 log = logging.getLogger(__name__)
 
 _STDIN_FD = 0
-_LENGTH = struct.Struct(">I")
-_MAX_SPEC_BYTES = 1 << 20
 
 
 def main() -> int:
@@ -41,29 +38,8 @@ def main() -> int:
     return code
 
 
-def read_spec(fd: int) -> FrontendSpec:
-    """The spec that the supervisor writes first. Raises InvalidArgument for anything else."""
-    (length,) = _LENGTH.unpack(_read_exactly(fd, _LENGTH.size))
-    if length > _MAX_SPEC_BYTES:
-        raise InvalidArgument(f"frontend spec: expected at most {_MAX_SPEC_BYTES} bytes, got {length}")
-    spec = codec.decode(_read_exactly(fd, length))
-    if not isinstance(spec, FrontendSpec):
-        raise InvalidArgument(f"frontend spec: expected a FrontendSpec, got {type(spec).__name__}")
-    return spec
-
-
-def _read_exactly(fd: int, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = os.read(fd, size - len(parts))
-        if not part:
-            raise InvalidArgument(f"frontend spec: expected {size} bytes on standard input, got {len(parts)}")
-        parts += part
-    return bytes(parts)
-
-
 async def _run(spec: FrontendSpec) -> int:
-    return await Session(spec, _STDIN_FD).run()
+    return await Session(spec, _STDIN_FD, GrpcioEngine).run()
 
 
 if __name__ == "__main__":

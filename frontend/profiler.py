@@ -7,74 +7,42 @@ TF Serving: model_servers/server.cc (enable_profiler), TensorFlow's profiler/rpc
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
-
-import grpc
-from google.protobuf.message import DecodeError
 
 from modelpool.supervisor.wire.messages import Profile, Profiled, ProfileOf, RouteTable
 from modelpool.supervisor.wire.states import ServableState
-from modelpool.supervisor.wire.status import (
-    Code,
-    Internal,
-    InvalidArgument,
-    PoolError,
-    Status,
-    StatusError,
-    Unimplemented,
-    truncated,
-)
+from modelpool.supervisor.wire.status import Code, InvalidArgument, Status, StatusError, Unimplemented
 
+from .grpc_calls import Call, Methods, parse
 from .profiler_protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
-
-log = logging.getLogger(__name__)
 
 SERVICE = "tensorflow.ProfilerService"
 MODEL_KEY = "modelpool-model"
-_GRPC_CODES = {Code(code.value[0]): code for code in grpc.StatusCode}
 
 # Has the supervisor carry out what the function makes of a token.
 Ask = Callable[[Callable[[int], ProfileOf]], Awaitable[Profiled]]
 
 
-class ProfilerHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+class ProfilerHandlers:
     """Profile, Terminate and Monitor. `end` ends the traces of a session."""
 
     def __init__(self, routes: Callable[[], RouteTable], ask: Ask, end: Callable[[str], None]) -> None:
         self._routes = routes
         self._ask = ask
         self._end = end
-        self._methods = {
-            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._guarded(handle))
-            for name, handle in (
-                ("Profile", self._profile),
-                ("Terminate", self._terminate),
-                ("Monitor", self._monitor),
-            )
-        }
+        self.methods = Methods(
+            {
+                f"/{SERVICE}/Profile": self._profile,
+                f"/{SERVICE}/Terminate": self._terminate,
+                f"/{SERVICE}/Monitor": self._monitor,
+            }
+        )
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._methods.get(details.method)
-
-    def _guarded(self, handle: Callable[[bytes, Any], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        async def call(request: bytes, context: Any) -> bytes:
-            try:
-                return await handle(request, context)
-            except PoolError as error:
-                await _abort(context, error)
-            except Exception:
-                log.exception("gRPC handler failed")
-                await _abort(context, Internal("Internal error of the frontend, see its log"))
-
-        return call
-
-    async def _profile(self, request: bytes, context: Any) -> bytes:
-        asked = _parse(ProfileRequest, request)
+    async def _profile(self, request: bytes, call: Call) -> bytes:
+        asked = parse(ProfileRequest, request)
         if asked.emit_xspace:
             raise Unimplemented("emit_xspace: the trace is only written to repository_root")
-        model, version = chosen(_metadata(context), self._routes())
+        model, version = chosen(call.metadata(MODEL_KEY), self._routes())
         duration_s = (asked.opts.duration_ms or asked.duration_ms) / 1000
         try:
             answer = await self._ask(
@@ -94,13 +62,13 @@ class ProfilerHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         reply: bytes = ProfileResponse(empty_trace=answer.empty).SerializeToString()
         return reply
 
-    async def _terminate(self, request: bytes, context: Any) -> bytes:
+    async def _terminate(self, request: bytes, call: Call) -> bytes:
         """As TensorFlow's: OK whether or not there is such a session."""
-        self._end(_parse(TerminateRequest, request).session_id)
+        self._end(parse(TerminateRequest, request).session_id)
         reply: bytes = TerminateResponse().SerializeToString()
         return reply
 
-    async def _monitor(self, request: bytes, context: Any) -> bytes:
+    async def _monitor(self, request: bytes, call: Call) -> bytes:
         """TensorFlow's code and text."""
         raise Unimplemented("unimplemented.")
 
@@ -126,23 +94,3 @@ def chosen(metadata: str | None, table: RouteTable) -> tuple[str, int | None]:
             f"NAME/VERSION, or use `modelpool profile NAME --logdir=DIR`. Served: {names}"
         )
     return served[0], None
-
-
-def _metadata(context: Any) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == MODEL_KEY:
-            return value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return None
-
-
-def _parse(message_type: Any, payload: bytes) -> Any:
-    try:
-        return message_type.FromString(payload)
-    except DecodeError as error:
-        name = message_type.DESCRIPTOR.full_name
-        raise Internal(f"Failed to parse {name} of {len(payload)} bytes: {error}") from error
-
-
-async def _abort(context: Any, error: PoolError) -> NoReturn:
-    await context.abort(_GRPC_CODES[error.status.code], truncated(error.message))
-    raise AssertionError("grpcio's abort always raises")

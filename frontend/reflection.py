@@ -8,50 +8,42 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
-import grpc
-
 from modelpool.supervisor.wire import protos
 
+from .grpc_calls import Call, Methods, parse
+
 SERVICE = "grpc.reflection.v1alpha.ServerReflection"
-_METHODS = frozenset({f"/{SERVICE}/ServerReflectionInfo", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"})
+_METHODS = (f"/{SERVICE}/ServerReflectionInfo", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
 
 T = TypeVar("T")
 
 
-class Reflection(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Reflection:
     """Lists `services` (full names) and itself, and gives their descriptors and all these depend on."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         self._services = (*services, SERVICE)
-        self._handler: grpc.RpcMethodHandler | None = None
+        self._servicer: Any = None
         self._drained = asyncio.Event()
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method not in _METHODS:
-            return None
-        if self._handler is None:
-            self._handler = self._load()
-        return self._handler
+        self.methods = Methods(streams=dict.fromkeys(_METHODS, self._info))
 
     def drain(self) -> None:
         """End the streams: clients keep them open for as long as they live."""
         self._drained.set()
 
-    def _load(self) -> grpc.RpcMethodHandler:
+    async def _info(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         from grpc_reflection.v1alpha import reflection, reflection_pb2  # noqa: PLC0415 - see the module's docstring
 
-        protos.load_service_descriptors()
-        servicer = reflection.aio.ReflectionServicer(self._services)
+        if self._servicer is None:
+            protos.load_service_descriptors()
+            self._servicer = reflection.aio.ReflectionServicer(self._services)
 
-        async def info(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-            async for reply in servicer.ServerReflectionInfo(_until(requests, self._drained), context):
-                yield reply
+        async def parsed() -> AsyncIterator[Any]:
+            async for request in _until(requests, self._drained):
+                yield parse(reflection_pb2.ServerReflectionRequest, request)
 
-        return grpc.stream_stream_rpc_method_handler(
-            info,
-            reflection_pb2.ServerReflectionRequest.FromString,
-            reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
+        async for reply in self._servicer.ServerReflectionInfo(parsed(), None):
+            yield reply.SerializeToString()
 
 
 async def _until(items: AsyncIterator[T], end: asyncio.Event) -> AsyncIterator[T]:

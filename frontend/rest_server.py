@@ -14,8 +14,8 @@ import uvicorn
 
 from modelpool.supervisor.wire.messages import Tls
 
-from .asgi import RestApp
 from .bind_error import BindFailed
+from .engine import AsgiApp
 from .tls import server_context
 
 _BACKLOG = 2048
@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
 class RestServer:
     """HTTP, or with `tls` HTTPS, on one port, on IPv6 and IPv4."""
 
-    def __init__(self, app: RestApp, port: int, tls: Tls | None = None) -> None:
+    def __init__(self, app: AsgiApp, port: int, tls: Tls | None = None) -> None:
         self._port = port
         self._tls = tls
         self._socket: socket.socket | None = None

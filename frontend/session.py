@@ -1,6 +1,6 @@
 """One life of a frontend: what each control message means, and when the process ends. In the event loop.
 
-It puts core, control socket and the two servers together and decides nothing about a single request.
+It puts core, control socket and an engine together and decides nothing about a single request.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ from .callback import CallbackFailed, guarded
 from .control import Control
 from .core import Core
 from .dealer import Dealer
-from .grpc_server import GrpcServer
+from .engine import MakeEngine
+from .grpc_services import GrpcServices
 from .health_pages import HealthPages
 from .metrics import RequestMetrics
 from .profiler import ProfilerHandlers
-from .rest_server import RestServer
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _ROUTES_RETRY_S = 1.0
 class Session:
     """`run` once. `lifeline_fd` becomes readable at its end only: then the supervisor is dead."""
 
-    def __init__(self, spec: FrontendSpec, lifeline_fd: int) -> None:
+    def __init__(self, spec: FrontendSpec, lifeline_fd: int, make_engine: MakeEngine) -> None:
         self._loop = asyncio.get_running_loop()
         self._spec = spec
         self._lifeline_fd = lifeline_fd
@@ -71,22 +71,23 @@ class Session:
         self._metrics = RequestMetrics(
             lambda name: bool(self._core.routes.versions(name)), lambda: self._core.in_flight_bytes
         )
-        self._grpc = GrpcServer(self._core, self._control.reload, spec, partial(self._metrics.finished, metrics.GRPC))
-        if spec.profiler:
-            self._grpc.add(
-                ProfilerHandlers(lambda: self._core.routes.table, self._control.profile, self._control.end_profile)
-            )
+        self._services = GrpcServices(
+            self._core,
+            self._control.reload,
+            spec,
+            ProfilerHandlers(lambda: self._core.routes.table, self._control.profile, self._control.end_profile),
+            partial(self._metrics.finished, metrics.GRPC),
+        )
         self._pages = HealthPages(lambda: self._core.routes.table, lambda: self._control.silent_s)
-        self._rest = self._rest_server()
+        self._engine = make_engine(spec, self._services.methods, self._rest_app())
 
-    def _rest_server(self) -> RestServer | None:
+    def _rest_app(self) -> RestApp | None:
         spec = self._spec
         if not spec.rest_port:
             return None
         counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
         options = RestOptions(spec.rest_timeout_s, spec.max_request_bytes, spec.rest_cors)
-        app = RestApp(self._core, self._control.pool_status, options, counting, self._pages)
-        return RestServer(app, spec.rest_port, spec.rest_tls)
+        return RestApp(self._core, self._control.pool_status, options, counting, self._pages)
 
     async def run(self) -> int:
         """Serve until drained; the process's exit code."""
@@ -108,7 +109,7 @@ class Session:
                 self._handle_routes(message)
             case WorkerDied():
                 self._core.bury(message.incarnation, message.cause)
-                self._grpc.routes_changed()
+                self._services.routes_changed()
             case WorkerLoads():
                 self._core.balance.told(message)
             case Pulse():
@@ -136,7 +137,7 @@ class Session:
             return
         self._control.send(RoutesAck(table.epoch))
         self._core.release_idle()
-        self._grpc.routes_changed()
+        self._services.routes_changed()
 
     @guarded
     def _try_routes_again(self, table: RouteTable) -> None:
@@ -146,18 +147,14 @@ class Session:
 
     async def _open_ports(self) -> None:
         try:
-            self._grpc.bind()
-            if self._rest is not None:
-                self._rest.bind()
+            self._engine.bind()
         except BindFailed as error:
             log.error("not listening %s", fields(error=error.message))
-            self._grpc.remove_socket()
+            self._engine.remove_socket()
             self._control.send(FrontendBindFailed(error.message))
             self._end(1)
             return
-        await self._grpc.start()
-        if self._rest is not None:
-            self._rest.start()
+        await self._engine.start()
         spec = self._spec
         names = fields(grpc_port=spec.grpc_port, rest_port=spec.rest_port, grpc_socket_path=spec.grpc_socket_path)
         log.info("listening %s", names)
@@ -166,13 +163,14 @@ class Session:
     def _leave(self) -> None:
         """Not ready any more: whoever balances the load is to send its clients elsewhere."""
         self._pages.leaving = True
-        self._grpc.leave()
+        self._services.leave()
 
     async def _drain(self, timeout_s: float) -> None:
         log.info("draining %s", fields(timeout_s=timeout_s))
         self._leave()
         self._control.drain()
-        await asyncio.gather(*(server.stop(timeout_s) for server in (self._grpc, self._rest) if server is not None))
+        self._services.drain()
+        await self._engine.stop(timeout_s)
         self._end(0)
 
     @guarded
@@ -198,7 +196,7 @@ class Session:
         if os.read(self._lifeline_fd, 4096):
             return
         log.error("the supervisor is gone, exiting")
-        self._grpc.remove_socket()
+        self._engine.remove_socket()
         os._exit(1)
 
     def _handle_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What is told of each finished call of a model."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,30 +9,22 @@ import pytest
 
 from modelpool.frontend.core import Core
 from modelpool.frontend.grpc_handlers import ServingHandlers
+from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
-from modelpool.supervisor.wire.status import Code, Status, Unavailable
+from modelpool.supervisor.wire.status import Code, PoolError, Status, Unavailable
 
 REQUEST: bytes = GetModelStatusRequest(model_spec={"name": "m"}).SerializeToString()
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
-class Aborted(Exception):
-    """What grpcio raises from `abort`."""
-
-
-class Context:
-    """A grpcio context with a deadline, or none."""
+class FakeCall:
+    """A call with a deadline, or none."""
 
     def __init__(self, remaining_s: float | None = None) -> None:
-        self._remaining_s = remaining_s
-        self.aborted: tuple[str, str] | None = None
+        self.deadline_ns = data.NO_DEADLINE_NS if remaining_s is None else time.monotonic_ns() + int(remaining_s * 1e9)
 
-    def time_remaining(self) -> float | None:
-        return self._remaining_s
-
-    async def abort(self, code: Any, details: str) -> None:
-        self.aborted = (code.name, details)
-        raise Aborted
+    def metadata(self, key: str) -> str | None:
+        return None
 
 
 class FakeCore(Core):
@@ -59,14 +52,8 @@ async def _reload(_: bytes) -> Status:
     return Status()
 
 
-def call(answer: Callable[[], Awaitable[tuple[Code, bytes]]], told: Told, context: Context) -> Awaitable[bytes]:
-    class Details:
-        method = PREDICT
-
-    handler = ServingHandlers(FakeCore(answer), _reload, told).service(Details())
-    assert handler is not None
-    reply: Awaitable[bytes] = handler.unary_unary(REQUEST, context)
-    return reply
+def call(answer: Callable[[], Awaitable[tuple[Code, bytes]]], told: Told, fake: FakeCall) -> Awaitable[bytes]:
+    return ServingHandlers(FakeCore(answer), _reload, told).methods.unary[PREDICT](REQUEST, fake)
 
 
 async def _fine() -> tuple[Code, bytes]:
@@ -92,7 +79,7 @@ async def _forever() -> tuple[Code, bytes]:
 
 def test_an_answer() -> None:
     told = Told()
-    assert asyncio.run(_run(_fine, told, Context())) == b"reply"
+    assert asyncio.run(_run(_fine, told, FakeCall())) == b"reply"
     assert told.calls == [("Predict", "m", Code.OK)]
 
 
@@ -101,15 +88,21 @@ def test_an_answer() -> None:
     [
         (_refused, Code.NOT_FOUND, "text"),
         (_unavailable, Code.UNAVAILABLE, "gone"),
-        (_broken, Code.INTERNAL, "Internal error of the frontend, see its log"),
     ],
 )
 def test_an_error(answer: Callable[[], Awaitable[tuple[Code, bytes]]], code: Code, text: str) -> None:
-    told, context = Told(), Context()
-    with pytest.raises(Aborted):
-        asyncio.run(_run(answer, told, context))
-    assert context.aborted == (code.name, text)
+    told = Told()
+    with pytest.raises(PoolError) as caught:
+        asyncio.run(_run(answer, told, FakeCall()))
+    assert caught.value.status == Status(code, text)
     assert told.calls == [("Predict", "m", code)]
+
+
+def test_a_bug() -> None:
+    told = Told()
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(_run(_broken, told, FakeCall()))
+    assert told.calls == [("Predict", "m", Code.INTERNAL)]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ def test_a_client_that_waits_no_more(remaining_s: float | None, code: Code) -> N
     told = Told()
 
     async def scenario() -> None:
-        task = asyncio.ensure_future(call(_forever, told, Context(remaining_s)))
+        task = asyncio.ensure_future(call(_forever, told, FakeCall(remaining_s)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -129,5 +122,5 @@ def test_a_client_that_waits_no_more(remaining_s: float | None, code: Code) -> N
     assert told.calls == [("Predict", "m", code)]
 
 
-async def _run(answer: Callable[[], Awaitable[tuple[Code, bytes]]], told: Told, context: Context) -> bytes:
-    return await call(answer, told, context)
+async def _run(answer: Callable[[], Awaitable[tuple[Code, bytes]]], told: Told, fake: FakeCall) -> bytes:
+    return await call(answer, told, fake)

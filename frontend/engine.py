@@ -1,0 +1,35 @@
+"""What ends the protocols on the ports: the seam between a session and the two engines. Pure.
+
+`grpcio_engine`: grpcio and uvicorn, anywhere. `envoy_engine`: Envoy, in whose process this one then runs.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from modelpool.supervisor.wire.messages import FrontendSpec
+
+from .grpc_calls import Methods
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Engine(Protocol):
+    """The ports of one frontend. `bind`, `start` and `stop` are called once each, in this order, in the event loop."""
+
+    def bind(self) -> None:
+        """Take ports and socket file. Raises BindFailed."""
+
+    async def start(self) -> None:
+        """Take requests; returns when all of them are listened on."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting, let what is in flight finish within `grace_s`, and remove the socket file."""
+
+    def remove_socket(self) -> None:
+        """Remove the socket file, if this engine has bound it."""
+
+
+# The gRPC methods, and the REST API where there is a port for it.
+MakeEngine = Callable[[FrontendSpec, Methods, AsgiApp | None], Engine]

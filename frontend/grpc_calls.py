@@ -1,0 +1,51 @@
+"""What an RPC is here, apart from any gRPC library: bytes in, bytes out or a PoolError. Pure; the seam of the engines.
+
+The handlers (`grpc_handlers`, `health`, `reflection`, `profiler`) are written against this, and both engines
+(`grpc_server` on grpcio, `grpc_asgi` in Envoy) call them. An engine turns a PoolError into a status, its text cut by
+`truncated`; anything else that a handler raises is a bug, logged and answered with `BUG`. It cancels the handler of a
+call whose client is gone, or whose deadline has passed.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from modelpool.supervisor.wire.status import Internal
+
+BUG = "Internal error of the frontend, see its log"
+
+
+class Call(Protocol):
+    """One call, as far as a handler may ask. `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none."""
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+    def metadata(self, key: str) -> str | None:
+        """The first value that the client sent for a key in small letters; None without one."""
+
+
+Unary = Callable[[bytes, Call], Awaitable[bytes]]
+Stream = Callable[[AsyncIterator[bytes], Call], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """Handlers by path (`/package.Service/Method`). A streaming method may stream either way."""
+
+    unary: Mapping[str, Unary] = field(default_factory=dict)
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+
+    def __or__(self, other: "Methods") -> "Methods":
+        return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
+
+
+def parse(message_type: Any, payload: bytes) -> Any:
+    """The message in `payload`. Raises Internal for what is none, as gRPC servers answer."""
+    try:
+        return message_type.FromString(payload)
+    except DecodeError as error:
+        name = message_type.DESCRIPTOR.full_name
+        raise Internal(f"Failed to parse {name} of {len(payload)} bytes: {error}") from error
