@@ -1,6 +1,7 @@
 """The command `modelpool status`: asks a running pool by its control socket, prints a table or its JSON."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def run(argv: Sequence[str], base: Path) -> int:
     except PoolError as error:
         print(f"modelpool status: {error.message}")
         return 1
-    print(body.decode() if as_json else render(json.loads(body)), end="\n" if as_json else "")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(body.decode() if as_json else render(json.loads(body), width), end="\n" if as_json else "")
     return 0
 
 
@@ -53,31 +55,19 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def render(status: dict[str, Any]) -> str:
-    """The document as a person likes to read it: a line per worker, and whatever is wrong below."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import, and only people need it
-    from rich.table import Table  # noqa: PLC0415
+def render(status: dict[str, Any], width: int | None = None) -> str:
+    """The document as a person likes to read it: a line per worker, and whatever is wrong below.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in (
-        "MODEL",
-        "VERSION",
-        "STATE",
-        "WORKER",
-        "PID",
-        "DEVICE",
-        "MEMORY",
-        "IN FLIGHT",
-        "SERVED",
-        "RESTARTS",
-    ):
-        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
+    `width`: columns of the terminal. Into a pipe or a file (None) lines are as long as they are.
+    """
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only people need it
+
     notes: list[str] = []
-    for model in status["models"]:
-        for cells in _rows(model, notes):
-            table.add_row(*cells)
-    # Into a pipe or a file nothing is cut: the reader's tool decides what to do with long lines.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_FILE_COLUMNS)
+    rows = [cells for model in status["models"] for cells in _rows(model, notes)]
+    console = Console(highlight=False, width=_FILE_COLUMNS, force_terminal=width is not None)
+    table = _table(rows)
+    if width is not None and console.measure(table).maximum > width:
+        table, console.width = _narrow_table(rows, width)
     with console.capture() as captured:
         console.print(table)
         for note in notes:
@@ -86,7 +76,55 @@ def render(status: dict[str, Any]) -> str:
     return captured.get()
 
 
+def _table(rows: Sequence[tuple[str, ...]]) -> Any:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def _narrow_table(rows: Sequence[tuple[str, ...]], width: int) -> tuple[Any, int]:
+    """Closer together; the names of models and what workers do are folded where they must be, and nothing is cut.
+
+    Also how wide it is: `width`, or more where even so it does not fit.
+    """
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    columns = {
+        heading: [Text.from_markup(cells[number]) for cells in rows]
+        for number, heading in enumerate(_HEADINGS)
+        if heading != "DEVICE" or {cells[number] for cells in rows} - {"cpu", ""}
+    }
+    titles = {heading: _BROKEN.get(heading, heading) for heading in columns}
+    widths = {
+        heading: max(text.cell_len for text in [*map(Text, titles[heading].split("\n")), *column])
+        for heading, column in columns.items()
+    }
+    for heading, least in _FOLDED.items():
+        too_wide = sum(widths.values()) + len(widths) - width
+        widths[heading] = max(min(least, widths[heading]), widths[heading] - max(0, too_wide))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in columns:
+        justify: Any = "right" if heading in _NUMBERS else "left"
+        table.add_column(titles[heading], justify=justify, overflow="fold", width=widths[heading])
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    return table, max(width, sum(widths.values()) + len(widths))
+
+
+_HEADINGS = (
+    *("MODEL", "VERSION", "STATE", "WORKER", "PID", "DEVICE"),
+    *("MEMORY", "IN FLIGHT", "SERVED", "RESTARTS"),
+)
 _NUMBERS = frozenset({"VERSION", "PID", "MEMORY", "IN FLIGHT", "SERVED", "RESTARTS"})
+# In a narrow terminal: headings of two lines, and the least width of the columns that are folded.
+_BROKEN = {"IN FLIGHT": "IN\nFLIGHT", "RESTARTS": "RE-\nSTARTS"}
+_FOLDED = {"WORKER": 8, "MODEL": 13}
 
 
 def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:

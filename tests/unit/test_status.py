@@ -1,6 +1,7 @@
 """The status document keeps its promised shape, and the table says what is wrong."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -95,6 +96,21 @@ def test_the_table_shows_states_and_what_is_wrong(document: dict[str, Any]) -> N
     assert "lost: Could not find base path" in table
     assert "good 3: the last worker killed by SIGKILL" in table
     assert "serving on gRPC 8500, REST 8501" in table
+
+
+@pytest.mark.parametrize("width", [200, 80, 40])
+def test_a_terminal_is_filled_and_no_number_is_cut(document: dict[str, Any], width: int) -> None:
+    good = document["models"][0]
+    good["name"] = "a_model_with_a_long_name"
+    good["versions"][0]["workers"][0] |= {"pid": 4194303, "rss_bytes": 1234 << 20, "served": 123456}
+    table = re.sub("\x1b\\[[0-9;]*m", "", status_command.render(document, width))
+    heading = next(line for line in table.splitlines() if line.startswith("MODEL"))
+    row = next(line for line in table.splitlines() if line.startswith("a_model"))
+    assert ("IN FLIGHT" in heading) == (width == 200)
+    assert row.split()[1:] == ["3", "AVAILABLE", "ready", "4194303", *["cpu"] * (width == 200), "1234", "MiB"] + [
+        *("2", "123456", "1")
+    ]
+    assert len(row.rstrip()) <= max(width, 80), "it is not wider than it needs to be"
 
 
 @pytest.mark.parametrize(
