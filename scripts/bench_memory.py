@@ -1,4 +1,4 @@
-"""Resident and proportional memory of every process of a pool, found by a mark in their environment."""
+"""Memory and CPU time of every process of a server, found by a mark in their environment."""
 
 import contextlib
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def marked_processes(mark: str) -> list[int]:
 
 def roles(status: Mapping[str, Any]) -> dict[int, str]:
     """What each pid is, from the document of `GET /pool/v1/status`."""
-    named = {status["supervisor"]["pid"]: "supervisor"}
+    named = {status["supervisor"]["pid"]: "supervisor", status["supervisor"]["fork_server_pid"]: "fork server"}
     named.update({frontend["pid"]: "frontend" for frontend in status["frontends"]})
     for model in status["models"]:
         for version in model["versions"]:
@@ -52,8 +52,28 @@ def roles(status: Mapping[str, Any]) -> dict[int, str]:
 
 
 def measure(pids: list[int], named: Mapping[int, str]) -> list[Memory]:
-    """The memory of the processes; one that has no name in the status is the fork server."""
-    return [memory_of(pid, named.get(pid, "fork server")) for pid in pids]
+    """The memory of the processes; one that has no name in the status goes by its program's."""
+    return [memory_of(pid, _role(pid, named)) for pid in pids]
+
+
+def cpu_s(pids: list[int], named: Mapping[int, str]) -> dict[str, float]:
+    """CPU seconds up to now, by role."""
+    used: dict[str, float] = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            role = _role(pid, named)
+            used[role] = used.get(role, 0.0) + times.user + times.system
+    return used
+
+
+def _role(pid: int, named: Mapping[int, str]) -> str:
+    if pid in named:
+        return named[pid]
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "gone"
 
 
 def memory_of(pid: int, role: str) -> Memory:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bench_load
+import bench_figures
+import bench_inputs
 import bench_models
 from bench_server import SCRIPTS, Deadline, Server, pool_of
 
@@ -75,7 +76,7 @@ def measure(scratch: Path, options: Options, deadline: Deadline) -> dict[str, An
     """Every round and the medians by condition, as a JSON document."""
     source = bench_models.big_version(options.big_mb)
     with _base_beside(source) as base:
-        models = {bench_load.MODEL: bench_models.small_version().parent, BIG: base}
+        models = {bench_inputs.HALF_PLUS_TWO: bench_models.small_version().parent, BIG: base}
         server = pool_of(scratch, models, f"[models.{BIG}]\nsettle_s = 0\n")
         big = BigModel(server, source, base)
         big.publish()
@@ -128,7 +129,7 @@ def _rounds(
             taken[condition] = figures
             during = [end - start for start, end in spans if any(start < e and end > b for b, e in loads)]
             if condition == LOADS and during:
-                taken[DURING] = {**figures, **bench_load.percentiles(during), "requests_per_s": len(during)}
+                taken[DURING] = {**figures, **bench_figures.latency_figures(during), "requests_per_s": len(during)}
                 taken[DURING]["requests_per_s"] /= figures["loading"] * options.duration_s
             deadline.wait(lambda: big.loading()[0], "the big model ready")
             _, last = big.loading()
@@ -195,10 +196,8 @@ def print_report(report: dict[str, Any]) -> None:
     """The table that a person reads."""
     medians = report["median"]
     load_s = "none seen" if report["load_s"] is None else f"{report['load_s']:.2f} s each"
-    print(
-        f"\nneighbours: {bench_load.MODEL}, {report['in_flight']} in flight, windows of {report['duration_s']:g} s, ",
-        end="",
-    )
+    print(f"\nneighbours: {bench_inputs.HALF_PLUS_TWO}, {report['in_flight']} in flight, ", end="")
+    print(f"windows of {report['duration_s']:g} s, ", end="")
     print(f"medians of {len(report['rounds'])} rounds; the big one has {report['big_mb']} MB, loads: {load_s}")
     print(f"  {'condition':<18} {'req/s':>7} {'p50 us':>7} {'p99 us':>7} {'p50 ratio':>9} {'p99 ratio':>9} ", end="")
     print(f"{'failures':>8} {'loads':>5} {'time loading':>12}")

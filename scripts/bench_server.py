@@ -17,17 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import bench_load
+import bench_inputs
 import bench_memory
+import bench_workloads
 import grpc
 from bench_memory import Memory
 
 from modelpool.supervisor import control_client
 from modelpool.supervisor.wire.status import PoolError
 
-ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / ".demo" / "models"
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = bench_inputs.ROOT / "scripts"
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
 POLL_S = 0.005
@@ -64,6 +63,7 @@ class Server:
     command: list[str]
     log: Path
     runtime_dir: Path | None = None
+    rest_port: int = 0
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     first_answer_s: float = 0.0
 
@@ -72,7 +72,7 @@ class Server:
         """From the start on, whether it answers or not."""
         environment = {**os.environ, bench_memory.MARK: self.mark, "TF_CPP_MIN_LOG_LEVEL": "3"}
         with self.log.open("ab") as log:
-            process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=ROOT, env=environment)
+            process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=bench_inputs.ROOT, env=environment)
         try:
             yield process
         finally:
@@ -109,6 +109,19 @@ class Server:
             return False
         return True
 
+    def address(self, rest: bool = False) -> str:
+        return f"127.0.0.1:{self.rest_port if rest else self.port}"
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU time of its processes up to now, by role."""
+        return bench_memory.cpu_s(self.pids(), self.roles())
+
+    def roles(self) -> dict[int, str]:
+        """What each of its processes is; a plain server has one kind."""
+        if self.runtime_dir is None:
+            return dict.fromkeys(self.pids(), self.name)
+        return bench_memory.roles(self.status())
+
     def status(self) -> dict[str, Any]:
         """The status document of a pool; empty while it does not answer."""
         assert self.runtime_dir is not None
@@ -126,8 +139,8 @@ class Server:
         return bench_memory.marked_processes(self.mark)
 
     def memory(self) -> list[Memory]:
-        """Of each process of a pool."""
-        return bench_memory.measure(self.pids(), bench_memory.roles(self.status()))
+        """Of each process."""
+        return bench_memory.measure(self.pids(), self.roles())
 
     def _log_tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-3000:]
@@ -136,12 +149,12 @@ class Server:
         """Whether a call succeeds; a new channel each time, for a channel waits a second after a failed connect."""
         if not self.listens():
             return False
+        tiny = bench_workloads.WORKLOADS["tiny"]
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             try:
-                answer = channel.unary_unary(bench_load.METHOD)(bench_load.request_bytes(), timeout=10)
+                return tiny.is_right_message(channel.unary_unary(tiny.path)(tiny.request(), timeout=10))
             except grpc.RpcError:
                 return False
-        return bench_load.is_right(answer)
 
 
 def workers_of(status: Mapping[str, Any], model: str = "") -> list[dict[str, Any]]:
@@ -170,18 +183,28 @@ def model_config(models: Mapping[str, Path]) -> str:
     return "model_config_list {\n" + "".join(entries) + "}\n"
 
 
-def pool_of(scratch: Path, models: Mapping[str, Path], pool_file: str = "") -> Server:
+def pool_of(scratch: Path, models: Mapping[str, Path], pool_file: str = "", *flags: str, name: str = "pool") -> Server:
     """A pool of base paths by name, with the text of its own settings. New versions are looked for each second."""
     port, rest_port = free_port(), free_port()
     config, settings = scratch / f"models-{port}.config", scratch / f"pool-{port}.toml"
     config.write_text(model_config(models), encoding="utf-8")
     settings.write_text(pool_file, encoding="utf-8")
-    return pool(scratch, port, rest_port, [f"--model_config_file={config}", f"--pool_config_file={settings}"])
+    what = [f"--model_config_file={config}", f"--pool_config_file={settings}", *flags]
+    return pool(scratch, port, rest_port, what, name)
 
 
-def pool(scratch: Path, port: int, rest_port: int, what: list[str]) -> Server:
+def pool(scratch: Path, port: int, rest_port: int, what: list[str], name: str = "pool") -> Server:
     """A pool on these ports with the flags that say what it serves."""
     modelpool = Path(sys.executable).parent / "modelpool"
     runtime_dir = scratch / f"run-{port}"
     flags = [f"--port={port}", f"--rest_api_port={rest_port}", f"--runtime_dir={runtime_dir}"]
-    return Server("pool", port, [str(modelpool), "serve", *flags, *what], scratch / "pool.log", runtime_dir)
+    log = scratch / f"pool-{port}.log"
+    return Server(name, port, [str(modelpool), "serve", *flags, *what], log, runtime_dir, rest_port)
+
+
+def plain_of(scratch: Path, versions: Mapping[str, Path]) -> Server:
+    """The plain server of version directories by name."""
+    port = free_port()
+    models = [f"{name}={path}" for name, path in versions.items()]
+    command = [sys.executable, str(SCRIPTS / "bench_plain_server.py"), str(port), *models]
+    return Server("plain", port, command, scratch / f"plain-{port}.log")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bench_load
+import bench_inputs
 import bench_models
 import grpc
 import psutil
@@ -83,14 +83,14 @@ class Reloader:
 def measure(scratch: Path, options: Options, deadline: Deadline) -> dict[str, Any]:
     """Bytes, counts and seconds, as a JSON document."""
     big = bench_models.big_version(options.big_mb).parent
-    always = {bench_load.MODEL: bench_models.small_version().parent}
+    always = {bench_inputs.HALF_PLUS_TWO: bench_models.small_version().parent}
     server = pool_of(scratch, always, POOL_FILE)
     assert server.runtime_dir is not None
     with server.running():
         reloader = Reloader(server, always, deadline)
         try:
             big_rounds = [_big_round(server, reloader, big, i, deadline) for i in range(options.rounds)]
-            cycles = _cycles(server, reloader, always[bench_load.MODEL], options.cycles, deadline)
+            cycles = _cycles(server, reloader, always[bench_inputs.HALF_PLUS_TWO], options.cycles, deadline)
         finally:
             reloader.close()
     left = {

@@ -1,0 +1,94 @@
+"""The arithmetic of the benches: percentiles, medians over rounds, arrival times, growth. Pure; times in seconds."""
+
+import math
+import random
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+QUANTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of the ordered values that at least `share` of them do not exceed (nearest rank)."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def latency_figures(latencies_s: Iterable[float]) -> dict[str, float]:
+    """Quantiles, mean and greatest, in microseconds; all 0 when there is none."""
+    ordered = sorted(latencies_s)
+    if not ordered:
+        return dict.fromkeys((*QUANTILES, "mean_us", "max_us"), 0.0)
+    figures = {name: quantile(ordered, share) * 1e6 for name, share in QUANTILES.items()}
+    return {**figures, "mean_us": statistics.fmean(ordered) * 1e6, "max_us": ordered[-1] * 1e6}
+
+
+def arrivals(rate_per_s: float, until_s: float, kind: str, seed: int) -> list[float]:
+    """When requests are to be sent, from 0 on: `constant` gaps, or those of a Poisson process, fixed by the seed."""
+    if kind == "constant":
+        return [i / rate_per_s for i in range(math.ceil(until_s * rate_per_s))]
+    random_source = random.Random(seed)
+    times: list[float] = []
+    now_s = random_source.expovariate(rate_per_s)
+    while now_s < until_s:
+        times.append(now_s)
+        now_s += random_source.expovariate(rate_per_s)
+    return times
+
+
+def corrected(latencies_s: Iterable[float], interval_s: float) -> list[float]:
+    """Latencies of a client that waited for each answer, as one sees them who sends every `interval_s`.
+
+    For a generator that knows no intended times: an answer that took longer than the interval kept back the requests
+    that were due meanwhile, which would have waited for the rest of it (HdrHistogram's correction for coordinated
+    omission).
+    """
+    seen: list[float] = []
+    for latency_s in latencies_s:
+        seen.append(latency_s)
+        missed = int(latency_s / interval_s)
+        seen += [left for i in range(1, missed + 1) if (left := latency_s - i * interval_s) > 0]
+    return seen
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure that every round has."""
+    shared = [name for name in rounds[0] if all(name in each for each in rounds)]
+    return {name: statistics.median(each[name] for each in rounds) for name in shared}
+
+
+def spread(rounds: Sequence[Mapping[str, float]], name: str) -> float:
+    """How far the rounds of a figure lie apart: (greatest - least) / median."""
+    values = [each[name] for each in rounds]
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
+
+
+def ratio_of_rounds(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], name: str) -> float:
+    """The median of the ratios of rounds that were taken one after the other: what slows both down falls out."""
+    return statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=False) if b[name])
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the straight line through the points, by least squares; 0 for fewer than two."""
+    if len(points) < 2:
+        return 0.0
+    xs, ys = zip(*points, strict=True)
+    return statistics.linear_regression(xs, ys).slope if len(set(xs)) > 1 else 0.0
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns as wide as they must be: the first to the left, texts to the left, numbers to the right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(each[i]) for each in (list(head), *texts)) for i in range(len(head))]
+    left = [all(not _numeric(row[i]) for row in texts) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(cells, widths, left, strict=True))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, texts)])
+
+
+def _numeric(text: str) -> bool:
+    return text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit())

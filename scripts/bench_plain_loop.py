@@ -1,0 +1,55 @@
+"""TensorFlow without any server: one process that calls a model again and again. `bench_plain_loop.py WORKLOAD DIR`.
+
+Each line of its standard input is a warm-up and a duration in seconds; for each it prints figures as JSON. The call is
+that of the pool's workers and of the plain server, on the same threads; the input is an array that is there already.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bench_figures
+import bench_inputs
+from bench_plain_server import PlainModel
+
+INPUTS: dict[str, Callable[[], Any]] = {
+    "tiny": bench_inputs.numbers,
+    "mlp": bench_inputs.features,
+    "image": bench_inputs.picture,
+    "conv": lambda: bench_inputs.picture(bench_inputs.CONV_PICTURE),
+    "string": lambda: bench_inputs.words().astype(object),
+}
+
+
+def loop(model: PlainModel, x: Any, warmup_s: float, duration_s: float) -> dict[str, float]:
+    latencies_s = []
+    measured_from = time.monotonic() + warmup_s
+    until = measured_from + duration_s
+    now = time.monotonic()
+    while now < until:
+        began = now
+        model.run(x)
+        now = time.monotonic()
+        if began >= measured_from:
+            latencies_s.append(now - began)
+    took_s = now - measured_from
+    return {"requests_per_s": len(latencies_s) / took_s, **bench_figures.latency_figures(latencies_s)}
+
+
+def main() -> int:
+    workload, directory = sys.argv[1:]
+    model = PlainModel(Path(directory))
+    x = INPUTS[workload]()
+    model.run(x)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        warmup_s, duration_s = map(float, line.split())
+        print(json.dumps(loop(model, x, warmup_s, duration_s)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""How a server is loaded, for whichever generator: data only."""
+
+from dataclasses import dataclass
+
+CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`in_flight` requests for `duration_s` after `warmup_s`; or, with a `rate_per_s`, an open loop.
+
+    An open loop is `poisson` or `constant`; `seed` fixes the times. `requests`: end a closed loop early, after so many
+    answers. REST has one connection per request in flight.
+    """
+
+    in_flight: int
+    warmup_s: float
+    duration_s: float
+    connections: int = CONNECTIONS
+    rate_per_s: float = 0.0
+    arrivals: str = "poisson"
+    seed: int = 1
+    requests: int = 0
+
+    def words(self) -> list[str]:
+        """As arguments of `bench_load.py`."""
+        names = ("in_flight", "warmup_s", "duration_s", "connections", "arrivals", "seed", "requests")
+        return [*(f"--{name}={getattr(self, name)}" for name in names), f"--rate={self.rate_per_s}"]

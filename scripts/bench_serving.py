@@ -1,0 +1,141 @@
+"""Throughput and latency of the contenders in turn, closed loop; then open loop at a share of what each can do.
+
+A cell is one workload at one load on one contender: every round and the medians. Rounds alternate (A B A B ...), so
+that whatever else the machine does hits all.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import bench_figures
+from bench_contenders import Contender
+from bench_plan import Plan
+from bench_workloads import WORKLOADS, Workload
+
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`rounds` of a turn of `duration_s` after `warmup_s` for each contender."""
+
+    rounds: int
+    duration_s: float
+    warmup_s: float
+    connections: int
+    seed: int
+
+    def plan(self, in_flight: int) -> Plan:
+        return Plan(in_flight, self.warmup_s, self.duration_s, self.connections, seed=self.seed)
+
+
+def measure_closed(contenders: Sequence[Contender], loads: Sequence[tuple[str, int]], options: Options) -> list[Cell]:
+    """The cells of each (workload, in flight)."""
+    cells = []
+    for name, in_flight in loads:
+        plan = options.plan(in_flight)
+        able = [each for each in contenders if each.serves(WORKLOADS[name])]
+        found = _in_turn(able, [plan] * len(able), WORKLOADS[name], options, f"{name}, {in_flight} in flight")
+        cells += [{"workload": name, "in_flight": in_flight, **each} for each in found]
+    return cells
+
+
+def measure_open(
+    contenders: Sequence[Contender],
+    loads: Sequence[tuple[str, int]],
+    share: float,
+    arrivals: str,
+    options: Options,
+) -> list[Cell]:
+    """As `measure_closed`, at `share` of what each contender did in a closed loop just before.
+
+    (A rate in requests/s instead of a share: `share` above 1.)
+    """
+    cells = []
+    for name, in_flight in loads:
+        workload = WORKLOADS[name]
+        able = [each for each in contenders if each.serves(workload) and each.name != "loop"]
+        plans = []
+        for each in able:
+            rate = share if share > 1 else share * capacity(each, workload, options.plan(in_flight))
+            plans.append(replace(options.plan(in_flight), rate_per_s=rate, arrivals=arrivals))
+        found = _in_turn(able, plans, workload, options, f"{name}, open loop")
+        for plan, cell in zip(plans, found, strict=True):
+            load = {"workload": name, "in_flight": in_flight, "rate_per_s": plan.rate_per_s}
+            cells.append({**load, "share": share, "arrivals": arrivals, **cell})
+    return cells
+
+
+def capacity(contender: Contender, workload: Workload, plan: Plan) -> float:
+    """Requests/s in a closed loop: the median of three turns."""
+    rates: list[float] = [contender.load(workload, plan)["requests_per_s"] for _ in range(3)]
+    return max(1.0, statistics.median(rates))
+
+
+def _in_turn(
+    contenders: Sequence[Contender], plans: Sequence[Plan], workload: Workload, options: Options, what: str
+) -> list[Cell]:
+    taken: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contenders}
+    for i in range(options.rounds):
+        for contender, plan in zip(contenders, plans, strict=True):
+            taken[contender.name].append(contender.load(workload, replace(plan, seed=options.seed + i)))
+        rates = ", ".join(f"{name} {rounds[-1]['requests_per_s']:.0f}/s" for name, rounds in taken.items())
+        print(f"  {what}, round {i + 1} of {options.rounds}: {rates}", flush=True)
+    return [cell(name, rounds) for name, rounds in taken.items()]
+
+
+def cell(name: str, rounds: list[dict[str, Any]]) -> Cell:
+    """The rounds of one contender and their medians. A round by another generator than the others' is an error."""
+    generators = {each["generator"] for each in rounds}
+    if len(generators) != 1:
+        raise SystemExit(f"{name}: rounds by different generators: {sorted(generators)}")
+    numbers = [{k: v for k, v in each.items() if isinstance(v, int | float)} for each in rounds]
+    median: dict[str, Any] = dict(bench_figures.medians(numbers))
+    median["cpu_us_by_role"] = _by_role([each.get("cpu_us_by_role", {}) for each in rounds])
+    return {"server": name, "generator": generators.pop(), "median": median, "rounds": rounds}
+
+
+def _by_role(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return bench_figures.medians(rounds) if rounds else {}
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+_HEAD = ("workload", "load", "server", "requests/s", "p50 us", "p99 us", "CPU us", "generator", "bad", "spread")
+
+
+def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
+    """For people. After the requests/s stands how many times those of `against` they are."""
+    table_rows = []
+    for each in cells:
+        m = each["median"]
+        load = f"{each['rate_per_s']:.0f}/s open" if "rate_per_s" in each else f"{each['in_flight']} in flight"
+        rate = f"{m['requests_per_s']:.0f}"
+        other = None if "rate_per_s" in each else find(cells, each["workload"], each["in_flight"], against)
+        if other is not None and each["server"] != against:
+            times = bench_figures.ratio_of_rounds(each["rounds"], other["rounds"], "requests_per_s")
+            rate += f" ({times:.2f}x)"
+        bad = f"{m['failures'] + m['wrong']:.0f}"
+        cpu = f"{m['cpu_us']:.0f}" if "cpu_us" in m else "-"
+        generator = f"{each['generator']} {m['generator_cpu']:.0%}"
+        spread = f"{bench_figures.spread(each['rounds'], 'requests_per_s'):.0%}"
+        latencies = [f"{m[name]:.0f}" for name in ("p50_us", "p99_us")]
+        table_rows.append([each["workload"], load, each["server"], rate, *latencies, cpu, generator, bad, spread])
+    return table_rows
+
+
+def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> Cell | None:
+    """The closed-loop cell of that workload, load and server."""
+    for each in cells:
+        if (each["workload"], each["in_flight"], each["server"]) == (workload, in_flight, server):
+            return each
+    return None
+
+
+def print_report(cells: Sequence[Cell]) -> None:
+    """The table that a person reads."""
+    print(bench_figures.table(_HEAD, rows(cells)))
+    print("CPU us: of all processes of the server, per request; (x): times the plain server, median over the rounds;")
+    print("bad: failed or wrong answers; spread: (most - least) / median of the rounds' requests/s")

@@ -1,0 +1,98 @@
+"""The arithmetic of the benches: percentiles, arrival times, the correction for coordinated omission, tables."""
+
+import itertools
+import math
+import statistics
+
+import bench_figures
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+latencies = st.lists(st.floats(1e-6, 10), min_size=1, max_size=200)
+
+
+@given(latencies, st.floats(0.01, 1))
+def test_a_quantile_is_the_least_value_that_enough_do_not_exceed(values: list[float], share: float) -> None:
+    ordered = sorted(values)
+    found = bench_figures.quantile(ordered, share)
+    assert sum(v <= found for v in ordered) >= share * len(ordered) - 1e-9
+    assert sum(v < found for v in ordered) < share * len(ordered) + 1e-9
+
+
+def test_latency_figures_of_a_hundred() -> None:
+    figures = bench_figures.latency_figures(i / 1000 for i in range(1, 101))
+    wanted = {"p50_us": 50e3, "p90_us": 90e3, "p99_us": 99e3, "p999_us": 100e3, "mean_us": 50.5e3, "max_us": 100e3}
+    assert figures == pytest.approx(wanted)
+
+
+def test_latency_figures_of_none_are_zero() -> None:
+    assert set(bench_figures.latency_figures([]).values()) == {0.0}
+
+
+def test_constant_arrivals_are_evenly_spaced() -> None:
+    assert bench_figures.arrivals(4, 1, "constant", 1) == [0, 0.25, 0.5, 0.75]
+
+
+@given(st.integers(0, 1000))
+def test_poisson_arrivals_have_the_rate_and_the_spread_of_their_gaps(seed: int) -> None:
+    times = bench_figures.arrivals(1000, 4, "poisson", seed)
+    assert times == bench_figures.arrivals(1000, 4, "poisson", seed)
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert times[-1] < 4
+    assert abs(len(times) - 4000) < 6 * math.sqrt(4000)
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.15)
+
+
+def test_correction_adds_the_requests_that_a_slow_answer_kept_back() -> None:
+    assert bench_figures.corrected([0.1, 1.0], 0.25) == pytest.approx([0.1, 1.0, 0.75, 0.5, 0.25])
+
+
+@given(latencies)
+def test_correction_changes_nothing_where_no_answer_was_late(values: list[float]) -> None:
+    assert bench_figures.corrected(values, max(values) * 1.01) == values
+
+
+@given(st.lists(st.floats(0.001, 2), min_size=1, max_size=30), st.floats(0.01, 1))
+def test_corrected_latencies_only_grow_in_number_and_stay_below_the_greatest(values: list[float], gap: float) -> None:
+    seen = bench_figures.corrected(values, gap)
+    assert len(seen) >= len(values)
+    assert max(seen) == max(values)
+    assert min(seen) > 0
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A machine that gets slower by half in the last rounds does not move the ratio."""
+    ours = [{"requests_per_s": v} for v in (400, 200, 200)]
+    theirs = [{"requests_per_s": v} for v in (100, 50, 50)]
+    assert bench_figures.ratio_of_rounds(ours, theirs, "requests_per_s") == 4
+
+
+def test_medians_are_of_the_figures_that_every_round_has() -> None:
+    assert bench_figures.medians([{"a": 1, "b": 5}, {"a": 3}, {"a": 2}]) == {"a": 2}
+
+
+def test_spread() -> None:
+    rounds = [{"a": v} for v in (90, 100, 110)]
+    assert bench_figures.spread(rounds, "a") == pytest.approx(0.2)
+
+
+@given(st.floats(-5, 5), st.floats(-100, 100))
+def test_slope_of_a_straight_line(rise: float, start: float) -> None:
+    points = [(float(x), start + rise * x) for x in range(10)]
+    assert bench_figures.slope(points) == pytest.approx(rise, abs=1e-9)
+
+
+def test_a_point_has_no_slope() -> None:
+    assert bench_figures.slope([(1, 2)]) == 0
+
+
+def test_table_aligns_texts_left_and_numbers_right() -> None:
+    assert bench_figures.table(("name", "n"), [("a", 1), ("bcdef", 1234)]).splitlines() == [
+        "name      n",
+        "-----  ----",
+        "a         1",
+        "bcdef  1234",
+    ]
