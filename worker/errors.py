@@ -14,23 +14,30 @@ def mapped_ops() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise StatusError(Status(_code(error.error_code), error.message or str(error))) from error
+        raise translated(error) from error
 
 
 @contextmanager
 def mapped() -> Iterator[None]:
     """Turn what TensorFlow raises in the block into PoolError; op errors keep their code."""
     try:
-        with mapped_ops():
-            yield
-    except PoolError:
-        raise
-    except MemoryError as error:
-        raise StatusError(Status(Code.RESOURCE_EXHAUSTED, f"Out of memory: {error}")) from error
-    except (ValueError, TypeError) as error:
-        raise InvalidArgument(str(error)) from error
-    except (RuntimeError, OSError, KeyError, AttributeError) as error:
-        raise Internal(f"{type(error).__name__}: {error}") from error
+        yield
+    except FOREIGN as error:
+        raise translated(error) from error
+
+
+FOREIGN = (tf.errors.OpError, MemoryError, ValueError, TypeError, RuntimeError, OSError, KeyError, AttributeError)
+
+
+def translated(error: Exception) -> PoolError:
+    """One of FOREIGN, that TensorFlow raised, as this project's."""
+    if isinstance(error, tf.errors.OpError):
+        return StatusError(Status(_code(error.error_code), error.message or str(error)))
+    if isinstance(error, MemoryError):
+        return StatusError(Status(Code.RESOURCE_EXHAUSTED, f"Out of memory: {error}"))
+    if isinstance(error, ValueError | TypeError):
+        return InvalidArgument(str(error))
+    return Internal(f"{type(error).__name__}: {error}")
 
 
 def _code(number: int) -> Code:

@@ -45,15 +45,17 @@ class LoadedModel:
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the graph: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError."""
-        names = tuple(sorted(feeds))
+        names = tuple(feeds) if len(feeds) == 1 else tuple(sorted(feeds))
         key = (names, tuple(fetches))
-        with errors.mapped():
+        try:
             call = self._callables.get(key)
             if call is None:
                 call = self._make(key)
             elif len(self._callables) == MAX_CALLABLES:
                 self._callables.move_to_end(key)
-            return [_array(value) for value in call(*(feeds[name] for name in names))]
+            return [_array(value) for value in call(*[feeds[name] for name in names])]
+        except errors.FOREIGN as error:
+            raise errors.translated(error) from error
 
     def _make(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Run:
         options = config_pb2.CallableOptions(feed=key[0], fetch=key[1])

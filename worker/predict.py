@@ -5,6 +5,7 @@ order of its checks included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,25 @@ from modelpool.supervisor.wire.status import FailedPrecondition, Internal, Inval
 from . import request, rest_json
 from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
 from .plan import Model, Plan
+from .predict_wire import RawTensor, Reader, Writer
 
 _METHOD_NAMES = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    """One signature, its maps as dicts: a proto's are slow. By alias."""
+
+    signature: Any
+    tensors: Mapping[str, str]
+    dtypes: Mapping[str, int]
+    outputs: Mapping[str, str]
+    all_outputs: tuple[str, ...]
+    all_fetches: tuple[str, ...]
+    writer: Writer
+
+    def fetches(self, aliases: Sequence[str]) -> Sequence[str]:
+        return self.all_fetches if aliases is self.all_outputs else [self.outputs[alias] for alias in aliases]
 
 
 class Predictor:
@@ -32,6 +50,8 @@ class Predictor:
         self._identity = identity
         self._check_method_names = check_method_names
         self._tensor_content = tensor_content
+        self._reader = Reader()
+        self._endpoints: dict[str, _Endpoints] = {}
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized PredictRequest to a serialized PredictResponse. Raises PoolError."""
@@ -43,13 +63,15 @@ class Predictor:
 
     def plan_payload(self, payload: bytes) -> Plan:
         """A serialized PredictRequest, to become a serialized PredictResponse. Raises PoolError."""
-        asked = self.request_of_payload(payload)
-        key, aliases, feeds, fetches = self._read_request(asked)
-
-        def finish(outputs: list[np.ndarray]) -> bytes:
-            return request.serialize(self._response(key, aliases, outputs))
-
-        return Plan(feeds, fetches, finish)
+        raw = self._reader.read(payload)
+        if raw is None:
+            asked = self.request_of_payload(payload)
+            ends = self._ends(signature_key(asked.model_spec))
+            feeds, aliases = _read(ends, asked.inputs, asked.output_filter, tensors.decode)
+        else:
+            ends = self._ends(raw.signature_name or DEFAULT_SIGNATURE)
+            feeds, aliases = _read(ends, raw.inputs, raw.output_filter, _decode_raw)
+        return Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases))
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
@@ -57,32 +79,48 @@ class Predictor:
 
     def respond(self, asked: Any) -> Any:
         """A PredictRequest to a PredictResponse. Raises PoolError."""
-        key, aliases, feeds, fetches = self._read_request(asked)
-        return self._response(key, aliases, self._model.run(feeds, fetches))
+        ends = self._ends(signature_key(asked.model_spec))
+        feeds, aliases = _read(ends, asked.inputs, asked.output_filter, tensors.decode)
+        outputs = self._model.run(feeds, ends.fetches(aliases))
+        return predict_pb2.PredictResponse.FromString(self._write(ends, aliases, outputs))
 
-    def _read_request(self, asked: Any) -> tuple[str, list[str], dict[str, np.ndarray], list[str]]:
-        """The key of the signature, the outputs' aliases, what to feed and what to fetch."""
-        key = signature_key(asked.model_spec)
-        signature = self._model.signatures.get(key)
-        if signature is None:
-            raise FailedPrecondition(f'Serving signature key "{key}" not found.')
-        self._check_method_name(signature)
-        feeds = _feeds(signature, asked.inputs, tensors.decode)
-        aliases = _output_aliases(signature, asked.output_filter)
-        _check_dtypes(signature, asked.inputs)
-        return key, aliases, feeds, [signature.outputs[alias].name for alias in aliases]
+    def _ends(self, key: str) -> _Endpoints:
+        """Raises FailedPrecondition, and Internal for a method name that may not be."""
+        known = self._endpoints.get(key)
+        if known is None:
+            signature = self._model.signatures.get(key)
+            if signature is None:
+                raise FailedPrecondition(f'Serving signature key "{key}" not found.')
+            self._check_method_name(signature)
+            known = self._endpoints[key] = self._ends_of(key, signature)
+        return known
 
-    def _response(self, key: str, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> Any:
-        signature = self._model.signatures[key]
+    def _ends_of(self, key: str, signature: Any) -> _Endpoints:
+        response = predict_pb2.PredictResponse()
+        self._identity.fill(response.model_spec, key)
+        outputs = {alias: signature.outputs[alias] for alias in sorted(signature.outputs)}
+        return _Endpoints(
+            signature,
+            {alias: info.name for alias, info in signature.inputs.items()},
+            {alias: info.dtype for alias, info in signature.inputs.items()},
+            {alias: info.name for alias, info in outputs.items()},
+            tuple(outputs),
+            tuple(info.name for info in outputs.values()),
+            Writer(
+                response.SerializeToString(),
+                {alias: info.dtype for alias, info in outputs.items()},
+                as_content=self._tensor_content,
+            ),
+        )
+
+    def _write(self, ends: _Endpoints, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> bytes:
         # Before any memory is spent on it.
         if sum(_least_bytes(array, self._tensor_content) for array in outputs) > request.MAX_MESSAGE_BYTES:
             raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
-        response = predict_pb2.PredictResponse()
-        self._identity.fill(response.model_spec, key)
-        for alias, array in zip(aliases, outputs, strict=True):
-            proto = tensors.encode(array, signature.outputs[alias].dtype, as_content=self._tensor_content)
-            response.outputs[alias].CopyFrom(proto)
-        return response
+        pieces = ends.writer.write(aliases, outputs)
+        if sum(map(len, pieces)) > request.MAX_MESSAGE_BYTES:
+            raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
+        return b"".join(pieces)
 
     def plan_body(self, payload: bytes) -> Plan:
         """A REST predict body, to become the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
@@ -134,6 +172,28 @@ def _least_bytes(array: np.ndarray, as_content: bool) -> int:
     return array.nbytes if as_it_is and array.dtype.kind != "O" else array.size
 
 
+def _decode_raw(alias: str, tensor: RawTensor) -> np.ndarray:
+    return tensor.decoded(alias)
+
+
+def _read(
+    ends: _Endpoints,
+    inputs: Mapping[str, Any],
+    output_filter: Sequence[str],
+    decode: Callable[[str, Any], np.ndarray],
+) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+    """What to feed, by tensor name, and the aliases of the outputs. The order of the checks is TF Serving's."""
+    if len(inputs) == len(ends.tensors) and all(alias in inputs for alias in ends.tensors):
+        feeds = {name: decode(alias, inputs[alias]) for alias, name in ends.tensors.items()}
+    else:
+        feeds = _feeds(ends.signature, inputs, decode)
+    aliases = _output_aliases(ends.signature, output_filter) if output_filter else ends.all_outputs
+    for alias in inputs:
+        if inputs[alias].dtype != ends.dtypes[alias]:
+            _check_dtypes(ends.signature, inputs)
+    return feeds, aliases
+
+
 def _feeds(
     signature: Any, inputs: Mapping[str, Any], decode: Callable[[str, Any], np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -160,8 +220,6 @@ def _check_dtypes(signature: Any, inputs: Mapping[str, Any]) -> None:
 
     Raises InvalidArgument. TensorFlow: common_runtime/function.cc, CallFrame::SetArgs.
     """
-    if all(proto.dtype == signature.inputs[alias].dtype for alias, proto in inputs.items()):
-        return
     names = sorted(info.name for info in signature.inputs.values())
     for alias, proto in sorted(inputs.items(), key=lambda item: str(signature.inputs[item[0]].name)):
         info = signature.inputs[alias]
@@ -188,8 +246,6 @@ def _names(names: set[str]) -> str:
 
 
 def _output_aliases(signature: Any, output_filter: Sequence[str]) -> list[str]:
-    if not output_filter:
-        return sorted(signature.outputs)
     seen: set[str] = set()
     for alias in output_filter:
         if alias not in signature.outputs:

@@ -41,7 +41,7 @@ CAPACITY = 8 * sockets.DATA_HWM
 _REPLY_HWM = 4 * sockets.DATA_HWM
 # Plain integers: arithmetic on pyzmq's enums costs more than the calls they are for.
 _NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-# From here on a message is referred to instead of being copied; below, copying is cheaper.
+# From here on tensors and replies are referred to instead of being copied; below, copying is cheaper.
 _ZERO_COPY_BYTES = 64 * 1024
 # While requests wait, the socket is looked at, and answers leave, this often. Each wake-up of ZeroMQ's thread costs
 # as much as a small request.
@@ -121,6 +121,7 @@ class Session:
 
     def _wait(self) -> bool:
         """Until there is something to do; False when the worker is to stop."""
+        self._observers.metrics.settle()
         ready = dict(self._poller.poll())
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
@@ -167,7 +168,8 @@ class Session:
         if method is Method.CANCEL:
             self._queue.cancel(frontend, request_id)
             return
-        payload = frame.bytes if len(frame) < _ZERO_COPY_BYTES else frame.buffer
+        refers = method is Method.PREDICT and len(frame) >= _ZERO_COPY_BYTES
+        payload = frame.buffer if refers else frame.bytes
         request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
         if not self._queue.put(request):
             self._answered(failed(request, Unavailable(_FULL).status))
@@ -210,7 +212,7 @@ class Session:
             if observers.request_log.on and answer.plan is not None:
                 outputs = dict(zip(answer.plan.fetches, answer.outputs, strict=True))
                 observers.request_log.answered(request.method, bytes(request.payload), answer.reply, outputs)
-        answer.plan, answer.outputs = None, ()
+        answer.plan, answer.outputs, request.payload = None, (), b""
         self._unsent.append(answer)
 
     def _send_answers(self) -> None:

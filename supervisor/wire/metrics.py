@@ -7,7 +7,7 @@ report. Reports carry absolute values, so that a lost one costs nothing; adding 
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -87,6 +87,14 @@ class Histogram(_Metric):
         values = self.values
         values[0] += value
         values[bisect_left(self._bounds, value) + 1] += 1.0
+        self.changed = True
+
+    def merge(self, total: float, counts: Iterable[float]) -> None:
+        """Many observations at once: their sum, and how many fell into each bucket."""
+        values = self.values
+        values[0] += total
+        for place, count in enumerate(counts, 1):
+            values[place] += count
         self.changed = True
 
 

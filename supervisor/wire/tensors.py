@@ -25,6 +25,8 @@ MAX_TENSOR_BYTES = 2**31 - 1
 # numpy's limit; TensorFlow's own is 254 (TensorShape::MaxDimensions).
 MAX_RANK = 64
 
+_INT64_MAX = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class DType:
@@ -125,34 +127,59 @@ def decode(alias: str, proto: Any) -> npt.NDArray[Any]:
     reason. `alias` is the name of the input in the signature.
     """
     try:
-        return _decoded(proto)
+        dtype = _dtype(proto.dtype)
+        shape = _shape(proto.tensor_shape)
+        count = _element_count(shape)
+        if count == 0:
+            return np.empty(shape, dtype.numpy)
+        if proto.tensor_content:
+            return _from_content(dtype, proto.tensor_content, count).reshape(shape)
+        return _from_values(dtype, getattr(proto, dtype.field), count).reshape(shape)
     except ValueError as error:
         raise InvalidArgument(f"tensor parsing error: {alias}: {error}") from error
 
 
-def _decoded(proto: Any) -> npt.NDArray[Any]:
-    """Tensor::FromProto (framework/tensor.cc). Raises ValueError."""
-    dtype = DTYPES.get(proto.dtype)
+def assemble(alias: str, dtype_enum: int, shape: tuple[int, ...], content: Any, values: Any) -> npt.NDArray[Any]:
+    """The tensor whose parts were read from the wire by somebody else; semantics and errors are those of `decode`.
+
+    `content`: tensor_content as a buffer, empty where there is none. `values`: those of the typed field that belongs to
+    the dtype, as an array or, for strings, a list.
+    """
+    try:
+        dtype = _dtype(dtype_enum)
+        _check_shape(shape)
+        count = _element_count(shape)
+        if count == 0:
+            return np.empty(shape, dtype.numpy)
+        if len(content):
+            flat = _from_content(dtype, bytes(content) if dtype.stored.kind == "O" else content, count)
+        else:
+            flat = _from_values(dtype, values, count)
+        return flat if len(shape) == 1 else flat.reshape(shape)
+    except ValueError as error:
+        raise InvalidArgument(f"tensor parsing error: {alias}: {error}") from error
+
+
+def _dtype(enum: int) -> DType:
+    dtype = DTYPES.get(enum)
     if dtype is None:
-        raise ValueError(f"dtype {dtype_name(proto.dtype)} is not supported")
-    shape = _shape(proto.tensor_shape)
-    count = _element_count(shape)
-    if count == 0:
-        return np.empty(shape, dtype.numpy)
-    if proto.tensor_content:
-        return _from_content(dtype, proto.tensor_content, count).reshape(shape)
-    return _from_field(dtype, proto, count).reshape(shape)
+        raise ValueError(f"dtype {dtype_name(enum)} is not supported")
+    return dtype
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
     if shape.unknown_rank:
         raise ValueError("the rank is unknown")
     dims = tuple(dim.size for dim in shape.dim)
+    _check_shape(dims)
+    return dims
+
+
+def _check_shape(dims: tuple[int, ...]) -> None:
     if len(dims) > MAX_RANK:
         raise ValueError(f"rank {len(dims)} is more than {MAX_RANK}")
-    if any(dim < 0 for dim in dims):
+    if dims and min(dims) < 0:
         raise ValueError(f"shape {list(dims)} has a negative dimension")
-    return dims
 
 
 def _element_count(shape: tuple[int, ...]) -> int:
@@ -160,12 +187,12 @@ def _element_count(shape: tuple[int, ...]) -> int:
     count = 1
     for dim in shape:
         count *= dim
-        if count > np.iinfo(np.int64).max:
+        if count > _INT64_MAX:
             raise ValueError(f"shape {list(shape)} has too many elements")
     return count
 
 
-def _from_content(dtype: DType, content: bytes, count: int) -> npt.NDArray[Any]:
+def _from_content(dtype: DType, content: Any, count: int) -> npt.NDArray[Any]:
     if dtype.stored.kind == "O":
         return _strings(_content_strings(content, count), count)
     if len(content) != count * dtype.numpy.itemsize:
@@ -205,15 +232,17 @@ def _varint32(content: bytes, position: int) -> tuple[int, int]:
     raise ValueError("tensor_content has a broken string length")
 
 
-def _from_field(dtype: DType, proto: Any, count: int) -> npt.NDArray[Any]:
-    """The typed field: cut when longer than the shape; when shorter, its last value repeats; when empty, zeros."""
-    values = getattr(proto, dtype.field)
+def _from_values(dtype: DType, values: Any, count: int) -> npt.NDArray[Any]:
+    """A typed field: cut when longer than the shape; when shorter, its last value repeats; when empty, zeros."""
     given = len(values) // 2 if dtype.stored.kind == "c" else len(values)
     if count > given and count * dtype.numpy.itemsize > MAX_TENSOR_BYTES:
         raise ValueError(f"{count} elements from a list of {given} are more than {MAX_TENSOR_BYTES} bytes")
     if dtype.stored.kind == "O":
         return _strings(list(values[:count]), count)
-    flat = _plain(dtype, values)[:count]
+    flat = _plain(dtype, values)
+    if given == count:
+        return flat if dtype.numpy is dtype.stored else flat.view(dtype.numpy)
+    flat = flat[:count]
     if given < count:
         grown = np.empty(count, dtype.stored)
         grown[:given] = flat
@@ -226,7 +255,7 @@ def _plain(dtype: DType, values: Any) -> npt.NDArray[Any]:
     """All values of a numeric field; integers wrap when the dtype is narrower than the field."""
     if dtype.field == "float8_val":
         return np.frombuffer(values, dtype.stored)
-    wire = np.array(values, dtype.wire)
+    wire = np.asarray(values, dtype.wire)
     if dtype.field == "half_val":
         return wire.astype(np.uint16).view(dtype.stored)
     if dtype.stored.kind == "c":
