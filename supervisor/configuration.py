@@ -152,7 +152,14 @@ class Configuration:
     def _settings(self, model: ModelConfig) -> ModelSettings:
         policy = self._pool_file.policy(model.name)
         return ModelSettings(
-            dict(model.labels), policy.transition_policy, policy.rollback, policy.required, device_policy(policy)
+            dict(model.labels),
+            policy.transition_policy,
+            policy.rollback,
+            policy.required,
+            device_policy(policy),
+            max_restarts=policy.max_restarts,
+            restart_period_s=policy.restart_period_s,
+            run_timeout_s=policy.run_timeout_s,
         )
 
     def _source_options(self, name: str) -> SourceOptions:

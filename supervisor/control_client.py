@@ -10,13 +10,13 @@ import zmq
 
 from .wire import codec, sockets
 from .wire.ids import Incarnation
-from .wire.messages import HurtReply, Message, Profiled, StatusReply, StatusRequest, WarmupRecorded
+from .wire.messages import HurtReply, Message, Profiled, Restarted, StatusReply, StatusRequest, WarmupRecorded
 from .wire.sockets import Peer
 from .wire.status import DeadlineExceeded
 
 _TIMEOUT_S = 5.0
 
-A = TypeVar("A", StatusReply, WarmupRecorded, Profiled, HurtReply)
+A = TypeVar("A", StatusReply, WarmupRecorded, Profiled, HurtReply, Restarted)
 
 
 class ControlClient:

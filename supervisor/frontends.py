@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .control import ControlSocket
-from .process import Exit, Processes
+from .exits import Exit
+from .process import Processes
 from .routes import RouteBoard
 from .wire.ids import Incarnation
 from .wire.log import fields

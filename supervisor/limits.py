@@ -1,10 +1,24 @@
 """How long a worker may take for each part of its life, and why it is killed after that. Pure."""
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .lifecycle import SlotState
+from .lifecycle import LOADING, SlotState
 from .servable import Slot
+
+BEAT_S = 0.5
+"""Time between two heartbeats of a worker."""
+# One that is late by less than this is late, and not lost.
+_MIN_SILENCE_S = 2.0
+_LATE_S = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """From `at_s` on the process is to be killed because of `reason`."""
+
+    at_s: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,26 +32,41 @@ class Limits:
     heartbeat_s: float = 30.0
     exit_s: float = 10.0
 
-    def overdue(self, slot: Slot) -> tuple[float, str] | None:
+    def overdue(self, slot: Slot, run_timeout_s: float = 0.0) -> Overdue | None:
         """When the process of this slot must be killed, and why; None when it has none.
 
-        One that drains may finish what is in flight however long that takes, as long as it lives.
+        `run_timeout_s`: what one execution of its model may take, 0 for as long as it likes. One that drains may
+        finish what is in flight within that.
         """
-        match slot.state:
-            case SlotState.DRAINING | SlotState.KILLING if slot.kill_by_s is not None:
-                return slot.kill_by_s, f"it did not exit within {self.exit_s:g} s"
-            case SlotState.DRAINING:
-                return self._silence(slot)
-            case SlotState.STARTING:
-                return slot.since_s + self.start_s, f"it did not start within {self.start_s:g} s"
-            case SlotState.LOADING | SlotState.WARMING | SlotState.READY:
-                return min(self._silence(slot), self._load(slot))
-        return None
+        return min(self._all(slot, run_timeout_s), key=lambda overdue: overdue.at_s, default=None)
 
-    def _silence(self, slot: Slot) -> tuple[float, str]:
-        return (slot.heartbeat_s or slot.since_s) + self.heartbeat_s, f"no heartbeat for {self.heartbeat_s:g} s"
+    def _all(self, slot: Slot, run_timeout_s: float) -> Iterator[Overdue]:
+        if slot.state in {SlotState.DRAINING, SlotState.KILLING} and slot.kill_by_s is not None:
+            yield Overdue(slot.kill_by_s, f"it did not exit within {self.exit_s:g} s")
+            return
+        if slot.state is SlotState.STARTING:
+            yield Overdue(slot.since_s + self.start_s, f"it did not start within {self.start_s:g} s")
+            return
+        if slot.state in {SlotState.READY, SlotState.DRAINING}:
+            yield self._silent(slot, self._silence_s(run_timeout_s))
+            if run_timeout_s and slot.busy_since_s is not None:
+                text = f"one execution took longer than run_timeout_s = {run_timeout_s:g} s"
+                yield Overdue(self._executed_s(slot, slot.busy_since_s + run_timeout_s), text)
+        elif slot.state in LOADING:
+            yield self._silent(slot, self.heartbeat_s)
+            yield Overdue(slot.since_s + self.load_s, f"it was {slot.state} for {self.load_s:g} s")
 
-    def _load(self, slot: Slot) -> tuple[float, str]:
-        if slot.state is SlotState.READY:
-            return math.inf, ""
-        return slot.since_s + self.load_s, f"it was {slot.state} for {self.load_s:g} s"
+    def _executed_s(self, slot: Slot, at_s: float) -> float:
+        """The next heartbeat may say that what it was at is done, if there has been none since."""
+        heard_s = slot.since_s if slot.heartbeat_s is None else slot.heartbeat_s
+        return at_s if heard_s >= at_s else max(at_s, heard_s + BEAT_S + _LATE_S)
+
+    def _silence_s(self, run_timeout_s: float) -> float:
+        """One that stands still executes nothing in time either, whether it has a request or not."""
+        if not run_timeout_s:
+            return self.heartbeat_s
+        return min(self.heartbeat_s, max(_MIN_SILENCE_S, run_timeout_s + _LATE_S))
+
+    def _silent(self, slot: Slot, silence_s: float) -> Overdue:
+        heard_s = slot.since_s if slot.heartbeat_s is None else slot.heartbeat_s
+        return Overdue(heard_s + silence_s, f"no heartbeat for {silence_s:g} s")

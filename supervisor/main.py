@@ -20,6 +20,7 @@ from . import (
     pool_config,
     ports,
     profile_command,
+    restart_command,
     runtime_dir,
     status_command,
     warmup_command,
@@ -45,6 +46,7 @@ usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` l
        modelpool warmup record     write a model's warmup file from live traffic
        modelpool profile MODEL     trace a model's worker, for TensorBoard
        modelpool chaos             hurt a model on purpose, and measure the others
+       modelpool restart MODEL     start a model's workers afresh
        modelpool predict MODEL     ask a model of any server, and print its outputs
        modelpool metadata MODEL    print what a model takes and gives
        modelpool reload FILE       replace a server's models by those of a config file
@@ -65,6 +67,7 @@ def run(argv: Sequence[str]) -> int:
         "warmup": partial(_ask_pool, "warmup", warmup_command.run),
         "profile": partial(_ask_pool, "profile", profile_command.run),
         "chaos": partial(_ask_pool, "chaos", _chaos),
+        "restart": partial(_ask_pool, "restart", restart_command.run),
         "predict": partial(_ask_server, "predict"),
         "metadata": partial(_ask_server, "metadata"),
         "reload": partial(_ask_server, "reload"),

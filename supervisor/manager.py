@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import lifecycle
+from . import lifecycle, renewals
 from .arrangement import arrange
 from .devices import Device
+from .exits import Exit, ExitKind
 from .lifecycle import LOADING, SlotEvent, SlotState
-from .limits import Limits
+from .limits import Limits, Overdue
 from .model import Model, ModelSettings
 from .placement import Place, Room
 from .places import Places
-from .process import Exit
 from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
@@ -26,6 +26,7 @@ from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
 from .wire.messages import (
     RouteTable,
+    WorkerBroken,
     WorkerHeartbeat,
     WorkerHello,
     WorkerLoadFailed,
@@ -42,6 +43,12 @@ log = logging.getLogger(__name__)
 MAX_RETIRED_MODELS = 32
 # An `advance` that comes later than this after its time means that this process stood still.
 _STALL_S = 2.0
+# One that is overdue has so long to be heard of: what it said may still be unread. Longer when this process is late.
+_DOUBT_S = 0.25
+_LATE_S = 0.15
+_MAX_DOUBTS = 8
+# One that dies sooner than this after it was ready, and has answered nothing, was never good.
+_ON_ARRIVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Spawn:
     """Start a worker for this slot. `urgent`: it brings back what was served before, and clients wait.
 
     `memory_limit_bytes`: TensorFlow's part of what the process may take of the device; 0 for no limit.
+    `renewal`: it is to replace one that serves.
     """
 
     incarnation: Incarnation
@@ -57,6 +65,7 @@ class Spawn:
     device: Device
     urgent: bool
     memory_limit_bytes: int = 0
+    renewal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +77,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL; the exit is reported as any other."""
+    """SIGKILL; the exit is reported as any other. `hung`: what its threads are at is worth knowing first."""
 
     incarnation: Incarnation
     reason: str
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +100,16 @@ class AnnounceDeath:
     recording: Recording
 
 
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A restart by hand that goes on: it has ended when `slot` has, or fails to have, an incarnation after `after`."""
+
+    slot: Slot
+    after: Incarnation
+
+
 Command = Spawn | Stop | Kill | Publish | AnnounceDeath
-WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat
+WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat | WorkerBroken
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +131,25 @@ class Manager:
         self._options = options
         self.models: dict[str, Model] = {}
         self.board = RouteBoard()
-        self._last_incarnation = 0
+        self._last_incarnation = Incarnation(0)
         self._running: dict[Incarnation, Slot] = {}
         self._commands: list[Command] = []
         self._stopping = False
         self._due_s: float | None = None
         self._rooms: list[Room] | None = None
         self._arranged = -1
+        self._late = False
 
     # -- events ----------------------------------------------------------------------------------------------
 
     def configure(self, settings: Mapping[str, ModelSettings]) -> None:
         """The models of the configuration. One that is not named any more loses all its versions."""
         for name, wanted in settings.items():
-            self.models.setdefault(name, Model(name)).configure(wanted)
+            model = self.models.setdefault(name, Model(name))
+            model.configure(wanted)
+            for servable in model.newest_first():
+                for slot in servable.slots:
+                    slot.history.policy = self._restart_policy(wanted)
         for name, model in self.models.items():
             if name not in settings and model.configured:
                 model.retire()
@@ -161,8 +184,10 @@ class Manager:
         match message:
             case WorkerHello(pid):
                 self.spawned(incarnation, pid)
-            case WorkerHeartbeat(served):
-                slot.served = served
+            case WorkerHeartbeat(served, in_flight, busy_s):
+                slot.served, slot.busy_since_s = served, now_s - busy_s if in_flight else None
+            case WorkerBroken(text):
+                slot.broken = text
             case _ if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
                 pass
             case WorkerProgress(phase):
@@ -171,8 +196,9 @@ class Manager:
                 if self._told(slot, SlotEvent.READY, now_s):
                     self._became_ready(slot, load_s, warmup_s)
                     self._options.places.ledger.ready(incarnation, gpu_peak_bytes, now_s)
-            case WorkerLoadFailed(code, text, permanent):
+            case WorkerLoadFailed(code, text, permanent, phase):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
+                slot.failed_phase = phase
                 slot.apply(SlotEvent.KILL, now_s)
                 slot.kill_by_s = now_s + self._options.limits.exit_s
         return True
@@ -183,7 +209,7 @@ class Manager:
             slot.apply(event, now_s)
             return True
         slot.error = Status(Code.INTERNAL, f"The worker of {slot.id.servable} said {event} while {slot.state}")
-        self._kill(slot, "it spoke out of turn", now_s)
+        self._kill(slot, "it spoke out of turn", ExitKind.KILLED, now_s)
         return False
 
     def spawned(self, incarnation: Incarnation, pid: int) -> None:
@@ -197,30 +223,68 @@ class Manager:
         slot = self._running.pop(incarnation, None)
         if slot is None:
             return
-        if slot.kill_reason:
-            exit_ = replace(exit_, cause=f"{exit_.cause}: {slot.kill_reason}")
-        log.info("worker gone %s", fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause))
+        why = slot.broken or slot.kill_reason
+        cause = f"{exit_.cause}: {why}" if why else exit_.cause
+        exit_ = exit_.explained(cause, slot.exit_kind(exit_))
+        names = fields(**self._names(slot), pid=slot.pid, state=slot.state, cause=exit_.cause, kind=exit_.kind)
+        log.info("worker gone %s", names)
         self.board.died(incarnation)
         self._options.places.ledger.exited(incarnation, now_s)
         self._commands.append(AnnounceDeath(incarnation, exit_.cause, exit_.recording))
-        slot.last_exit = replace(exit_, recording=NO_RECORDING)  # not to be kept for as long as the slot
-        slot.incarnation, slot.pid, slot.heartbeat_s, slot.ready_epoch = None, None, None, None
-        slot.served_before, slot.served = slot.served_before + slot.served, 0
-        draining = slot.state is SlotState.DRAINING
-        had_been_ready = slot.was_ready
+        was, death = slot.state, _death(slot, exit_, now_s)
+        slot.ended(replace(exit_, recording=NO_RECORDING))  # not to be kept for as long as the slot
         slot.apply(SlotEvent.EXITED, now_s)
-        if not draining:
-            self._schedule(slot, exit_, had_been_ready, now_s)
+        if was is SlotState.DRAINING:
+            return
+        if slot.replaces is not None:
+            log.warning("replacement given up %s", fields(slot=slot.id, cause=exit_.cause, error=slot.error))
+            renewals.failed(self._servable(slot), slot, exit_, now_s)
+            return
+        self._schedule(slot, exit_, death, now_s)
+
+    def restart(self, name: str, version: int | None, now_s: float) -> tuple[Restart, ...]:
+        """By hand: one that serves is replaced by a fresh one that is ready first, one that waits is tried now.
+
+        What to ask `restarted` about, slot by slot. Raises NotFound.
+        """
+        model = self.models.get(name)
+        servables = [] if model is None or not model.configured else list(model.newest_first())
+        wanted = [each for each in servables if version in {None, each.id.version} and each.aspired and each.slots]
+        if model is None or not wanted:
+            raise NotFound(f"no worker of model {name}" + ("" if version is None else f" version {version}"))
+        model.fallback = None if any(each.rolled_back for each in wanted) else model.fallback
+        restarts = []
+        for servable in wanted:
+            servable.rolled_back = False
+            for slot in list(servable.slots):
+                if slot.replaces is None and slot.succeeded_by is None:
+                    restarts.append(Restart(self._restart(servable, slot, now_s), self._last_incarnation))
+        return tuple(restarts)
+
+    def restarted(self, restart: Restart) -> Status | None:
+        """How a restart by hand ended; None while it goes on."""
+        slot, after = restart.slot, restart.after
+        if slot.incarnation is not None and slot.incarnation > after:
+            serves = slot.available(self.board.acked_epoch) and slot.replaces is None
+            return OK if serves else None
+        if slot.state is SlotState.STOPPED:
+            return slot.error if slot.error != OK else Status(Code.ABORTED, f"{slot.id.servable} was unloaded")
+        if slot.incarnation is None and slot.last_ended is not None and slot.last_ended > after:
+            return slot.error
+        return None
 
     # -- reconciliation --------------------------------------------------------------------------------------
 
     def advance(self, now_s: float) -> list[Command]:
         """Everything that is due at `now_s`, as commands in the order in which to do them."""
-        if self._due_s is not None and now_s - self._due_s > _STALL_S:
+        late_s = 0.0 if self._due_s is None else now_s - self._due_s
+        self._late = late_s > _LATE_S
+        if late_s > _STALL_S:
             self._forgive_silence(now_s)
         self._refresh_models(now_s)
         self._retry_due(now_s)
         self._kill_overdue(now_s)
+        self._hand_over(now_s)
         self._rooms = None
         if not self._stopping:
             self._apply_transitions(now_s)
@@ -239,9 +303,10 @@ class Manager:
     def next_deadline_s(self) -> float | None:
         """When `advance` must be called again though nothing happens; None when nothing is due."""
         times = [slot.retry_at_s for slot in self._slots() if slot.retry_at_s is not None]
-        times += [
-            overdue[0] for slot in self._running.values() if (overdue := self._options.limits.overdue(slot)) is not None
-        ]
+        for slot in self._running.values():
+            overdue = self._overdue(slot)
+            if overdue is not None:
+                times.append(overdue.at_s if slot.doubted_s is None else slot.doubted_s + _DOUBT_S)
         return min(times, default=None)
 
     def shut_down(self, now_s: float) -> None:
@@ -330,7 +395,7 @@ class Manager:
         places, settings = self._options.places, self.models[servable.id.name].settings
 
         def new_slot(place: Place) -> Slot:
-            history = RestartHistory(self._options.restart, self._options.jitter)
+            history = RestartHistory(self._restart_policy(settings), self._options.jitter)
             return Slot(place.slot, place.device, history, place.claim_bytes, since_s=now_s)
 
         was, acked = servable.refusal, self.board.acked_epoch
@@ -338,7 +403,9 @@ class Manager:
         for slot in leaving:
             self._unload(slot, now_s)
             if slot.state is SlotState.DRAINING and places.is_lost(slot.device):
-                self._send_kill(slot, f"its device was lost: {places.inventory.lost[slot.device.id]}", now_s)
+                self._send_kill(
+                    slot, f"its device was lost: {places.inventory.lost[slot.device.id]}", ExitKind.KILLED, now_s
+                )
         if servable.refusal not in {"", was}:
             log.error("not placed %s", fields(servable=servable.id, why=servable.refusal))
 
@@ -362,27 +429,24 @@ class Manager:
         for servable in self._servables():
             for slot in servable.slots:
                 # One that is to be brought back does not queue behind loads that are slow, or hang.
-                may_load = slot.ever_ready or loading < self._options.max_loading
+                may_load = slot.ever_ready or slot.urgent or loading < self._options.max_loading
                 if slot.state is SlotState.PENDING and may_load and self._options.places.may_start(slot, now_s):
                     self._spawn(servable, slot, now_s)
                     loading += 1
 
     def _spawn(self, servable: Servable, slot: Slot, now_s: float) -> None:
-        self._last_incarnation += 1
-        incarnation = Incarnation(self._last_incarnation)
-        slot.incarnation = incarnation
-        slot.endpoint = self._options.endpoint(incarnation)
-        slot.load_failed, slot.permanent, slot.was_ready = False, False, False
-        slot.kill_by_s, slot.stop_sent, slot.kill_reason, slot.gave_up = None, False, "", False
+        self._last_incarnation = incarnation = Incarnation(self._last_incarnation + 1)
+        slot.started(incarnation, self._options.endpoint(incarnation))
         slot.apply(SlotEvent.SPAWN, now_s)
-        if slot.last_exit is not None:
-            slot.restarts += 1
         self._running[incarnation] = slot
         places, policy = self._options.places, self.models[servable.id.name].settings.devices
         places.renew(slot, policy, self._all_rooms())
         places.ledger.started(incarnation, slot.id, slot.device)
         limit_bytes = places.limit_bytes(slot, policy)
-        self._commands.append(Spawn(incarnation, slot.id, servable.path, slot.device, slot.ever_ready, limit_bytes))
+        urgent, renewal = slot.ever_ready or slot.urgent, slot.replaces is not None
+        self._commands.append(
+            Spawn(incarnation, slot.id, servable.path, slot.device, urgent, limit_bytes, renewal=renewal)
+        )
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 
     def _became_ready(self, slot: Slot, load_s: float, warmup_s: float) -> None:
@@ -392,20 +456,23 @@ class Manager:
         names = self._names(slot)
         log.info("worker ready %s", fields(**names, pid=slot.pid, load_s=f"{load_s:.3f}", warmup_s=f"{warmup_s:.3f}"))
 
-    def _schedule(self, slot: Slot, exit_: Exit, had_been_ready: bool, now_s: float) -> None:
-        if slot.load_failed:
-            death = Death.PERMANENT if slot.permanent else Death.LOAD_FAILED
-        else:
-            death = Death.AFTER_READY if had_been_ready else Death.BEFORE_READY
-            phase = "while serving" if had_been_ready else "while loading"
+    def _schedule(self, slot: Slot, exit_: Exit, death: Death, now_s: float) -> None:
+        if not slot.load_failed:
+            phase = "while serving" if slot.was_ready else "while loading"
             slot.error = Status(Code.UNAVAILABLE, f"The worker of {slot.id.servable} died {phase}: {exit_.cause}")
+        replacement = self._servable(slot).replacement(slot)
         decision = slot.history.died(death, now_s)
         if isinstance(decision, GiveUp):
             slot.apply(SlotEvent.GIVE_UP, now_s)
             slot.retry_at_s, slot.gave_up = decision.retry_at_s, True
-            if death is Death.AFTER_READY:
+            if slot.was_ready:
                 self._roll_back(slot)
+            if replacement is not None:
+                self._unload(replacement, now_s)
             log.error("slot failed %s", fields(slot=slot.id, reason=decision.reason, error=slot.error))
+        elif replacement is not None:
+            log.info("replaced %s", fields(slot=slot.id, by=replacement.incarnation, why=exit_.cause))
+            renewals.take_over_from_dead(self._servable(slot), replacement, slot, now_s)
         else:
             slot.retry_at_s = decision.at_s
             log.warning(
@@ -433,6 +500,8 @@ class Manager:
 
     def _forget_gone(self) -> None:
         """Keep the status bounded: of each model the newest ended versions, of the models once configured the last."""
+        for servable in self._servables():
+            renewals.forget_gone(servable)
         for model in self.models.values():
             model.forget_gone()
         retired = [name for name, model in self.models.items() if not model.configured and model.is_gone]
@@ -452,13 +521,60 @@ class Manager:
 
     def _kill_overdue(self, now_s: float) -> None:
         for slot in self._running.values():
-            overdue = self._options.limits.overdue(slot)
-            if overdue is None or now_s < overdue[0]:
+            overdue = self._overdue(slot)
+            if overdue is None or now_s < overdue.at_s:
+                slot.doubted_s, slot.doubts = None, 0
+            elif self._doubts(slot, now_s):
                 continue
-            if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
-                self._send_kill(slot, slot.kill_reason or overdue[1], now_s)
+            elif slot.state in {SlotState.DRAINING, SlotState.KILLING}:
+                kind = slot.kill_kind if slot.kill_reason else ExitKind.HANG
+                self._send_kill(slot, slot.kill_reason or overdue.reason, kind, now_s)
             else:
-                self._kill(slot, overdue[1], now_s)
+                self._kill(slot, overdue.reason, ExitKind.HANG, now_s)
+
+    def _doubts(self, slot: Slot, now_s: float) -> bool:
+        """One that is overdue is spared for a moment, in which what it may have said is read."""
+        if slot.doubted_s is None or (self._late and slot.doubts < _MAX_DOUBTS):
+            slot.doubted_s, slot.doubts = now_s, slot.doubts + 1
+            return True
+        return now_s < slot.doubted_s + _DOUBT_S
+
+    def _overdue(self, slot: Slot) -> Overdue | None:
+        settings = self.models[slot.id.servable.name].settings
+        return self._options.limits.overdue(slot, settings.run_timeout_s)
+
+    def _restart_policy(self, settings: ModelSettings) -> RestartPolicy:
+        policy = self._options.restart
+        return replace(
+            policy,
+            max_restarts=policy.max_restarts if settings.max_restarts is None else settings.max_restarts,
+            period_s=policy.period_s if settings.restart_period_s is None else settings.restart_period_s,
+        )
+
+    def _restart(self, servable: Servable, slot: Slot, now_s: float) -> Slot:
+        """Have a slot restarted; the slot in which its next worker will be."""
+        log.info("restart by hand %s", fields(**self._names(slot), state=slot.state))
+        match slot.state:
+            case SlotState.READY:
+                return renewals.begin(servable, slot, urgent=False, now_s=now_s)
+            case SlotState.BACKOFF | SlotState.FAILED:
+                slot.history.forget()
+                slot.permanent, slot.retry_at_s = False, now_s
+            case SlotState.STARTING | SlotState.LOADING | SlotState.WARMING:
+                slot.history.forget()
+                self._kill(slot, "it was restarted by hand", ExitKind.KILLED, now_s)
+        return slot
+
+    def _hand_over(self, now_s: float) -> None:
+        """Let old workers go whose replacements serve, and replacements that there is no room for."""
+        for servable in self._servables():
+            for slot in renewals.without_room(servable):
+                log.warning("not replaced %s", fields(slot=slot.id, error=slot.error))
+                self._unload(slot, now_s)
+            for old in renewals.due(servable, self.board.acked_epoch):
+                log.info("replaced %s", fields(**self._names(old), pid=old.pid))
+                if old.state not in {SlotState.STOPPED, SlotState.DRAINING}:
+                    self._unload(old, now_s)
 
     def _unload(self, slot: Slot, now_s: float) -> None:
         """Let go of a slot. One that serves finishes what is in flight first, however long that takes."""
@@ -469,7 +585,7 @@ class Manager:
             return
         log.info("draining worker %s", fields(**self._names(slot), pid=slot.pid, was=was))
         if was in LOADING:
-            self._send_kill(slot, "it was not wanted any more", now_s)
+            self._send_kill(slot, "it was not wanted any more", ExitKind.STOPPED, now_s)
 
     def _stop_released(self, now_s: float) -> None:
         for incarnation, slot in self._running.items():
@@ -479,15 +595,17 @@ class Manager:
                 slot.kill_by_s = now_s + self._options.limits.exit_s
                 self._commands.append(Stop(incarnation))
 
-    def _kill(self, slot: Slot, reason: str, now_s: float) -> None:
+    def _kill(self, slot: Slot, reason: str, kind: ExitKind, now_s: float) -> None:
         slot.apply(SlotEvent.KILL, now_s)
-        self._send_kill(slot, reason, now_s)
+        self._send_kill(slot, reason, kind, now_s)
 
-    def _send_kill(self, slot: Slot, reason: str, now_s: float) -> None:
-        slot.kill_reason = reason
+    def _send_kill(self, slot: Slot, reason: str, kind: ExitKind, now_s: float) -> None:
+        """Kill it for its present reason; once more when that did not help."""
+        hung = kind is ExitKind.HANG and not slot.kill_reason
+        slot.kill_reason, slot.kill_kind = reason, kind
         slot.kill_by_s = now_s + self._options.limits.exit_s
         if slot.incarnation is not None:
-            self._commands.append(Kill(slot.incarnation, reason))
+            self._commands.append(Kill(slot.incarnation, reason, hung))
 
     def _mark_published(self, table: RouteTable) -> None:
         for slot in self._running.values():
@@ -503,6 +621,20 @@ class Manager:
         for servable in self._servables():
             yield from servable.slots
 
+    def _servable(self, slot: Slot) -> Servable:
+        return self.models[slot.id.servable.name].servables[slot.id.servable.version]
+
     @staticmethod
     def _names(slot: Slot) -> dict[str, object]:
         return {"servable": slot.id.servable, "slot": slot.id, "incarnation": slot.incarnation}
+
+
+def _death(slot: Slot, exit_: Exit, now_s: float) -> Death:
+    """What the end of this slot's process means for the next try. To be asked before the slot knows."""
+    if slot.load_failed:
+        return Death.PERMANENT if slot.permanent else Death.LOAD_FAILED
+    if exit_.kind is ExitKind.NOT_STARTED:
+        return Death.NOT_STARTED
+    answered = slot.served > 0 or bool(exit_.recording.finished)
+    ready_for_a_while = slot.state is not SlotState.READY or now_s - slot.since_s >= _ON_ARRIVAL_S
+    return Death.AFTER_READY if slot.was_ready and (answered or ready_for_a_while) else Death.BEFORE_READY

@@ -23,6 +23,8 @@ class ModelSettings:
     """How one model is handled. `rollback`: a crash-looping version gives way to the last one that served.
 
     `required`: without it the server is not ready.
+    `max_restarts` within `restart_period_s`, None for what holds for all. `run_timeout_s`: what one execution may take,
+    0 for as long as it likes.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -30,6 +32,9 @@ class ModelSettings:
     rollback: bool = True
     required: bool = True
     devices: DevicePolicy = field(default_factory=DevicePolicy)
+    max_restarts: int | None = None
+    restart_period_s: float | None = None
+    run_timeout_s: float = 0.0
 
 
 @dataclass(slots=True)

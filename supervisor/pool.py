@@ -13,22 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import memory_book, session_config, status
+from . import memory_book, restart_command, session_config, status
 from .chaos import Chaos
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
 from .device_watch import DeviceWatch
 from .devices import Inventory, Nvml
+from .exits import Exit
 from .frontends import SOCKET_SEAT, Frontends
-from .limits import Limits
+from .limits import BEAT_S, Limits
 from .loading_progress import run_loading_progress
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
 from .model_config import ModelConfig
 from .places import Places
 from .pool_config import PoolFile
 from .pool_metrics import PoolMetrics
-from .process import Exit, Processes, ProcessEvents
+from .process import Processes, ProcessEvents
 from .profilings import Asker, Profilings
 from .recordings import Recordings
 from .replica_loads import ReplicaLoads
@@ -54,11 +55,14 @@ from .wire.messages import (
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
+    Restarted,
+    RestartOf,
     SetRequestLog,
     StatusReply,
     StatusRequest,
     StopWorker,
     WarmupRecorded,
+    WorkerBroken,
     WorkerDied,
     WorkerHeartbeat,
     WorkerHello,
@@ -72,7 +76,6 @@ from .wire.status import FailedPrecondition, InvalidArgument, PoolError, StatusE
 
 log = logging.getLogger(__name__)
 
-_HEARTBEAT_S = 0.5
 # What a worker with nothing in flight may take to go, and a frontend beyond its drain timeout.
 _EXIT_GRACE_S = 5.0
 
@@ -235,7 +238,7 @@ class Pool:
         for command in self._manager.advance(self._loop.time()):
             match command:
                 case Spawn():
-                    self._metrics.spawned(command.slot)
+                    self._metrics.spawned(command.slot, renewal=command.renewal)
                     self._processes.spawn_worker(self._worker_spec(command))
                 case Stop(incarnation):
                     self._control.send(Peer.WORKER, incarnation, StopWorker())
@@ -289,7 +292,7 @@ class Pool:
             golden_rtol=policy.golden_rtol,
             golden_atol=policy.golden_atol,
             low_priority=self._ports_open and not command.urgent,
-            heartbeat_s=_HEARTBEAT_S,
+            heartbeat_s=BEAT_S,
             session_config=platform.session_config,
             check_method_names=self._config.check_method_names,
             tensor_content=self._config.tensor_content,
@@ -315,12 +318,12 @@ class Pool:
             self._control.send(Peer.CLIENT, client, answer)
         for asker, lost in self._profilings.died(incarnation):
             self._control.send(asker.peer, asker.incarnation, lost)
-        self._metrics.worker_ended(incarnation, exit_)
         self._request_logs.exited(incarnation)
         self._replica_loads.ended(incarnation)
         words = _last_words(exit_)
         if words is not None:
             self._manager.worker_message(incarnation, words, self._loop.time())
+        self._metrics.worker_ended(incarnation, exit_)
         self._manager.exited(incarnation, exit_, self._loop.time())
         self._device_watch.nudge()
         self._advance()
@@ -379,6 +382,8 @@ class Pool:
                 self._record_warmup(incarnation, message)
             case Peer.CLIENT, HurtModel():
                 self._control.send(peer, incarnation, self._chaos.hurt(message))
+            case Peer.CLIENT, RestartOf():
+                self._background(self._restart(incarnation, message), "restart")
             case Peer.CLIENT, StatusRequest(token):
                 self._control.send(peer, incarnation, StatusReply(token, self._status()))
             case _:
@@ -457,6 +462,18 @@ class Pool:
         self._recordings.begin(token, client, worker)
         self._control.send(Peer.WORKER, worker, wanted.order)
 
+    async def _restart(self, client: Incarnation, wanted: RestartOf) -> None:
+        """Restart workers by hand, and say how that ended."""
+        try:
+            restarts = self._manager.restart(wanted.model, wanted.version, self._loop.time())
+        except PoolError as error:
+            self._control.send(Peer.CLIENT, client, Restarted(wanted.token, error.status.code, error.message))
+            return
+        self._advance()
+        ended = self._manager.restarted
+        await self._until(lambda: all(ended(each) is not None for each in restarts), wanted.timeout_s)
+        self._control.send(Peer.CLIENT, client, restart_command.outcome(wanted, [(r.slot, ended(r)) for r in restarts]))
+
     def _profile(self, peer: Peer, asker: Incarnation, wanted: ProfileOf) -> None:
         """Have a worker that serves the model traced, where its file may go to the place that was asked for."""
         token = wanted.order.token
@@ -493,8 +510,8 @@ class Pool:
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))
 
 
-def _last_words(exit_: Exit) -> WorkerLoadFailed | None:
-    """Why a worker says it could not load its model; None when it said nothing, or nothing of this kind."""
+def _last_words(exit_: Exit) -> WorkerLoadFailed | WorkerBroken | None:
+    """Why a worker says it could not load its model, or not go on; None when it said nothing of this kind."""
     if not exit_.recording.last_words:
         return None
     try:
@@ -502,7 +519,7 @@ def _last_words(exit_: Exit) -> WorkerLoadFailed | None:
     except InvalidArgument as error:
         log.warning("last words ignored %s", fields(cause=exit_.cause, error=error.message))
         return None
-    return message if isinstance(message, WorkerLoadFailed) else None
+    return message if isinstance(message, WorkerLoadFailed | WorkerBroken) else None
 
 
 def _worker_died(death: AnnounceDeath, frontend: Incarnation) -> WorkerDied:

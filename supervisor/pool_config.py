@@ -102,6 +102,17 @@ class ModelPolicy:
         True,
         "Go back to the last good version, where it is still on disk, when a version crash-loops after its promotion.",
     )
+    max_restarts: int = key(
+        20,
+        "How often a worker that dies is replaced within restart_period_s. One more death, and its place is given up "
+        "for a while.",
+    )
+    restart_period_s: float = key(60.0, "The seconds in which the deaths are counted.", low=1)
+    run_timeout_s: float = key(
+        600.0,
+        "What one execution of the model may take. After that its worker is taken for hung, and replaced; one that "
+        "does not move at all is replaced within this and a second. 0: as long as it likes.",
+    )
     complete_marker: str = key(
         "",
         "Load a version only when its folder has a file of this name, which whoever copies it writes last. "

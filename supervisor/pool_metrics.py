@@ -6,16 +6,15 @@ here.
 
 import os
 import platform
-import signal
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from . import metrics_text
+from .exits import Exit, ExitKind, signal_name
 from .frontends import Frontend
 from .lifecycle import SlotState
 from .manager import Manager
 from .metrics import Labels, MetricsBook
-from .process import Exit
 from .servable import Slot
 from .status import rss_bytes
 from .wire import metric_families as families
@@ -51,9 +50,9 @@ class PoolMetrics:
         """How many requests a worker says it is executing."""
         self._executing[worker] = requests
 
-    def spawned(self, slot: SlotId) -> None:
-        """A worker is started; a restart if there was one before it that ended unasked."""
-        cause = self._causes.pop(slot, None)
+    def spawned(self, slot: SlotId, *, renewal: bool = False) -> None:
+        """A worker is started; a restart if there was one before it that ended unasked, or that it is to replace."""
+        cause = "renewal" if renewal else self._causes.pop(slot, None)
         if cause is not None:
             servable = slot.servable
             self._registry.counter(families.WORKER_RESTARTS, servable.name, str(servable.version), cause).add()
@@ -63,7 +62,7 @@ class PoolMetrics:
         self._book.ended((Peer.WORKER, incarnation))
         self._executing.pop(incarnation, None)
         slot = self._manager.slot(incarnation)
-        if slot is not None and slot.state is not SlotState.DRAINING:
+        if slot is not None and slot.state is not SlotState.DRAINING and slot.replaces is None:
             self._causes[slot.id] = _cause(slot, exit_)
 
     def frontend_ended(self, incarnation: Incarnation) -> None:
@@ -81,7 +80,13 @@ class PoolMetrics:
         series = self._book.series()
         in_flight = _in_flight(frontends)
         gauges = [
-            *(sample for servable in servables for slot in servable.slots for sample in self._of_slot(slot, in_flight)),
+            *(
+                sample
+                for servable in servables
+                for slot in servable.slots
+                if slot.replaces is None and slot.succeeded_by is None
+                for sample in self._of_slot(slot, in_flight)
+            ),
             *self._of_frontends(frontends),
             (families.FRONTEND_RESTARTS, (), restarts),
             (families.ROUTES_EPOCH, (), self._manager.board.table.epoch),
@@ -128,21 +133,11 @@ def _in_flight(frontends: Mapping[Incarnation, Frontend]) -> dict[int, int]:
 
 
 def _cause(slot: Slot, exit_: Exit) -> str:
-    """Why a worker ended, in one of few words: `load_failed`, `hang`, `not_started`, `exit`, or a signal's name."""
-    if slot.load_failed:
-        return "load_failed"
-    if slot.kill_reason:
-        return "hang"
-    if exit_.signal is not None:
-        return _signal_name(exit_.signal)
-    return "not_started" if exit_.code is None else "exit"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "signal"
+    """Why a worker ended, in one of few words: an ExitKind, but for signals, which go by their names."""
+    kind = slot.exit_kind(exit_)
+    if kind is ExitKind.SIGNAL and exit_.signal is not None:
+        return signal_name(exit_.signal).replace(" ", "_")
+    return kind.value
 
 
 def _version() -> str:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import fork_server
+from .exits import Exit
 from .fork_server import ForkServer
 from .wire import codec, flight_recorder
-from .wire.flight_recorder import NO_RECORDING, Recording
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import FrontendSpec, WorkerSpec
@@ -28,34 +28,6 @@ log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FRONTEND = "modelpool.frontend.main"
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended: by `signal`, or with `code`; neither when it never ran. `cause` says it in words.
-
-    `recording`: what a worker's flight recorder held at its end.
-    """
-
-    code: int | None
-    signal: int | None
-    cause: str
-    recording: Recording = NO_RECORDING
-
-    @classmethod
-    def from_wait_status(cls, status: int) -> "Exit":
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            return cls(None, number, f"killed by {_signal_name(number)}")
-        code = os.waitstatus_to_exitcode(status)
-        return cls(code, None, f"exited with code {code}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """When a slot whose process died, or whose load failed, is tried again. Pure: time and chance are handed in.
 
 After OTP's supervisor: a restart intensity within a period. Beyond it the slot is given up, and tried again at long,
-growing intervals (half open). Load retries are TF Serving's `max_num_load_retries` and `load_retry_interval_micros`.
+growing intervals (half open). Load retries are TF Serving's `max_num_load_retries` and `load_retry_interval_micros`;
+they count loads that ended with an error, not processes that died.
 """
 
 from collections import deque
@@ -14,8 +15,11 @@ class Death(StrEnum):
     """How an incarnation ended, as far as the next try is concerned."""
 
     AFTER_READY = "after_ready"
+    """It had answered, or had been ready for a while."""
     BEFORE_READY = "before_ready"
-    """The process died while it loaded."""
+    """The process died while it loaded, or as soon as it was ready."""
+    NOT_STARTED = "not_started"
+    """There never was a process: the fork server had died, or the system had no room for one."""
     LOAD_FAILED = "load_failed"
     """The load or the warmup ended with an error that may pass."""
     PERMANENT = "permanent"
@@ -24,7 +28,9 @@ class Death(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """`max_restarts` deaths within `period_s` are replaced; the one after is too many."""
+    """`max_restarts` deaths within `period_s` are replaced; the one after is too many. So is a death before READY when
+    the wait before the last try was `backoff_limit_s` already.
+    """
 
     max_load_retries: int = 5
     load_retry_interval_s: float = 60.0
@@ -59,50 +65,75 @@ class RestartHistory:
     jitter: Callable[[], float]
     _deaths: deque[float] = field(default_factory=deque)
     _failed_loads: int = 0
+    _early_deaths: int = 0
+    _not_started: int = 0
     _given_up: int = 0
     _ready_since_s: float | None = None
 
     def died(self, death: Death, now_s: float) -> TryAgain | GiveUp:
         """What to do about one death at `now_s`."""
-        if death is Death.PERMANENT:
-            return GiveUp("the load failed for good", None)
-        if death is Death.AFTER_READY:
-            return self._after_ready(now_s)
-        self._failed_loads += 1
-        if self._failed_loads > self.policy.max_load_retries:
-            return self._give_up(f"{self._failed_loads} loads failed", now_s)
-        if death is Death.LOAD_FAILED:
-            return TryAgain(now_s + max(0.0, self.policy.load_retry_interval_s))
-        return TryAgain(now_s + self._backoff_s())
+        match death:
+            case Death.PERMANENT:
+                return GiveUp("the load failed for good", None)
+            case Death.LOAD_FAILED:
+                return self._load_failed(now_s)
+            case Death.NOT_STARTED:
+                return self._did_not_start(now_s)
+            case _:
+                return self._process_died(death, now_s)
 
     def became_ready(self, now_s: float) -> None:
         """The slot answers again: earlier failed loads are forgotten, deaths only after a quiet period."""
-        self._failed_loads = 0
+        self._failed_loads = self._not_started = 0
         self._ready_since_s = now_s
 
-    def _after_ready(self, now_s: float) -> TryAgain | GiveUp:
+    def forget(self) -> None:
+        """Start afresh: somebody has looked after it."""
+        self._failed_loads = self._early_deaths = self._not_started = self._given_up = 0
+        self._deaths.clear()
+
+    def _load_failed(self, now_s: float) -> TryAgain | GiveUp:
+        self._failed_loads += 1
+        if self._failed_loads > self.policy.max_load_retries:
+            return self._give_up(f"{self._failed_loads} loads failed", now_s)
+        return TryAgain(now_s + max(0.0, self.policy.load_retry_interval_s))
+
+    def _did_not_start(self, now_s: float) -> TryAgain:
+        """No fault of the model's: once more at once, then ever less often, for as long as it takes."""
+        self._not_started += 1
+        return TryAgain(now_s if self._not_started == 1 else now_s + self._backoff_s(self._not_started - 1))
+
+    def _process_died(self, death: Death, now_s: float) -> TryAgain | GiveUp:
         while self._deaths and self._deaths[0] <= now_s - self.policy.period_s:
             self._deaths.popleft()
         if self._ready_since_s is not None and now_s - self._ready_since_s >= self.policy.period_s:
             self._given_up = 0
+        self._early_deaths = self._early_deaths + 1 if death is Death.BEFORE_READY else 0
+        self._ready_since_s = None
         self._deaths.append(now_s)
         if len(self._deaths) > self.policy.max_restarts:
             return self._give_up(f"{len(self._deaths)} deaths within {self.policy.period_s:g} s", now_s)
         if self._given_up:
             return self._give_up("it died again on trial", now_s)
-        return TryAgain(now_s)
+        if death is Death.AFTER_READY:
+            return TryAgain(now_s)
+        if self._early_deaths > 1 and self._full_backoff_s(self._early_deaths - 1) >= self.policy.backoff_limit_s:
+            return self._give_up(f"{self._early_deaths} deaths before it was ready", now_s)
+        return TryAgain(now_s + self._backoff_s(self._early_deaths))
 
     def _give_up(self, reason: str, now_s: float) -> GiveUp:
         wait_s = min(self.policy.half_open_limit_s, self.policy.half_open_s * _doubled(self._given_up))
         self._given_up += 1
-        self._failed_loads = 0
+        self._failed_loads = self._early_deaths = 0
         self._deaths.clear()
         return GiveUp(reason, now_s + wait_s)
 
-    def _backoff_s(self) -> float:
+    def _backoff_s(self, times: int) -> float:
         """1, 2, 4 ... seconds, less up to a quarter so that slots that died together do not come back together."""
-        full_s = self.policy.backoff_base_s * _doubled(self._failed_loads - 1)
-        return min(self.policy.backoff_limit_s, full_s) * (1.0 - 0.25 * self.jitter())
+        return self._full_backoff_s(times) * (1.0 - 0.25 * self.jitter())
+
+    def _full_backoff_s(self, times: int) -> float:
+        return min(self.policy.backoff_limit_s, self.policy.backoff_base_s * _doubled(times - 1))
 
 
 def _doubled(times: int) -> float:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from . import lifecycle
 from .devices import Device
+from .exits import Exit, ExitKind
 from .lifecycle import SlotEvent, SlotState
-from .process import Exit
 from .restart import RestartHistory
 from .transition_policy import Presence, VersionSnapshot
 from .wire.ids import Incarnation, ServableId, SlotId
 from .wire.messages import VersionRoute, WorkerRoute
-from .wire.states import ServableState
+from .wire.states import ServableState, WorkerPhase
 from .wire.status import OK, Code, Status
 
 
@@ -45,11 +45,22 @@ class Slot:
     """The first route table that named this incarnation."""
     kill_reason: str = ""
     """Why the supervisor has killed, or will kill, the process."""
+    kill_kind: ExitKind = ExitKind.KILLED
+    """What that makes of its exit."""
+    failed_phase: WorkerPhase = WorkerPhase.LOADING
+    """Where the load failed."""
+    broken: str = ""
+    """Why the process itself says that only a new one helps."""
     gave_up: bool = False
     kill_by_s: float | None = None
     """When a process that has been told to go, and is not gone, is killed."""
     stop_sent: bool = False
     heartbeat_s: float | None = None
+    busy_since_s: float | None = None
+    """When it began what it was executing at its last heartbeat."""
+    doubted_s: float | None = None
+    """Since when it has been overdue, while what it may have said is still to be read."""
+    doubts: int = 0
     restarts: int = 0
     last_exit: Exit | None = None
     ever_ready: bool = False
@@ -58,6 +69,13 @@ class Slot:
     """What earlier incarnations served."""
     load_s: float | None = None
     warmup_s: float | None = None
+    urgent: bool = False
+    """Its first load need not queue behind others."""
+    last_ended: Incarnation | None = None
+    replaces: "Slot | None" = field(default=None, repr=False, compare=False)
+    """The slot of the same place whose worker goes on serving until this one's does."""
+    succeeded_by: "Slot | None" = field(default=None, repr=False, compare=False)
+    """The slot of the same place that serves instead: this one drains, and is then forgotten."""
 
     def apply(self, event: SlotEvent, now_s: float) -> None:
         """Move by the table. Raises IllegalTransition."""
@@ -71,8 +89,38 @@ class Slot:
 
     @property
     def stays(self) -> bool:
-        """Nobody has let go of it."""
-        return self.state not in {SlotState.STOPPED, SlotState.DRAINING}
+        """Nobody has let go of it, and it is not there for a while only."""
+        return self.replaces is None and self.state not in {SlotState.STOPPED, SlotState.DRAINING}
+
+    def started(self, incarnation: Incarnation, endpoint: str) -> None:
+        """The next process is on its way; nothing of the one before it counts for it."""
+        self.incarnation, self.endpoint = incarnation, endpoint
+        self.load_failed, self.permanent, self.was_ready, self.gave_up = False, False, False, False
+        self.kill_by_s, self.stop_sent, self.kill_reason, self.kill_kind = None, False, "", ExitKind.KILLED
+        self.failed_phase, self.broken = WorkerPhase.LOADING, ""
+        if self.last_exit is not None:
+            self.restarts += 1
+
+    def ended(self, exit_: Exit) -> None:
+        """Its process is gone."""
+        self.last_exit, self.last_ended = exit_, self.incarnation
+        self.incarnation, self.pid, self.heartbeat_s, self.ready_epoch = None, None, None, None
+        self.busy_since_s, self.doubted_s, self.doubts = None, None, 0
+        self.served_before, self.served = self.served_before + self.served, 0
+
+    def exit_kind(self, exit_: Exit) -> ExitKind:
+        """Why the process of this slot ended, given how it did. To be asked before `ended`."""
+        if self.broken:
+            return ExitKind.CUDA_ERROR
+        if self.load_failed:
+            return ExitKind.WARMUP_FAILED if self.failed_phase is WorkerPhase.WARMING else ExitKind.LOAD_FAILED
+        if self.kill_reason:
+            return self.kill_kind
+        return ExitKind.STOPPED if self.state is SlotState.DRAINING and exit_.code == 0 else exit_.kind
+
+    def available(self, acked_epoch: int) -> bool:
+        """It serves, and every frontend knows."""
+        return self.state is SlotState.READY and self.ready_epoch is not None and self.ready_epoch <= acked_epoch
 
     def route(self) -> WorkerRoute | None:
         if self.state is SlotState.READY and self.incarnation is not None:
@@ -115,10 +163,11 @@ class Servable:
         return Presence.LIVE
 
     def available(self, acked_epoch: int) -> bool:
-        return any(
-            slot.state is SlotState.READY and slot.ready_epoch is not None and slot.ready_epoch <= acked_epoch
-            for slot in self.slots
-        )
+        return any(slot.available(acked_epoch) for slot in self.slots)
+
+    def replacement(self, slot: Slot) -> Slot | None:
+        """The one that is to serve instead of `slot`, where it is on its way."""
+        return next((each for each in self.slots if each.replaces is slot), None)
 
     @property
     def has_failed(self) -> bool:

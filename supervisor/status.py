@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
+from .exits import Exit
 from .manager import Manager
 from .model import Model
-from .process import Exit
 from .servable import Servable, Slot
 from .wire.ids import Incarnation
 from .wire.messages import FrontendStats
@@ -110,6 +110,7 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
         "waits_for": slot.waits_for,
         "incarnation": slot.incarnation,
         "state": slot.state.value,
+        "role": _role(slot),
         "state_s": round(max(0.0, now_s - slot.since_s), 3),
         "restarts": slot.restarts,
         "last_exit": _exit(slot.last_exit),
@@ -123,8 +124,16 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
     }
 
 
+def _role(slot: Slot) -> str:
+    if slot.replaces is not None:
+        return "replacement"
+    return "replaced" if slot.succeeded_by is not None else "main"
+
+
 def _exit(exit_: Exit | None) -> dict[str, Any] | None:
-    return None if exit_ is None else {"signal": exit_.signal, "code": exit_.code, "cause": exit_.cause}
+    if exit_ is None:
+        return None
+    return {"signal": exit_.signal, "code": exit_.code, "cause": exit_.cause, "kind": exit_.kind.value}
 
 
 def _error(status: Status) -> dict[str, str]:

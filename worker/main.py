@@ -19,6 +19,7 @@ from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import (
+    WorkerBroken,
     WorkerHello,
     WorkerLoadFailed,
     WorkerProgress,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOAD_FAILED_EXIT_CODE = 3
+BROKEN_EXIT_CODE = 4
 _NO_GPU = "-1"
 _PR_SET_NAME = 15
 _LINK_CLOSE_S = 2.0
@@ -81,9 +83,10 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     flights = FlightRecorder(inherited.recorder)
     flights.deadly_size_bytes = spec.deadly_size_bytes
     link.chaos = Chaos(flights)
+    phase = _Phase(link)
     try:
         with priority.idle(spec.low_priority):
-            session, ready = _prepare(spec, context, link, flights)
+            session, ready = _prepare(spec, context, link, flights, phase)
     except PoolError as error:
         failed = error.status
     except Exception as error:
@@ -92,12 +95,18 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     else:
         failed = OK
     if failed != OK:
-        flights.leave(codec.encode(_load_failed(failed)))
+        flights.leave(codec.encode(_load_failed(failed, phase.now)))
         link.close(_LINK_CLOSE_S)
         context.term()
         return LOAD_FAILED_EXIT_CODE
     link.say(ready)
-    session.run()
+    broken = session.run()
+    if broken:
+        log.error("only a new process can help %s", fields(why=broken))
+        flights.leave(codec.encode(WorkerBroken(truncated(broken))))
+        session.close()
+        link.close(_LINK_CLOSE_S)
+        return BROKEN_EXIT_CODE  # what is left of CUDA would hang or crash in its own end
     priority.give_way()
     session.close()
     for observer in (link.recorder, link.request_log, link.profiler):
@@ -108,8 +117,24 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     return 0
 
 
+class _Phase:
+    """How far the worker has come, which it says whenever that changes."""
+
+    def __init__(self, link: ControlLink) -> None:
+        self.now = WorkerPhase.LOADING
+        self._link = link
+
+    def enter(self, phase: WorkerPhase) -> None:
+        self.now = phase
+        self._link.say(WorkerProgress(phase))
+
+
 def _prepare(
-    spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]", link: ControlLink, flights: FlightRecorder
+    spec: WorkerSpec,
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    link: ControlLink,
+    flights: FlightRecorder,
+    phase: _Phase,
 ) -> tuple[Session, WorkerReady]:
     """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
     # They need TensorFlow; the fork server has imported them before the fork.
@@ -121,10 +146,10 @@ def _prepare(
     from .warmup_recorder import WarmupRecorder  # noqa: PLC0415
 
     started_s = time.monotonic()
-    link.say(WorkerProgress(WorkerPhase.LOADING))
+    phase.enter(WorkerPhase.LOADING)
     model = _load(spec)
     loaded_s = time.monotonic()
-    link.say(WorkerProgress(WorkerPhase.WARMING))
+    phase.enter(WorkerPhase.WARMING)
     metrics = WorkerMetrics(link.metrics, spec.name, spec.version, spec.path)
     calls = Calls.of(
         model,
@@ -220,10 +245,10 @@ def _check_golden(spec: WorkerSpec, calls: "Calls") -> None:
         log.info("golden %s", fields(requests=count))
 
 
-def _load_failed(status: Status) -> WorkerLoadFailed:
+def _load_failed(status: Status, phase: WorkerPhase) -> WorkerLoadFailed:
     """The last words of a worker that could not load its model."""
     log.error("load failed %s", fields(status=status))
-    return WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT)
+    return WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT, phase)
 
 
 def tie_to_supervisor(middle_pid: int, lifeline_fd: int) -> None:

@@ -23,6 +23,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Code, InvalidArgument, Unavailable
 
+from . import cuda
 from .control import Gauge
 from .executor import Answer, failed
 from .metrics import WorkerMetrics
@@ -86,6 +87,7 @@ class Session:
         self._looked_ns = self._sent_ns = 0
         self._request_ns = 0.0
         self._stop_fd = stop_fd
+        self._broken = ""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
@@ -95,9 +97,9 @@ class Session:
         for source in (self._socket, stop_fd, self._wake_fd):
             self._poller.register(source, zmq.POLLIN)
 
-    def run(self) -> None:
-        """Serve until `stop_fd` is readable and nothing waits."""
-        while True:
+    def run(self) -> str:
+        """Serve until `stop_fd` is readable and nothing waits; "", or why this process can serve no more."""
+        while not self._broken:
             now_ns = time.monotonic_ns()
             if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or not self._dropped.empty():
                 self._look(now_ns)
@@ -107,7 +109,9 @@ class Session:
                 if len(self._unsent) >= _SEND_EVERY or not self._queue or now_ns - self._sent_ns > _LOOK_EVERY_NS:
                     self._send_answers()
             elif not self._wait():
-                return
+                return ""
+        self._send_answers()
+        return self._broken
 
     def drop_frontend(self, incarnation: Incarnation) -> None:
         """A frontend is gone: what it has asked and is not executed yet need not be. Any thread."""
@@ -212,6 +216,8 @@ class Session:
             if observers.request_log.on and answer.plan is not None:
                 outputs = dict(zip(answer.plan.fetches, answer.outputs, strict=True))
                 observers.request_log.answered(request.method, bytes(request.payload), answer.reply, outputs)
+        elif cuda.is_lost(answer.code, answer.reply):
+            self._broken = answer.reply.decode("utf-8", "replace")
         answer.plan, answer.outputs, request.payload = None, (), b""
         self._unsent.append(answer)
 

@@ -148,6 +148,14 @@ class WorkerLoadFailed:
     code: Code
     message: str
     permanent: bool
+    phase: WorkerPhase = WorkerPhase.LOADING
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBroken:
+    """The last words of a worker that goes because only a new process can help: its CUDA context is lost."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +216,25 @@ class WarmupRecorded:
     code: Code
     message: str
     records: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOf:
+    """The command line to the supervisor: start the workers of this model, of all its versions by default, afresh."""
+
+    token: int
+    model: str
+    version: int | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """How that ended: OK when all of them serve again; `message` says more, in lines."""
+
+    token: int
+    code: Code
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,6 +514,7 @@ Message = (
     | WorkerProgress
     | WorkerReady
     | WorkerLoadFailed
+    | WorkerBroken
     | WorkerHeartbeat
     | StopWorker
     | SetRequestLog
@@ -508,6 +536,8 @@ Message = (
     | RecordWarmup
     | RecordWarmupOf
     | WarmupRecorded
+    | RestartOf
+    | Restarted
     | Profile
     | ProfileOf
     | EndProfile

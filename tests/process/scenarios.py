@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from modelpool.supervisor.process import Exit, Processes, ProcessEvents
+from modelpool.supervisor.exits import Exit
+from modelpool.supervisor.process import Processes, ProcessEvents
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import FrontendSpec, WorkerSpec
 

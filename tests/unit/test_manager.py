@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelpool.supervisor.devices import Device, Inventory
+from modelpool.supervisor.exits import Exit, ExitKind
 from modelpool.supervisor.lifecycle import SlotState
 from modelpool.supervisor.manager import (
     AnnounceDeath,
@@ -21,7 +22,6 @@ from modelpool.supervisor.manager import (
 )
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.places import Places
-from modelpool.supervisor.process import Exit
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.servable import Servable, Slot
 from modelpool.supervisor.transition_policy import TransitionPolicy
@@ -100,18 +100,25 @@ class World:
     def ready(self, version: int) -> Incarnation:
         """The worker of this version loads without trouble."""
         incarnation = self.incarnation(version)
+        self.speak(incarnation)
+        return incarnation
+
+    def speak(self, incarnation: Incarnation) -> None:
+        """All that a worker says until it is ready, and has answered once."""
         for message in (
             WorkerHello(pid=100 + incarnation),
             WorkerProgress(WorkerPhase.LOADING),
             WorkerProgress(WorkerPhase.WARMING),
             WorkerReady(load_s=1.0, warmup_s=0.5),
+            WorkerHeartbeat(served=1, in_flight=0, busy_s=0.0),
         ):
             self.manager.worker_message(incarnation, message, self.now_s)
         self.advance()
-        return incarnation
 
     def fail_load(self, version: int, *, permanent: bool, code: Code = Code.DATA_LOSS) -> None:
-        incarnation = self.incarnation(version)
+        self.fail(self.incarnation(version), permanent=permanent, code=code)
+
+    def fail(self, incarnation: Incarnation, *, permanent: bool, code: Code = Code.DATA_LOSS) -> None:
         self.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), self.now_s)
         self.manager.worker_message(incarnation, WorkerLoadFailed(code, "no good", permanent), self.now_s)
         self.die(incarnation, LOAD_FAILED)
@@ -138,8 +145,17 @@ class World:
         self.advance()
 
     def sleep(self, seconds: float) -> None:
+        """Time passes; what comes due at its end is done, with a second look where the manager asks for one."""
         self.now_s += seconds
         self.advance()
+        doubted = any(slot.doubted_s is not None for servable in self.servables() for slot in servable.slots)
+        due_s = self.manager.next_deadline_s()
+        if doubted and due_s is not None:
+            self.now_s = max(self.now_s, due_s)
+            self.advance()
+
+    def servables(self) -> list[Servable]:
+        return list(self.manager.models["m"].servables.values())
 
     def servable(self, version: int) -> Servable:
         return self.manager.models["m"].servables[version]
@@ -247,7 +263,9 @@ def test_a_load_that_takes_for_ever_is_killed() -> None:
         world.sleep(20.0)
     assert world.doomed == {incarnation: KILLED}
     world.bury()
-    assert world.slot(1).last_exit == Exit(None, 9, "killed by SIGKILL: it was loading for 3600 s")
+    assert world.slot(1).last_exit == Exit(
+        None, 9, "killed by SIGKILL: it was loading for 3600 s", special=ExitKind.HANG
+    )
 
 
 def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:

@@ -9,8 +9,7 @@ from modelpool.supervisor.placement import GIB, DevicePolicy
 from modelpool.supervisor.places import Places
 from modelpool.supervisor.transition_policy import TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import WorkerHello, WorkerProgress, WorkerReady
-from modelpool.supervisor.wire.states import ServableState, WorkerPhase
+from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 from tests.unit.test_manager import KILLED, World
 
@@ -41,8 +40,7 @@ class Replicas(World):
             slot = self.manager.slot(incarnation)
             assert slot is not None
             if slot.state is SlotState.STARTING:
-                for message in (WorkerHello(1), WorkerProgress(WorkerPhase.LOADING), WorkerReady(1.0, 0.0)):
-                    self.manager.worker_message(incarnation, message, self.now_s)
+                self.speak(incarnation)
         self.advance()
         self.ack()
 

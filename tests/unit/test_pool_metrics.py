@@ -1,8 +1,8 @@
 """What the supervisor counts and measures of its workers, over the manager's fake world."""
 
+from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.manager import Command, Spawn
 from modelpool.supervisor.pool_metrics import PoolMetrics
-from modelpool.supervisor.process import Exit
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import MetricsReport

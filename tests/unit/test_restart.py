@@ -16,13 +16,41 @@ def test_a_worker_that_had_answered_is_replaced_at_once() -> None:
 
 
 def test_deaths_before_ready_back_off_exponentially_up_to_a_limit() -> None:
-    one = history(RestartPolicy(max_load_retries=20))
+    one = history(RestartPolicy(max_load_retries=0))
     waits = []
-    for _ in range(9):
+    for _ in range(7):
         decision = one.died(Death.BEFORE_READY, 0.0)
         assert isinstance(decision, TryAgain)
         waits.append(decision.at_s)
-    assert waits == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+    assert waits == [1, 2, 4, 8, 16, 32, 64]
+    assert one.died(Death.BEFORE_READY, 0.0) == GiveUp("8 deaths before it was ready", 60.0)
+
+
+def test_deaths_before_ready_count_for_the_intensity() -> None:
+    one = history(RestartPolicy(max_restarts=2, period_s=60.0))
+    assert one.died(Death.BEFORE_READY, 0.0) == TryAgain(1.0)
+    assert one.died(Death.AFTER_READY, 1.0) == TryAgain(1.0)
+    assert one.died(Death.BEFORE_READY, 2.0) == GiveUp("3 deaths within 60 s", 62.0)
+
+
+def test_what_never_ran_is_started_at_once_and_then_ever_less_often_without_end() -> None:
+    one = history(RestartPolicy(max_load_retries=0, max_restarts=0))
+    waits = []
+    for _ in range(10):
+        decision = one.died(Death.NOT_STARTED, 0.0)
+        assert isinstance(decision, TryAgain)
+        waits.append(decision.at_s)
+    assert waits == [0, 1, 2, 4, 8, 16, 32, 64, 64, 64]
+    one.became_ready(0.0)
+    assert one.died(Death.NOT_STARTED, 0.0) == TryAgain(0.0)
+
+
+def test_a_slot_that_was_looked_after_starts_afresh() -> None:
+    one = history(RestartPolicy(max_restarts=0, half_open_s=60.0))
+    assert one.died(Death.AFTER_READY, 0.0) == GiveUp("1 deaths within 60 s", 60.0)
+    assert one.died(Death.AFTER_READY, 0.0) == GiveUp("1 deaths within 60 s", 120.0)
+    one.forget()
+    assert one.died(Death.AFTER_READY, 0.0) == GiveUp("1 deaths within 60 s", 60.0)
 
 
 def test_jitter_shortens_the_wait_by_a_quarter_at_most() -> None:
@@ -95,9 +123,9 @@ def test_never_more_restarts_at_once_than_the_intensity_allows(
 
 
 def test_a_model_may_fail_for_years() -> None:
-    one = history(RestartPolicy(max_load_retries=10**9))
+    one = history()
     for _ in range(3000):
-        decision = one.died(Death.BEFORE_READY, 0.0)
+        decision = one.died(Death.NOT_STARTED, 0.0)
     assert decision == TryAgain(64.0)
     other = history(RestartPolicy(max_load_retries=0))
     for _ in range(3000):

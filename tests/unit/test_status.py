@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import status, status_command
+from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.flags import UsageError
 from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
 from modelpool.supervisor.model import ModelSettings
-from modelpool.supervisor.process import Exit
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     FrontendStats,
@@ -74,7 +74,7 @@ def test_what_happened_is_told(document: dict[str, Any]) -> None:
     (worker,) = good["versions"][0]["workers"]
     assert good["versions"][0]["state"] == "AVAILABLE"
     assert worker["restarts"] == 1
-    assert worker["last_exit"] == {"signal": 9, "code": None, "cause": "killed by SIGKILL"}
+    assert worker["last_exit"] == {"signal": 9, "code": None, "cause": "killed by SIGKILL", "kind": "signal"}
     assert (worker["served"], worker["in_flight"]) == (42, 2)
     assert (worker["load_s"], worker["warmup_s"]) == (0.5, 0.1)
     assert bad["versions"][0]["state"] == "END"
