@@ -11,8 +11,8 @@ import grpc
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, put_version, refusal
 
-# RestartPolicy.max_restarts deaths are replaced, the one after is too many.
-DEATHS = 21
+# max_restarts of the pool file are replaced, the one after is too many.
+DEATHS = 5
 WITHIN_S = 60.0
 
 
@@ -21,13 +21,14 @@ def version(pool: Pool, model: str, number: int) -> Any:
 
 
 def kill_until_failed(pool: Pool, models: Sequence[str], number: int) -> dict[str, int]:
-    """Kill each worker of that version of the models as soon as it serves, until it is given up; how many that were."""
+    """Kill each worker of that version of the models once it has answered, until it is given up; how many that were."""
     killed: dict[str, set[int]] = {model: set() for model in models}
 
     def ended(model: str) -> bool:
         found = version(pool, model, number)
         for worker in found["workers"]:
             if worker["state"] == "ready" and worker["pid"] not in killed[model]:
+                pool.number_by_grpc(model, version=number)
                 os.kill(worker["pid"], signal.SIGKILL)
                 killed[model].add(worker["pid"])
         return bool(found["state"] == "END")
@@ -38,7 +39,9 @@ def kill_until_failed(pool: Pool, models: Sequence[str], number: int) -> dict[st
 
 def test_a_crash_loop_is_rolled_back(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
     pool_file = tmp_path / "pool.toml"
-    pool_file.write_text("[defaults]\nsettle_s = 0\n[models.stubborn]\nrollback = false\n")
+    pool_file.write_text(
+        f"[defaults]\nsettle_s = 0\nmax_restarts = {DEATHS - 1}\n[models.stubborn]\nrollback = false\n"
+    )
     names = ("careful", "stubborn")
     for name in names:
         (tmp_path / name).mkdir()
