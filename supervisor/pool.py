@@ -376,19 +376,26 @@ class Pool:
                 ended = self._profilings.ended(message)
                 if ended is not None:
                     self._control.send(ended[0].peer, ended[0].incarnation, ended[1])
-            case Peer.CLIENT, ProfileOf():
-                self._profile(peer, incarnation, message)
-            case Peer.CLIENT, RecordWarmupOf():
-                self._record_warmup(incarnation, message)
-            case Peer.CLIENT, HurtModel():
-                self._control.send(peer, incarnation, self._chaos.hurt(message))
-            case Peer.CLIENT, RestartOf():
-                self._background(self._restart(incarnation, message), "restart")
-            case Peer.CLIENT, StatusRequest(token):
-                self._control.send(peer, incarnation, StatusReply(token, self._status()))
+            case Peer.CLIENT, _:
+                self._client_said(incarnation, message)
             case _:
-                names = fields(peer=peer, incarnation=incarnation, message=type(message).__name__)
-                log.warning("control message ignored %s", names)
+                _ignored(peer, incarnation, message)
+
+    def _client_said(self, client: Incarnation, message: Message) -> None:
+        """The command line has a question."""
+        match message:
+            case ProfileOf():
+                self._profile(Peer.CLIENT, client, message)
+            case RecordWarmupOf():
+                self._record_warmup(client, message)
+            case HurtModel():
+                self._control.send(Peer.CLIENT, client, self._chaos.hurt(message))
+            case RestartOf():
+                self._background(self._restart(client, message), "restart")
+            case StatusRequest(token):
+                self._control.send(Peer.CLIENT, client, StatusReply(token, self._status()))
+            case _:
+                _ignored(Peer.CLIENT, client, message)
 
     def _worker_said(
         self,
@@ -508,6 +515,12 @@ class Pool:
             **self._config.listening(),
         }
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))
+
+
+def _ignored(peer: Peer, incarnation: Incarnation, message: Message) -> None:
+    log.warning(
+        "control message ignored %s", fields(peer=peer, incarnation=incarnation, message=type(message).__name__)
+    )
 
 
 def _last_words(exit_: Exit) -> WorkerLoadFailed | WorkerBroken | None:
