@@ -138,6 +138,8 @@ def serve(argv: Sequence[str]) -> int:
     try:
         return _serve(given)
     except PoolError as error:
+        # Both, as in TF Serving, whose operators' tools look for either.
+        log.error("start failed %s", fields(error=error.status))
         print(f"Failed to start server. Error: {error.status.code.name}: {error.message}", flush=True)
         return START_FAILED_EXIT_CODE
 

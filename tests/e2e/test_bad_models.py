@@ -30,8 +30,10 @@ def neighbours(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.copytree(bad, root / "mended" / "1")
     shutil.copytree(good, root / "spoilt" / "1")
     (root / "empty").mkdir()
+    (root / "hollow" / "1").mkdir(parents=True)
+    (root / "hollow" / "1" / "README").write_text("no model")
     places = {name: models / name for name in ("corrupt", "bad_warmup", "half_plus_two")}
-    places |= {name: root / name for name in ("mended", "spoilt", "empty", "missing")}
+    places |= {name: root / name for name in ("mended", "spoilt", "empty", "hollow", "missing")}
     with running_pool(model_config(places), "--max_num_load_retries=0") as pool:
         yield Neighbours(pool, root)
 
@@ -60,7 +62,15 @@ def not_found(pool: Pool, model: str) -> str:
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [("corrupt", "Can't parse"), ("bad_warmup", "Signature input alias: x(feed name: x:0) not found in request")],
+    [
+        ("corrupt", "Can't parse"),
+        ("bad_warmup", "Signature input alias: x(feed name: x:0) not found in request"),
+        (
+            "hollow",
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            "`saved_model.pb`)\nSpecified file path: ",
+        ),
+    ],
 )
 def test_a_version_that_cannot_be_loaded(pool: Pool, model: str, reason: str) -> None:
     eventually(lambda: pool.versions(model) == {1: "END"}, WITHIN_S)

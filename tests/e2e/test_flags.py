@@ -1,6 +1,7 @@
 """Flags of `modelpool serve` whose effect only a whole server shows."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def test_tags_that_no_meta_graph_has(start_pool: StartPool, models: Path) -> Non
     )
 
 
+def test_version_and_help() -> None:
+    versions = serve("--version")
+    assert versions.returncode == 0
+    assert re.fullmatch(r"TensorFlow ModelServer: modelpool \S+\nTensorFlow Library: 2\.\S+\n", versions.stdout)
+    told = serve("--help")
+    assert told.returncode == 0
+    assert "--model_config_file_poll_wait_seconds=0\n" in told.stdout
+    assert (versions.stderr, told.stderr) == ("", "")
+
+
 def test_an_unknown_flag_is_named_with_the_nearest(tmp_path: Path) -> None:
     done = serve("--rest_api_prot=8501", f"--model_base_path={tmp_path}")
     assert done.returncode == 2
@@ -136,6 +147,7 @@ def test_a_bad_file_ends_the_start(tmp_path: Path, flag: str, message: str) -> N
         f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{path}'. "
         f"Error parsing text-format {message}: 2:2: "
     )
+    assert f"Error parsing text-format {message}: 2:2: " in done.stderr
 
 
 @pytest.mark.parametrize(
