@@ -18,63 +18,93 @@ from typing import Any, NoReturn
 
 import bench_contenders
 import bench_footprint
+import bench_growth
 import bench_machine
 import bench_many
 import bench_neighbours
 import bench_options
+import bench_picture
+import bench_profile
 import bench_serving
+import bench_targets
+import bench_tenants
 import bench_unload
-from bench_contenders import Pool
+from bench_contenders import Pool, ServerContender
 from bench_server import Deadline
 
-_HIDDEN = ("json", "quick")
+_HIDDEN = ("json", "picture", "report", "quick")
+_CONTENDERS = {"serving", "open", "targets"}
 
 
 def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str, Any]) -> None:
-    """`serving` and `open`, on the same servers."""
-    pools = bench_contenders.pools(args.engines, not args.no_batching, args.replicas, args.frontends)
-    options = bench_serving.Options(args.rounds, args.duration_s, args.warmup_s, args.connections, args.seed)
+    """`serving` and `open`, on the same servers; for `targets` just what these are about."""
+    targets = "targets" in args.what
+    workloads = bench_targets.WORKLOADS if targets else args.workloads
+    loads = bench_targets.LOADS if targets else [(name, n) for name in workloads for n in args.in_flight]
+    options = _serving_options(args)
     print("starting the servers ...", flush=True)
-    with bench_contenders.running(scratch, args.workloads, pools, args.generator, not args.no_plain) as contenders:
-        if "serving" in args.what:
-            loads = [(workload, n) for workload in args.workloads for n in args.in_flight]
+    with bench_contenders.running(scratch, workloads, _pools(args), args.generator, not args.no_plain) as contenders:
+        if targets or "serving" in args.what:
             report["serving"] = bench_serving.measure_closed(contenders, loads, options)
-        if "open" in args.what:
-            loads = [(workload, 32) for workload in args.workloads]
-            report["open"] = bench_serving.measure_open(contenders, loads, args.share, args.arrivals, options)
+        if targets or "open" in args.what:
+            loads = [("tiny", 32)] if targets else [(name, 32) for name in workloads]
+            own = contenders[:1] if targets else contenders
+            report["open"] = bench_serving.measure_open(own, loads, args.share, args.arrivals, options)
+        servers = [each for each in contenders if isinstance(each, ServerContender)]
+        report["memory"] = {each.name: [one.to_dict() for one in each.server.memory()] for each in servers}
+
+
+def _pools(args: argparse.Namespace) -> list[Pool]:
+    return bench_contenders.pools(args.engines, not args.no_batching, args.replicas, args.frontends)
+
+
+def _serving_options(args: argparse.Namespace) -> bench_serving.Options:
+    return bench_serving.Options(args.rounds, args.duration_s, args.warmup_s, args.connections, args.seed)
+
+
+def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
+    """One of the benches that start servers of their own, as a JSON document."""
+    pool = Pool(args.engines[0], frontends=args.frontends)
+    deadline = Deadline(args.limit_s)
+    if what == "profile":
+        return bench_profile.measure(scratch, _pools(args), args.workloads, _serving_options(args), args.generator)
+    if what == "tenants":
+        return bench_tenants.measure(scratch, pool, _serving_options(args), args.arrivals)
+    if what == "growth":
+        return bench_growth.measure(scratch, pool, "image", args.requests)
+    if what == "footprint":
+        return bench_footprint.measure(scratch, pool, args.starts, args.generator)
+    if what == "start":
+        return bench_many.measure(scratch, bench_many.Options(args.models, args.plain_processes), deadline)
+    if what == "neighbours":
+        windows = bench_neighbours.Options(args.rounds, args.duration_s, args.big_mb)
+        return bench_neighbours.measure(scratch, windows, deadline)
+    return bench_unload.measure(scratch, bench_unload.Options(args.cycles, args.rounds, args.big_mb), deadline)
 
 
 def measure_all(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """All that was asked for, as one JSON document."""
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     report: dict[str, Any] = {
         "machine": bench_machine.describe(),
-        "options": {name: value for name, value in vars(args).items() if name not in _HIDDEN},
+        "options": {name: value for name, value in options.items() if name not in _HIDDEN},
     }
-    if {"serving", "open"} & set(args.what):
+    if _CONTENDERS & set(args.what):
         measure_contenders(args, scratch, report)
-    for what in args.what:
-        if what in ("serving", "open"):
-            continue
-        print(f"{what}:", flush=True)
-        deadline = Deadline(args.limit_s)
-        if what == "footprint":
-            pool = Pool(args.engines[0], frontends=args.frontends)
-            report[what] = bench_footprint.measure(scratch, pool, args.starts, args.generator)
-        elif what == "start":
-            options = bench_many.Options(args.models, args.plain_processes)
-            report[what] = bench_many.measure(scratch, options, deadline)
-        elif what == "neighbours":
-            windows = bench_neighbours.Options(args.rounds, args.duration_s, args.big_mb)
-            report[what] = bench_neighbours.measure(scratch, windows, deadline)
-        else:
-            cycles = bench_unload.Options(args.cycles, args.rounds, args.big_mb)
-            report[what] = bench_unload.measure(scratch, cycles, deadline)
+    more = ["tenants", "growth"] if "targets" in args.what else []
+    for what in dict.fromkeys([*more, *args.what]):
+        if what not in _CONTENDERS:
+            print(f"{what}:", flush=True)
+            report[what] = measure_one(what, args, scratch)
     return report
 
 
 REPORTS: dict[str, Callable[[Any], None]] = {
     "serving": bench_serving.print_report,
     "open": bench_serving.print_report,
+    "tenants": bench_tenants.print_report,
+    "growth": bench_growth.print_report,
+    "profile": bench_profile.print_report,
     "footprint": bench_footprint.print_report,
     "start": bench_many.print_report,
     "neighbours": bench_neighbours.print_report,
@@ -89,28 +119,45 @@ def print_report(report: dict[str, Any]) -> None:
         if what in report:
             print(f"\n== {what}")
             print_one(report[what])
+    if "targets" in report["options"]["what"]:
+        print("\n== targets")
+        bench_targets.print_report(report)
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    try:
+        path.write_text(bench_picture.render(report), encoding="utf-8")
+    except ValueError as error:
+        raise SystemExit(f"--picture: {error}") from error
 
 
 def _end(*_: object) -> NoReturn:
     raise SystemExit("terminated")
 
 
-def main() -> int:
-    args = bench_options.parse()
-    signal.signal(signal.SIGTERM, _end)
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, with everything that needs a place on the disk below one folder that goes away."""
     scratch = Path(tempfile.mkdtemp(prefix="mp-bench-"))
     began_s = time.monotonic()
     try:
-        report = measure_all(args, scratch)
+        return {**measure_all(args, scratch), "took_s": round(time.monotonic() - began_s, 1)}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main() -> int:
+    args = bench_options.parse()
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        report = json.loads(args.report.read_text("utf-8")) if args.report else run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    report["took_s"] = round(time.monotonic() - began_s, 1)
     print_report(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.picture:
+        draw(report, args.picture)
     return 0
 
 

@@ -6,6 +6,7 @@ All stay up while they are measured in turn. The load comes from one generator f
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,12 +60,10 @@ class Pool:
 
     def unknown(self) -> str:
         """Which of its settings this version of the server does not know; "" for none."""
-        flags, keys = ({each.name for each in fields(kind)} for kind in (Flags, ModelPolicy))
-        wanted = [("--frontend", self.engine and "frontend" not in flags)]
-        wanted += [("--frontends", self.frontends > 1 and "frontends" not in flags)]
-        wanted += [("batching", self.batching and "batching" not in keys)]
-        wanted += [("replicas", self.replicas > 1 and "replicas" not in keys)]
-        return ", ".join(name for name, missing in wanted if missing)
+        known = settings_known()
+        wanted = [("--frontend", "frontend", bool(self.engine)), ("--frontends", "frontends", self.frontends > 1)]
+        wanted += [("batching", "batching", bool(self.batching)), ("replicas", "replicas", self.replicas > 1)]
+        return ", ".join(shown for shown, name, needed in wanted if needed and name not in known)
 
     def server(self, scratch: Path, bases: Mapping[str, Path], *more: str) -> Server:
         settings = "[defaults]\n"
@@ -73,6 +72,11 @@ class Pool:
         flags = [f"--frontend={self.engine}"] if self.engine else []
         flags += [f"--frontends={self.frontends}"] if self.frontends > 1 else []
         return pool_of(scratch, bases, settings, *flags, *more, name=self.name)
+
+
+def settings_known() -> set[str]:
+    """Names of the flags, and of the keys of the pool's file, that this version of the server knows."""
+    return {each.name for kind in (Flags, ModelPolicy) for each in fields(kind)}
 
 
 def pools(engines: Sequence[str], auto: bool, replicas: int, frontends: int) -> list[Pool]:
@@ -91,7 +95,7 @@ def pools(engines: Sequence[str], auto: bool, replicas: int, frontends: int) -> 
 
 def default_engines() -> tuple[str, ...]:
     """The server's default engine, named where it has a choice."""
-    return ("envoy",) if "frontend" in {each.name for each in fields(Flags)} else ("",)
+    return ("envoy",) if "frontend" in settings_known() else ("",)
 
 
 class ServerContender:
@@ -140,39 +144,38 @@ def generator_for(workload: Workload, plan: Plan, wanted: str) -> str:
 
 
 class Loop:
-    """TensorFlow called in a loop, by a process that waits for its turns."""
+    """TensorFlow called in a loop by some threads of a process that waits for its turns."""
 
-    name = LOOP
-
-    def __init__(self, workload: str, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, workload: str, process: "subprocess.Popen[str]", threads: int) -> None:
+        self.name = LOOP if threads == 1 else f"{LOOP}+{threads} threads"
         self._workload = workload
         self._process = process
-        if self._line() != "ready\n":
-            raise SystemExit(f"the loop ended with {process.wait()}")
+        self._threads = threads
 
     def serves(self, workload: Workload) -> bool:
         return workload.name == self._workload
 
     def load(self, workload: Workload, plan: Plan) -> Figures:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{plan.warmup_s} {plan.duration_s}\n")
-        self._process.stdin.flush()
-        figures: Figures = json.loads(self._line())
-        return {**figures, "failures": 0.0, "wrong": 0.0, "generator_cpu": 0.0, "generator": "none"}
-
-    def _line(self) -> str:
         assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        self._process.stdin.write(f"{plan.warmup_s} {plan.duration_s} {self._threads}\n")
+        self._process.stdin.flush()
+        figures: Figures = json.loads(self._process.stdout.readline())
+        return {**figures, "failures": 0.0, "wrong": 0.0, "generator_cpu": 0.0, "generator": "none"}
 
 
 @contextlib.contextmanager
-def looping(workload: str, bases: Mapping[str, Path]) -> Iterator[Loop]:
+def looping(workload: str, bases: Mapping[str, Path]) -> Iterator[list[Contender]]:
+    """By one thread, and by as many as there are CPUs."""
     version = bench_models.version_of(bases[WORKLOADS[workload].model])
     command = [sys.executable, str(SCRIPTS / "bench_plain_loop.py"), workload, str(version)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            yield Loop(workload, process)
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise SystemExit(f"the loop ended with {process.wait()}")
+            yield [Loop(workload, process, threads) for threads in sorted({1, len(os.sched_getaffinity(0))})]
         finally:
             process.kill()
 
@@ -198,5 +201,5 @@ def running(
             stack.enter_context(server.running())
             all_of_them.append(ServerContender(server, generator))
             if "conv" in wanted:
-                all_of_them.append(stack.enter_context(looping("conv", bases)))
+                all_of_them += stack.enter_context(looping("conv", bases))
         yield all_of_them

@@ -231,7 +231,7 @@ def parse_plan(args: Any, rest: bool) -> Plan:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Load on one server, of one workload; prints figures as JSON.")
     parser.add_argument("--address", required=True, help="HOST:PORT, of the protocol that the workload speaks")
-    parser.add_argument("--workload", default="tiny", choices=sorted(bench_workloads.WORKLOADS))
+    parser.add_argument("--workload", default="tiny", choices=sorted(bench_workloads.ASKABLE))
     parser.add_argument("--in_flight", type=int, required=True, help="open loop, REST: the number of connections")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help=f"gRPC: at most so many ({CONNECTIONS})")
     parser.add_argument("--warmup_s", type=float, default=1.0)
@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=0, help="closed loop: end after so many answers")
     parser.add_argument("--raw", type=Path, help="file for the times of each request, as JSON")
     args: Any = parser.parse_args()
-    workload = bench_workloads.WORKLOADS[args.workload]
+    workload = bench_workloads.ASKABLE[args.workload]
     plan = parse_plan(args, workload.rest)
     peers = connect(args.address, workload.path, workload.request(), workload.rest, plan.connections)
     load = Load(peers, plan, workload.is_right)

@@ -16,7 +16,7 @@ class Memory:
     """One process. `pss_bytes`: pages shared by n processes count as an nth; the sum over all is what is in use.
 
     `pss_anon_bytes`: of that what is no file's, which processes that are none of ours cannot change. `private_bytes`:
-    pages that nobody else has.
+    pages that nobody else has. `tensorflow`: it has TensorFlow's libraries in its memory.
     """
 
     role: str
@@ -25,6 +25,7 @@ class Memory:
     pss_bytes: int
     pss_anon_bytes: int
     private_bytes: int
+    tensorflow: bool
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,4 +83,5 @@ def memory_of(pid: int, role: str) -> Memory:
         key, _, value = line.partition(":")
         fields[key] = int(value.split()[0]) * 1024
     private = fields["Private_Clean"] + fields["Private_Dirty"]
-    return Memory(role, pid, fields["Rss"], fields["Pss"], fields["Pss_Anon"], private)
+    tensorflow = "libtensorflow" in Path(f"/proc/{pid}/maps").read_text("utf-8")
+    return Memory(role, pid, fields["Rss"], fields["Pss"], fields["Pss_Anon"], private, tensorflow)

@@ -10,6 +10,10 @@ from bench_workloads import WORKLOADS
 WHAT = {
     "serving": "throughput and latency, closed loop, against the plain server",
     "open": "latency at a fixed rate, from the time at which each request was meant to be sent",
+    "targets": "serving, open, tenants and growth as the table of what must be reached needs them",
+    "profile": "where the microseconds of a request go",
+    "tenants": "a tenant's latency while another is flooded",
+    "growth": "memory over many requests",
     "footprint": "start to the first answer, memory of each process",
     "start": "many models in one pool",
     "neighbours": "latency while another model loads",
@@ -17,8 +21,19 @@ WHAT = {
 }
 IN_FLIGHT = (1, 8, 32, 128)
 # Of `--quick`: how much less of everything.
-QUICK = {"rounds": 1, "duration_s": 0.5, "warmup_s": 0.3, "workloads": ["tiny"], "in_flight": [1, 32], "starts": 1}
-_POSITIVE = ("rounds", "duration_s", "starts", "models", "plain_processes", "big_mb", "cycles", "limit_s", "share")
+QUICK = {"rounds": 1, "duration_s": 0.5, "warmup_s": 0.3, "in_flight": [1, 32], "starts": 1, "requests": 500}
+_POSITIVE = (
+    "rounds",
+    "duration_s",
+    "starts",
+    "models",
+    "plain_processes",
+    "big_mb",
+    "cycles",
+    "limit_s",
+    "share",
+    "requests",
+)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="turns of each contender, load or condition (5)")
     add("--duration_s", type=float, default=3.0, help="of each turn (3)")
     add("--warmup_s", type=float, default=1.0, help="before each turn (1)")
+    add("--requests", type=int, default=10_000, help="growth: how many, of image (10000)")
     add("--starts", type=int, default=3, help="footprint: measured starts of each server (3)")
     add("--models", type=int, default=50, help="start: models in one pool (50)")
     add("--plain_processes", type=int, default=4, help="start: plain processes measured (4)")
@@ -70,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit_s", type=float, default=240.0, help="start, neighbours, unload: most time of each (240)")
     add("--quick", action="store_true", help="a smoke run of less than a minute; no figures to quote")
     add("--json", type=Path, metavar="FILE", help="write everything there as well")
+    add("--picture", type=Path, metavar="FILE", help="draw the closed loops as SVG")
+    add("--report", type=Path, metavar="FILE", help="measure nothing: tables and picture of such a JSON file")
     return parser
 
 

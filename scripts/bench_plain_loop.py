@@ -1,13 +1,15 @@
 """TensorFlow without any server: one process that calls a model again and again. `bench_plain_loop.py WORKLOAD DIR`.
 
-Each line of its standard input is a warm-up and a duration in seconds; for each it prints figures as JSON. The call is
-that of the pool's workers and of the plain server, on the same threads; the input is an array that is there already.
+Each line of its standard input is a warm-up and a duration in seconds and a number of threads that loop; for each it
+prints figures as JSON. The call is that of the pool's workers and of the plain server; the input is an array that is
+there already.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,26 @@ INPUTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def loop(model: PlainModel, x: Any, warmup_s: float, duration_s: float) -> dict[str, float]:
+def loop(model: PlainModel, x: Any, measured_from: float, until: float) -> list[float]:
+    """Latencies of the calls that ended in the measured time."""
     latencies_s = []
-    measured_from = time.monotonic() + warmup_s
-    until = measured_from + duration_s
     now = time.monotonic()
     while now < until:
         began = now
         model.run(x)
         now = time.monotonic()
-        if began >= measured_from:
+        if measured_from <= now <= until:
             latencies_s.append(now - began)
-    took_s = now - measured_from
-    return {"requests_per_s": len(latencies_s) / took_s, **bench_figures.latency_figures(latencies_s)}
+    return latencies_s
+
+
+def figures(model: PlainModel, x: Any, warmup_s: float, duration_s: float, threads: int) -> dict[str, float]:
+    measured_from = time.monotonic() + warmup_s
+    until = measured_from + duration_s
+    with futures.ThreadPoolExecutor(threads) as pool:
+        loops = [pool.submit(loop, model, x, measured_from, until) for _ in range(threads)]
+    latencies_s = [each for done in loops for each in done.result()]
+    return {"requests_per_s": len(latencies_s) / duration_s, **bench_figures.latency_figures(latencies_s)}
 
 
 def main() -> int:
@@ -46,8 +55,8 @@ def main() -> int:
     model.run(x)
     print("ready", flush=True)
     for line in sys.stdin:
-        warmup_s, duration_s = map(float, line.split())
-        print(json.dumps(loop(model, x, warmup_s, duration_s)), flush=True)
+        warmup_s, duration_s, threads = line.split()
+        print(json.dumps(figures(model, x, float(warmup_s), float(duration_s), int(threads))), flush=True)
     return 0
 
 

@@ -56,7 +56,7 @@ def measure_open(
     cells = []
     for name, in_flight in loads:
         workload = WORKLOADS[name]
-        able = [each for each in contenders if each.serves(workload) and each.name != "loop"]
+        able = [each for each in contenders if each.serves(workload) and not each.name.startswith("loop")]
         plans = []
         for each in able:
             rate = share if share > 1 else share * capacity(each, workload, options.plan(in_flight))

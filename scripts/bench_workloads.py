@@ -15,8 +15,9 @@ import demo_client
 import numpy as np
 from bench_http2 import MESSAGE_HEAD
 from bench_inputs import HALF_PLUS_TWO
+from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -25,7 +26,10 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`expected` and `read` give what an answer must be and what one is, as arrays; `rest`: over REST, as JSON."""
+    """`expected` and `read` give what an answer must be and what one is, as arrays; `rest`: over REST, as JSON.
+
+    Without `read` an answer is that of Predict.
+    """
 
     name: str
     model: str
@@ -33,10 +37,12 @@ class Workload:
     expected: Callable[[], Any]
     rest: bool = False
     what: str = ""
+    method: str = PREDICT
+    read: Callable[[bytes], Any] | None = None
 
     @property
     def path(self) -> str:
-        return f"/v1/models/{self.model}:predict" if self.rest else PREDICT
+        return f"/v1/models/{self.model}:predict" if self.rest else self.method
 
     def is_right(self, answer: bytes) -> bool:
         """Whether an answer, as `bench_load` gives it, holds the values it must."""
@@ -45,7 +51,8 @@ class Workload:
     def is_right_message(self, message: bytes) -> bool:
         """The same for a serialized PredictResponse, or for the body of a REST answer."""
         try:
-            got = _rest_values(message) if self.rest else _grpc_values(message)
+            read = self.read or (_rest_values if self.rest else _grpc_values)
+            got = read(message)
         except ValueError:
             return False
         wanted = self.expected()
@@ -59,7 +66,7 @@ def _grpc_values(message: bytes) -> Any:
     try:
         reply = predict_pb2.PredictResponse.FromString(message)
         (proto,) = reply.outputs.values()
-    except Exception as error:
+    except (DecodeError, ValueError) as error:
         raise ValueError(f"not a PredictResponse with one output: {error}") from error
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.dtype == types_pb2.DT_STRING:
@@ -158,3 +165,37 @@ _ALL = (
     Workload("json-image", "image", _json_picture, _means, rest=True, what="150,528 floats as JSON, REST"),
 )
 WORKLOADS = {each.name: each for each in _ALL}
+
+
+# -- a request that no worker sees, for the profile --------------------------------------------------------------
+
+
+def _status_request() -> bytes:
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = HALF_PLUS_TWO
+    raw: bytes = request.SerializeToString()
+    return raw
+
+
+def _states(message: bytes) -> Any:
+    try:
+        reply = get_model_status_pb2.GetModelStatusResponse.FromString(message)
+    except DecodeError as error:
+        raise ValueError(f"not a GetModelStatusResponse: {error}") from error
+    return np.asarray([each.state for each in reply.model_version_status], np.float32)
+
+
+def _available() -> Any:
+    return np.asarray([get_model_status_pb2.ModelVersionStatus.AVAILABLE], np.float32)
+
+
+STATUS = Workload(
+    "status",
+    HALF_PLUS_TWO,
+    _status_request,
+    _available,
+    what="GetModelStatus, which the frontend answers",
+    method="/tensorflow.serving.ModelService/GetModelStatus",
+    read=_states,
+)
+ASKABLE = {**WORKLOADS, STATUS.name: STATUS}

@@ -1,0 +1,138 @@
+"""What the data plane must reach, held against a report: target, measured, ratio, pass or fail. Pure.
+
+A target whose figures are not in the report says so; it neither passes nor fails.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import bench_figures
+import bench_serving
+
+MB = 1000 * 1000
+MIB = 1024 * 1024
+LOADS = (("tiny", 1), ("tiny", 32), ("mlp", 32), ("image", 32), ("conv", 8))
+WORKLOADS = tuple(dict.fromkeys(name for name, _ in LOADS))
+NOT_MEASURED = "not measured"
+FLOODED_AND_ALONE = ("B flooded", "alone, half of the CPUs")  # conditions of `bench_tenants`
+_GROWTH_LIMIT = 10 * MIB
+_SAME = 1.05  # what two runs of the same server may differ by
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`value` is held against `limit`: at least, or where `most` at most."""
+
+    what: str
+    target: str
+    limit: float
+    most: bool
+    value: float | None
+    measured: str
+
+    @property
+    def passed(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.most else self.value >= self.limit
+
+
+def rows(report: Report) -> list[Row]:
+    """Every target."""
+    ours = report["options"]["engines"][0] or "pool"
+    auto = f"{ours}+auto"
+    return [
+        _times(report, ("tiny", 32), (ours, "plain"), 4),
+        _latency(report, ("tiny", 1), (ours, "plain"), 1.0),
+        _times(report, ("tiny", 32), (auto, "plain"), 6),
+        _latency(report, ("tiny", 1), (auto, ours), _SAME),
+        _times(report, ("conv", 8), (ours, "loop"), 0.97),
+        _times(report, ("mlp", 32), (auto, "plain"), 5),
+        _times(report, ("image", 32), (ours, "plain"), 2),
+        _growth(report),
+        _open(report, ours),
+        _tenants(report),
+        _frontend(report, ours),
+    ]
+
+
+def _times(report: Report, load: tuple[str, int], servers: tuple[str, str], limit: float) -> Row:
+    value, measured = _compared(report, load, servers, "requests_per_s", "{:.0f}/s")
+    what = f"{load[0]}, {load[1]} in flight, {servers[0]}: requests/s"
+    return Row(what, f"at least {limit:g}x {servers[1]}", limit, False, value, measured)
+
+
+def _latency(report: Report, load: tuple[str, int], servers: tuple[str, str], limit: float) -> Row:
+    value, measured = _compared(report, load, servers, "p50_us", "{:.0f} us")
+    what = f"{load[0]}, {load[1]} in flight, {servers[0]}: p50"
+    return Row(what, f"at most {limit:g}x {servers[1]}", limit, True, value, measured)
+
+
+def _compared(
+    report: Report, load: tuple[str, int], servers: tuple[str, str], key: str, form: str
+) -> tuple[float | None, str]:
+    cells = [bench_serving.find(report.get("serving", ()), *load, server) for server in servers]
+    ours, theirs = cells
+    if ours is None or theirs is None:
+        return None, NOT_MEASURED
+    measured = " / ".join(form.format(each["median"][key]) for each in (ours, theirs))
+    return bench_figures.ratio_of_rounds(ours["rounds"], theirs["rounds"], key), measured
+
+
+def _growth(report: Report) -> Row:
+    found = report.get("growth")
+    value = found["growth_bytes"] / _GROWTH_LIMIT if found else None
+    measured = f"{found['growth_bytes'] / MIB:+.1f} MiB in {found['requests']}" if found else NOT_MEASURED
+    return Row("image: growth of memory over 10,000 requests", "at most 10 MiB in all", 1.0, True, value, measured)
+
+
+def _open(report: Report, ours: str) -> Row:
+    found = [each for each in report.get("open", ()) if (each["workload"], each["server"]) == ("tiny", ours)]
+    value, measured = None, NOT_MEASURED
+    if found:
+        m = found[0]["median"]
+        value, measured = m["p99_us"] / max(m["p50_us"], 1e-9), f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us"
+    return Row(f"tiny, open loop at 70 % of capacity, {ours}: p99", "at most 5x p50", 5.0, True, value, measured)
+
+
+def _tenants(report: Report) -> Row:
+    found = report.get("tenants")
+    value, measured = None, NOT_MEASURED
+    if found:
+        value = found["p99_ratio"]
+        flooded, alone = (found["conditions"][name]["median"]["p99_us"] for name in FLOODED_AND_ALONE)
+        measured = f"{flooded:.0f} us / {alone:.0f} us"
+    what = "two tenants: A's p99 while B is flooded"
+    return Row(what, "at most 1.5x alone at equal cores", 1.5, True, value, measured)
+
+
+def _frontend(report: Report, ours: str) -> Row:
+    found = [each for each in report.get("memory", {}).get(ours, ()) if each["role"] == "frontend"]
+    value, measured = None, NOT_MEASURED
+    if found:
+        biggest = max(each["rss_bytes"] for each in found)
+        with_tensorflow = any(each["tensorflow"] for each in found)
+        value = float("inf") if with_tensorflow else biggest / (120 * MB)
+        measured = f"{biggest / MB:.0f} MB" + (", with TensorFlow" if with_tensorflow else "")
+    return Row(f"frontend, {ours}: resident", "under 120 MB, no TensorFlow", 1.0, True, value, measured)
+
+
+# -- table -------------------------------------------------------------------------------------------------------
+
+_WORDS: Mapping[bool | None, str] = {True: "pass", False: "FAIL", None: "-"}
+_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("what", lambda row: row.what),
+    ("target", lambda row: row.target),
+    ("measured", lambda row: row.measured),
+    ("ratio", lambda row: "-" if row.value is None else f"{row.value:.2f}"),
+    ("", lambda row: _WORDS[row.passed]),
+)
+
+
+def print_report(report: Report) -> None:
+    """The table that a person reads."""
+    head = [name for name, _ in _COLUMNS]
+    print(bench_figures.table(head, [[cell(row) for _, cell in _COLUMNS] for row in rows(report)]))

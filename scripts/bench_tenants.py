@@ -1,0 +1,128 @@
+"""Two tenants: A at half of its capacity, in an open loop, alone and while B is flooded.
+
+A alone has the whole machine, which it cannot have beside B. Its fair share is what it is held against: A alone with
+its worker on half of the CPUs, which the bench sees to from outside. Beside B nothing is held to anything by the bench:
+what the pool itself does about it, is measured. The three conditions take turns.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bench_contenders
+import bench_figures
+import bench_models
+import bench_serving
+from bench_contenders import Pool
+from bench_plan import Plan
+from bench_server import SCRIPTS, Server
+from bench_serving import Options
+from bench_workloads import WORKLOADS
+
+A, B = "mlp", "conv"
+ALONE, HALF, FLOODED = "alone", "alone, half of the CPUs", "B flooded"
+SHARE = 0.5
+_FLOOD = 32
+_CAPACITY_AT = 32
+
+
+def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[str, Any]:
+    """Every round and the medians by condition, as a JSON document."""
+    server = pool.server(scratch, bench_models.build([A, B]))
+    with server.running():
+        a = bench_contenders.ServerContender(server, "own")
+        with _on_half(server):
+            capacity = bench_serving.capacity(a, WORKLOADS[A], options.plan(_CAPACITY_AT))
+        rate = capacity * SHARE
+        print(f"  A ({A}) does {capacity:.0f}/s on half of the CPUs; from now on {rate:.0f}/s are sent", flush=True)
+        taken: dict[str, list[dict[str, Any]]] = {ALONE: [], HALF: [], FLOODED: []}
+        for i in range(options.rounds):
+            plan = Plan(
+                _CAPACITY_AT,
+                options.warmup_s,
+                options.duration_s,
+                options.connections,
+                rate,
+                arrivals,
+                options.seed + i,
+            )
+            for condition, rounds in taken.items():
+                with _condition(condition, server, plan):
+                    rounds.append(a.load(WORKLOADS[A], plan))
+            p99 = ", ".join(f"{name} {rounds[-1]['p99_us']:.0f} us" for name, rounds in taken.items())
+            print(f"  round {i + 1} of {options.rounds}, p99: {p99}", flush=True)
+    cells = {name: bench_serving.cell(name, rounds) for name, rounds in taken.items()}
+    return {
+        "a": A,
+        "b": B,
+        "server": server.name,
+        "capacity_per_s": capacity,
+        "rate_per_s": rate,
+        "arrivals": arrivals,
+        "conditions": cells,
+        "p99_ratio": bench_figures.ratio_of_rounds(taken[FLOODED], taken[HALF], "p99_us"),
+        "p99_ratio_all_cpus": bench_figures.ratio_of_rounds(taken[FLOODED], taken[ALONE], "p99_us"),
+    }
+
+
+def _condition(name: str, server: Server, plan: Plan) -> contextlib.AbstractContextManager[None]:
+    if name == HALF:
+        return _on_half(server)
+    return _flooded(server, plan) if name == FLOODED else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _on_half(server: Server) -> Iterator[None]:
+    """A's worker on the first half of the CPUs that it may use; on a machine with one CPU nothing is changed."""
+    pids = [each["pid"] for each in server.workers(A) if each["pid"] is not None]
+    before = {thread: os.sched_getaffinity(thread) for pid in pids for thread in _threads(pid)}
+    for thread, cpus in before.items():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, sorted(cpus)[: max(1, len(cpus) // 2)])
+    try:
+        yield
+    finally:
+        for thread, cpus in before.items():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cpus)
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+
+
+@contextlib.contextmanager
+def _flooded(server: Server, plan: Plan) -> Iterator[None]:
+    """B with more in flight than it can do, for longer than A is measured."""
+    command = [sys.executable, str(SCRIPTS / "bench_load.py"), f"--address={server.address()}", f"--workload={B}"]
+    command += Plan(_FLOOD, 0.0, plan.warmup_s + plan.duration_s + 60.0).words()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+            if process.poll() is not None:
+                raise SystemExit(f"the flood of B ended with {process.returncode}")
+        finally:
+            process.kill()
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The table that a person reads."""
+    print(
+        f"A ({report['a']}): {report['rate_per_s']:.0f}/s in an open loop ({report['arrivals']}), {SHARE:.0%} of what ",
+        end="",
+    )
+    print(f"it does on half of the CPUs; B ({report['b']}): {_FLOOD} in flight")
+    rows = []
+    for name, each in report["conditions"].items():
+        m = each["median"]
+        figures = [f"{m[key]:.0f}" for key in ("requests_per_s", "p50_us", "p99_us", "max_us", "late_p99_us")]
+        rows.append([name, *figures, f"{m['failures'] + m['wrong']:.0f}"])
+    print(
+        bench_figures.table(("condition", "requests/s", "p50 us", "p99 us", "max us", "sent late p99 us", "bad"), rows)
+    )
+    print(f"p99 beside B is {report['p99_ratio']:.2f} times that on half of the CPUs, ", end="")
+    print(f"{report['p99_ratio_all_cpus']:.2f} times that on all of them")

@@ -1,0 +1,226 @@
+"""What the benches make of their figures: tables, targets, profile and picture, from made-up rounds."""
+
+import json
+from typing import Any
+from xml.etree import ElementTree
+
+import bench_contenders
+import bench_metrics
+import bench_options
+import bench_picture
+import bench_profile
+import bench_serving
+import bench_stacks
+import bench_targets
+import bench_threads
+import pytest
+from bench_contenders import Pool
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def rounds(rates: list[float], p50_us: float = 100, generator: str = "own") -> list[dict[str, Any]]:
+    other = {"p99_us": 3 * p50_us, "failures": 0, "wrong": 0, "generator_cpu": 0.1, "cpu_us": 50.0}
+    return [{"requests_per_s": rate, "p50_us": p50_us, **other, "generator": generator} for rate in rates]
+
+
+def cell(workload: str, in_flight: int, server: str, rates: list[float], p50_us: float = 100) -> dict[str, Any]:
+    found = bench_serving.cell(server, rounds(rates, p50_us))
+    return {"workload": workload, "in_flight": in_flight, **found}
+
+
+def report(**sections: Any) -> dict[str, Any]:
+    return {"options": {"engines": ["envoy"], "what": ["targets"]}, "machine": {"cpus": 2}, **sections}
+
+
+def row(of: dict[str, Any], what: str) -> bench_targets.Row:
+    (found,) = [each for each in bench_targets.rows(of) if each.what.startswith(what)]
+    return found
+
+
+# -- cells and tables --------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_by_different_generators_is_refused() -> None:
+    with pytest.raises(SystemExit, match="different generators"):
+        bench_serving.cell("envoy", rounds([1.0]) + rounds([1.0], generator="h2load"))
+
+
+def test_rows_show_how_many_times_the_plain_server_it_is() -> None:
+    cells = [cell("tiny", 32, "envoy", [400, 100, 400]), cell("tiny", 32, "plain", [100, 25, 100])]
+    ours, plain = bench_serving.rows(cells)
+    assert ours[:5] == ["tiny", "32 in flight", "envoy", "400 (4.00x)", "100"]
+    assert plain[3] == "100"
+
+
+# -- targets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rate", "passed"), [(400, True), (399, False)])
+def test_requests_per_s_against_the_plain_server(rate: float, passed: bool) -> None:
+    of = report(serving=[cell("tiny", 32, "envoy", [rate]), cell("tiny", 32, "plain", [100])])
+    found = row(of, "tiny, 32 in flight, envoy:")
+    assert (found.value, found.passed) == (pytest.approx(rate / 100), passed)
+    assert found.measured == f"{rate}/s / 100/s"
+
+
+@pytest.mark.parametrize(("p50_us", "passed"), [(100, True), (101, False)])
+def test_latency_against_the_plain_server(p50_us: float, passed: bool) -> None:
+    of = report(serving=[cell("tiny", 1, "envoy", [1], p50_us), cell("tiny", 1, "plain", [1], 100)])
+    assert row(of, "tiny, 1 in flight, envoy:").passed is passed
+
+
+def test_what_was_not_measured_neither_passes_nor_fails() -> None:
+    found = bench_targets.rows(report())
+    assert len(found) == 11
+    assert {each.passed for each in found} == {None}
+    assert {each.measured for each in found} == {bench_targets.NOT_MEASURED}
+
+
+def test_the_pool_without_engines_is_called_pool() -> None:
+    of = report(serving=[cell("conv", 8, "pool", [97]), cell("conv", 8, "loop", [100])])
+    of["options"]["engines"] = [""]
+    assert row(of, "conv, 8 in flight, pool").passed is True
+
+
+@pytest.mark.parametrize(("growth_mib", "passed"), [(9.9, True), (10.1, False), (-3, True)])
+def test_growth(growth_mib: float, passed: bool) -> None:
+    of = report(growth={"growth_bytes": growth_mib * 2**20, "requests": 10_000})
+    assert row(of, "image: growth").passed is passed
+
+
+@pytest.mark.parametrize(("p99_us", "passed"), [(500, True), (501, False)])
+def test_open_loop(p99_us: float, passed: bool) -> None:
+    opened = {"workload": "tiny", "server": "envoy", "median": {"p50_us": 100, "p99_us": p99_us}}
+    assert row(report(open=[opened]), "tiny, open loop").passed is passed
+
+
+def test_two_tenants() -> None:
+    conditions = {
+        name: {"median": {"p99_us": p99_us}}
+        for name, p99_us in zip(bench_targets.FLOODED_AND_ALONE, (30, 20), strict=True)
+    }
+    found = row(report(tenants={"p99_ratio": 1.6, "conditions": conditions}), "two tenants")
+    assert (found.passed, found.measured) == (False, "30 us / 20 us")
+
+
+@pytest.mark.parametrize(
+    ("rss_bytes", "tensorflow", "passed"), [(119e6, False, True), (121e6, False, False), (50e6, True, False)]
+)
+def test_frontend(rss_bytes: float, tensorflow: bool, passed: bool) -> None:
+    processes = [
+        {"role": "frontend", "rss_bytes": rss_bytes, "tensorflow": tensorflow},
+        {"role": "worker tiny 1", "rss_bytes": 1e9, "tensorflow": True},
+    ]
+    assert row(report(memory={"envoy": processes}), "frontend").passed is passed
+
+
+# -- picture -----------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_has_a_bar_as_long_as_its_ratio() -> None:
+    of = report(
+        serving=[cell("tiny", 32, "envoy", [400]), cell("tiny", 32, "plain", [100]), cell("tiny", 32, "loop", [9])]
+    )
+    bars = [each for each in ElementTree.fromstring(bench_picture.render(of)).iter(f"{SVG}rect")][3:]
+    ours, plain = (float(bar.get("width", "")) for bar in bars)
+    assert ours == pytest.approx(4 * plain, abs=0.5)
+
+
+def test_the_picture_follows_from_the_report_alone() -> None:
+    of = report(serving=[cell("a<b", 1, "envoy", [3, 4]), cell("a<b", 1, "plain", [1, 2])])
+    assert bench_picture.render(of) == bench_picture.render(json.loads(json.dumps(of)))
+    texts = [each.text for each in ElementTree.fromstring(bench_picture.render(of)).iter(f"{SVG}text")]
+    assert "a<b, 1 in flight" in texts
+
+
+def test_no_picture_without_a_plain_server() -> None:
+    with pytest.raises(ValueError, match="no figures of a plain server"):
+        bench_picture.render(report(serving=[cell("tiny", 1, "envoy", [1])]))
+
+
+# -- profile -----------------------------------------------------------------------------------------------------
+
+PAGE = """\
+# TYPE modelpool_request_stage_seconds histogram
+modelpool_request_stage_seconds_bucket{model="m",version="1",method="predict",stage="queue",le="0.1"} 2
+modelpool_request_stage_seconds_sum{model="m",version="1",method="predict",stage="queue"} 0.5
+modelpool_request_stage_seconds_count{model="m",version="1",method="predict",stage="queue"} 2
+modelpool_request_stage_seconds_sum{model="m",version="2",method="predict",stage="queue"} 0.25
+modelpool_request_stage_seconds_count{model="m",version="2",method="predict",stage="queue"} 1
+modelpool_request_stage_seconds_sum{model="other",version="1",method="predict",stage="queue"} 9
+"""
+
+
+def test_stages_are_read_over_all_versions() -> None:
+    totals = bench_metrics.read_stages(PAGE, "m")
+    assert (totals.seconds, totals.counts) == ({"queue": 0.75}, {"queue": 3})
+
+
+def test_stages_since_an_earlier_look() -> None:
+    before = bench_metrics.StageTotals({"queue": 0.25}, {"queue": 1})
+    since = bench_metrics.read_stages(PAGE, "m").since(before)
+    assert since.mean_us() == {"queue": 250_000}
+    assert bench_metrics.read_stages(PAGE, "m").since(bench_metrics.read_stages(PAGE, "m")).mean_us() == {}
+
+
+@pytest.mark.parametrize("in_flight", [1, 32])
+def test_the_parts_of_the_way_add_up_to_the_whole(in_flight: int) -> None:
+    stages = {"queue": 50.0, "deserialize": 20.0, "execute": 30.0, "serialize": 10.0}
+    parts = bench_profile.Way(500, 200, stages).parts(in_flight)
+    assert sum(us for _, us in parts) == pytest.approx(500)
+    assert [us for name, us in parts if name.startswith("worker")] == [20, 30, 10]
+    assert parts[-1][1] == (190 if in_flight == 1 else 390)
+
+
+def test_threads_per_request() -> None:
+    def times(ran_ns: int, waited_ns: int) -> bench_threads.ThreadTime:
+        return bench_threads.ThreadTime("main", ran_ns, waited_ns)
+
+    before = {("frontend", 1): times(1000, 0), ("worker", 2): times(0, 0)}
+    after = {("frontend", 1): times(101_000, 20_000), ("worker", 2): times(50, 0), ("worker", 3): times(400_000, 0)}
+    assert bench_threads.per_request(before, after, 10) == [
+        {"process": "worker", "thread": "main", "cpu_us": pytest.approx(40.005), "waited_us": 0},
+        {"process": "frontend", "thread": "main", "cpu_us": 10, "waited_us": 2},
+    ]
+
+
+def test_stacks_by_function() -> None:
+    folded = ["run (a/b/main.py:3);send (/x/y/zmq.py:7) 3", "run (a/b/main.py:4) 1", "not a stack"]
+    assert bench_stacks.by_function(folded) == [
+        {"function": "send (y/zmq.py)", "own": 0.75, "total": 0.75},
+        {"function": "run (b/main.py)", "own": 0.25, "total": 1.0},
+    ]
+
+
+# -- contenders and options --------------------------------------------------------------------------------------
+
+
+def test_names_of_pools() -> None:
+    assert [each.name for each in (Pool(), Pool("envoy", "auto"), Pool("grpcio", replicas=2))] == [
+        "pool",
+        "envoy+auto",
+        "grpcio+x2",
+    ]
+
+
+def test_a_pool_that_the_server_cannot_be_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_contenders, "settings_known", lambda: {"frontends", "replicas"})
+    found = bench_contenders.pools([""], auto=True, replicas=2, frontends=2)
+    assert [each.name for each in found] == ["pool", "pool+x2"]
+    assert "pool+auto: left out, this server does not know batching" in capsys.readouterr().out
+
+
+def test_quick_makes_less_of_what_was_not_asked_for() -> None:
+    args = bench_options.parse(["--quick", "--rounds=2"])
+    assert (args.rounds, args.duration_s, args.in_flight) == (2, 0.5, [1, 32])
+
+
+@pytest.mark.parametrize("argument", ["--what=nothing", "--workloads=tiny,x", "--rounds=0", "--in_flight=0"])
+def test_wrong_options_end_the_program(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench_options.parse([argument])
+    assert ended.value.code == 2
+    assert argument.partition("=")[0] in capsys.readouterr().err
