@@ -1,0 +1,90 @@
+"""The models of the chaos scenes: `python scripts/chaos_models.py DIR`. Each answers `y`, the numbers `x` that it got.
+
+So every answer can be checked: it is right when it carries the number of its request. Built once, by a process of its
+own that imports TensorFlow; importing this module does not.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import demo_models
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "build" / "chaos"
+
+Graph = Callable[[Any, Any], Any]
+
+
+def build() -> Path:
+    """The directory of all models, built where they are missing."""
+    subprocess.run([sys.executable, __file__, str(MODELS)], check=True)
+    return MODELS
+
+
+def _quick(tf: Any, x: Any) -> Any:
+    return tf.identity(x)
+
+
+def _work(tf: Any, x: Any) -> Any:
+    """Some milliseconds of one CPU."""
+    seed = tf.fill([192, 192], tf.cast(x[0] % 7, tf.float32) / 7.0)
+    busy = tf.while_loop(lambda i, _: i < 6, lambda i, m: (i + 1, tf.tanh(tf.matmul(m, m))), [tf.constant(0), seed])[1]
+    return x + tf.cast(tf.reduce_sum(busy) * 0.0, tf.int64)
+
+
+def _spin(tf: Any, x: Any) -> Any:
+    """10 ms of the clock for each call, whatever it shares the CPU with: so that its capacity is known."""
+    with tf.control_dependencies([x]):
+        started = tf.timestamp()
+
+    def body(_: Any) -> Any:
+        return tf.timestamp()
+
+    now = tf.while_loop(lambda now: now - started < 0.01, body, [started])
+    return x + tf.cast(tf.reshape(now, []) * 0.0, tf.int64)
+
+
+def _deadly(tf: Any, x: Any) -> Any:
+    """As `quick`, by a Python function that aborts the process when the deadly number is in its batch."""
+    import chaos_deadly
+
+    y = tf.numpy_function(chaos_deadly.numbers, [x], tf.int64)
+    y.op._set_attr("token", tf.compat.v1.AttrValue(s=chaos_deadly.TOKEN.encode()))
+    return tf.reshape(y, tf.shape(x))
+
+
+_BUILDERS: dict[str, Graph] = {"quick": _quick, "work": _work, "spin": _spin, "deadly": _deadly}
+
+
+def _save(path: Path, graph: Graph) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    info = v1.saved_model.utils.build_tensor_info
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, shape=[None], name="x")
+        y = tf.identity(graph(tf, x), name="y")
+        definition = v1.saved_model.signature_def_utils.build_signature_def(
+            {"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"
+        )
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"serving_default": definition})
+        builder.save()
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    missing = [name for name in _BUILDERS if not (directory / name / "1").exists()]
+    if not missing:
+        return
+    demo_models.silence_tensorflow()
+    for name in missing:
+        demo_models.publish_version(directory / name, "1", partial(_save, graph=_BUILDERS[name]))
+
+
+if __name__ == "__main__":
+    main()
