@@ -16,8 +16,9 @@ from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError
 
 from . import model_spec, model_status, request_body, rest_path, rest_reply
-from .core import Answer, Core
+from .core import Core
 from .health_pages import HealthPages
+from .in_flight import Answer
 from .model_spec import ModelSpec
 from .request_body import BodyTooLarge, ClientGone, Receive
 from .rest_path import RestCall, Verb
@@ -120,7 +121,8 @@ class RestApp:
         except BodyTooLarge as error:
             return rest_reply.error(413, error.message, error.status.code)
         except PoolError as error:
-            return rest_reply.error(http_status(error.status.code), error.message, error.status.code)
+            code = error.status.code
+            return rest_reply.error(http_status(code), error.message, code, error.retry_after_ms)
         except Exception:
             log.exception("REST handler failed %s", fields(path=scope["path"]))
             return rest_reply.error(500, "Internal error of the frontend, see its log", Code.INTERNAL)

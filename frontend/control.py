@@ -26,6 +26,7 @@ from modelpool.supervisor.wire.messages import (
     MetricsRequest,
     Profiled,
     ProfileOf,
+    Quarantined,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -115,6 +116,9 @@ class Control:
 
     def release(self, incarnation: Incarnation) -> None:
         self.send(WorkerReleased(incarnation))
+
+    def report_poison(self, entry: Quarantined) -> None:
+        self.send(entry)
 
     async def pool_status(self) -> bytes:
         """The supervisor's JSON status. Raises Unavailable when it does not come soon."""

@@ -2,8 +2,8 @@
 
 The handlers (`grpc_handlers`, `health`, `reflection`, `profiler`) are written against this, and both engines
 (`grpc_server` on grpcio, `grpc_asgi` in Envoy) call them. An engine turns a PoolError into a status, its text cut by
-`truncated`; anything else that a handler raises is a bug, logged and answered with `BUG`. It cancels the handler of a
-call whose client is gone, or whose deadline has passed.
+`truncated`, with its `retry_metadata`; anything else that a handler raises is a bug, logged and answered with `BUG`. It
+cancels the handler of a call whose client is gone, or whose deadline has passed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
-from modelpool.supervisor.wire.status import Internal
+from modelpool.supervisor.wire.status import Internal, PoolError
 
 BUG = "Internal error of the frontend, see its log"
 
@@ -40,6 +40,14 @@ class Methods:
 
     def __or__(self, other: "Methods") -> "Methods":
         return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
+
+
+def retry_metadata(error: PoolError) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that says when to ask again: for gRPC's own retries (gRFC A6), and for others."""
+    if not error.retry_after_ms:
+        return ()
+    seconds = -(-error.retry_after_ms // 1000)
+    return (("grpc-retry-pushback-ms", str(error.retry_after_ms)), ("retry-after", str(seconds)))
 
 
 def parse(message_type: Any, payload: bytes) -> Any:

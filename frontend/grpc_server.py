@@ -18,7 +18,7 @@ from modelpool.supervisor.wire.status import Code, Internal, PoolError, truncate
 from . import grpc_tls, unix_socket
 from .bind_error import BindFailed
 from .grpc_arguments import server_options
-from .grpc_calls import BUG, Methods, Stream, Unary
+from .grpc_calls import BUG, Methods, Stream, Unary, retry_metadata
 
 log = logging.getLogger(__name__)
 
@@ -131,5 +131,5 @@ def _stream(handle: Stream) -> Callable[[AsyncIterator[bytes], Any], Awaitable[N
 
 
 async def _abort(context: Any, error: PoolError) -> NoReturn:
-    await context.abort(_GRPC_CODES[error.status.code], truncated(error.message))
+    await context.abort(_GRPC_CODES[error.status.code], truncated(error.message), retry_metadata(error))
     raise AssertionError("grpcio's abort always raises")

@@ -34,16 +34,16 @@ class _Outcome:
 
 
 class RequestMetrics:
-    """Counts one frontend's requests. `is_known`: the routes name the model; `payload_bytes`: what is in flight."""
+    """Counts one frontend's requests. `is_known`: the routes name the model."""
 
-    def __init__(self, is_known: Callable[[str], bool], payload_bytes: Callable[[], int]) -> None:
+    def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._registry = Registry()
         self._is_known = is_known
         self._outcomes: dict[tuple[str, str, str, Code], _Outcome] = {}
         self._models: set[str] = {""}
         self._unknown_models = 0
-        self._payload_bytes = payload_bytes
         self._payload = self._registry.gauge(families.PAYLOAD_IN_FLIGHT)
+        self._held = self._registry.gauge(families.REQUESTS_HELD)
 
     def finished(self, entrypoint: str, api: str, model: str, code: Code, started_ns: int) -> None:
         """A request was answered now.
@@ -60,9 +60,18 @@ class RequestMetrics:
         if outcome.latency is not None:
             outcome.latency.observe((time.monotonic_ns() - started_ns) // 1000)
 
-    def changed(self) -> tuple[MetricSample, ...]:
-        """What the next report must say."""
-        self._payload.set(self._payload_bytes())
+    def settled(self, model: str, fate: str) -> None:
+        """A request of a worker that died met this fate (see `settling`)."""
+        self._registry.counter(families.SETTLED_REQUESTS, self._label(model), fate).add()
+
+    def quarantine_refused(self, model: str) -> None:
+        """A request was refused because the same has killed two workers."""
+        self._registry.counter(families.QUARANTINE_REFUSALS, self._label(model)).add()
+
+    def changed(self, payload_bytes: int, held: int) -> tuple[MetricSample, ...]:
+        """What the next report must say, with `payload_bytes` in flight and so many requests held for a worker."""
+        self._payload.set(payload_bytes)
+        self._held.set(held)
         return self._registry.changed()
 
     def lost(self, samples: tuple[MetricSample, ...]) -> None:

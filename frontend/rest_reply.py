@@ -25,23 +25,27 @@ _CORS_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`status` is HTTP's, `code` what the metrics count."""
+    """`status` is HTTP's, `code` what the metrics count; `retry_after_ms`: when to ask again, 0: nothing is said."""
 
     status: int
     body: bytes
     content_type: bytes = JSON
     code: Code = Code.OK
+    retry_after_ms: int = 0
 
     def headers(self, cors: bool) -> Sequence[tuple[bytes, bytes]]:
         """The reply's headers; `cors`: with those that let pages of other origins read it."""
+        own: tuple[tuple[bytes, bytes], ...]
         own = ((b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body)))
+        if self.retry_after_ms:
+            own += ((b"retry-after", b"%d" % -(-self.retry_after_ms // 1000)),)
         return (*own, *_CORS_HEADERS) if cors else own
 
 
-def error(status: int, message: str, code: Code) -> Reply:
+def error(status: int, message: str, code: Code, retry_after_ms: int = 0) -> Reply:
     """An error's JSON body."""
     text = json.dumps({"error": message}, ensure_ascii=False)
-    return Reply(status, text.encode("utf-8", "replace"), code=code)
+    return Reply(status, text.encode("utf-8", "replace"), code=code, retry_after_ms=retry_after_ms)
 
 
 def not_found(path: bytes) -> Reply:

@@ -1,8 +1,9 @@
 """Which servable a request means, and who serves it: pure lookup over one RouteTable, with TF Serving's errors.
 
 A `Routes` never changes; the core swaps in another. It knows neither sockets nor requests in flight. The errors are
-those of model_servers/server_core.cc and core/basic_manager.cc, with one more: a version whose worker died and is
-being replaced answers UNAVAILABLE and says why, where NOT_FOUND would be misleading.
+those of model_servers/server_core.cc and core/basic_manager.cc, with one more: a version whose worker died before it
+ever served answers UNAVAILABLE and says why, where NOT_FOUND would be misleading. One that did serve is a target
+without workers, for as long as the next is on its way.
 """
 
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from .model_spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A servable that is ready, and the workers (at least one) that take its requests."""
+    """A servable, and the workers that take its requests: none while it returns, and then `lost` says why."""
 
     servable: ServableId
     workers: tuple[Incarnation, ...]
+    lost: str = ""
 
 
 class Routes:
@@ -51,6 +53,13 @@ class Routes:
         """All versions of a model, newest first; empty for an unknown model."""
         return self._models.get(name, _NO_MODEL).versions
 
+    def message(self, servable: ServableId) -> str:
+        """What the table says of a version that does not serve."""
+        for version in self.versions(servable.name):
+            if version.version == servable.version:
+                return version.message or f"its state is {version.state.name}"
+        return "it is not configured any more"
+
     def workers(self) -> Iterator[tuple[ServableId, WorkerRoute]]:
         """Every worker the table names, with its servable."""
         return workers_of(self.table)
@@ -67,8 +76,13 @@ class _Model:
             for version in self.versions
             if version.state is ServableState.AVAILABLE and version.workers
         }
+        self._returning = {
+            version.version: Target(ServableId(route.name, version.version), (), version.message)
+            for version in self.versions
+            if version.returning and not version.workers
+        }
         self._lost = {version.version: version.message for version in self.versions if _is_lost(version)}
-        self._latest = next(iter(self._ready.values()), None)
+        self._latest = next(iter((self._ready or self._returning).values()), None)
         self._latest_lost = next(iter(self._lost.values()), None)
 
     def latest(self, name: str) -> Target:
@@ -79,7 +93,7 @@ class _Model:
         raise NotFound(f"Servable not found for request: Latest({name})")
 
     def specific(self, name: str, version: int) -> Target:
-        target = self._ready.get(version)
+        target = self._ready.get(version) or self._returning.get(version)
         if target is not None:
             return target
         if version in self._lost:
@@ -115,7 +129,7 @@ def without_worker(table: RouteTable, incarnation: Incarnation, message: str) ->
             return version
         if left or version.state is not ServableState.AVAILABLE:
             return replace(version, workers=left)
-        return VersionRoute(version.version, ServableState.LOADING, Code.UNAVAILABLE, message, ())
+        return VersionRoute(version.version, ServableState.LOADING, Code.UNAVAILABLE, message, (), returning=True)
 
     models = tuple(replace(model, versions=tuple(map(changed, model.versions))) for model in table.models)
     return replace(table, models=models)

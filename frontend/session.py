@@ -25,6 +25,7 @@ from modelpool.supervisor.wire.messages import (
     Message,
     OpenPorts,
     Pulse,
+    Quarantined,
     RoutesAck,
     RouteTable,
     WorkerDied,
@@ -38,12 +39,15 @@ from .bind_error import BindFailed
 from .callback import CallbackFailed, guarded
 from .control import Control
 from .core import Core
-from .dealer import Dealer
+from .crash_witness import CrashWitness
 from .engine import MakeEngine
 from .grpc_services import GrpcServices
 from .health_pages import HealthPages
+from .in_flight import Bounds
 from .metrics import RequestMetrics
+from .poison_files import PoisonFiles
 from .profiler import ProfilerHandlers
+from .worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +68,12 @@ class Session:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._control = Control(self._context, spec, self._handle_message)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
+        self._metrics = RequestMetrics(lambda name: bool(self._core.routes.versions(name)))
         self._core = Core(
-            lambda route, on_message: Dealer(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
+            lambda route, on_message: WorkerLink(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
             self._control.release,
-        )
-        self._metrics = RequestMetrics(
-            lambda name: bool(self._core.routes.versions(name)), lambda: self._core.in_flight_bytes
+            CrashWitness(self._metrics, self._control.report_poison, PoisonFiles()),
+            Bounds(frontends=spec.frontends),
         )
         self._services = GrpcServices(
             self._core,
@@ -108,10 +112,12 @@ class Session:
             case RouteTable():
                 self._handle_routes(message)
             case WorkerDied():
-                self._core.bury(message.incarnation, message.cause)
+                self._core.bury(message)
                 self._services.routes_changed()
             case WorkerLoads():
                 self._core.balance.told(message)
+            case Quarantined():
+                self._core.quarantine.add(message)
             case Pulse():
                 pass  # that it came is all it says
             case OpenPorts() if not self._opened:
@@ -180,7 +186,7 @@ class Session:
         self._loop.call_later(_STATS_INTERVAL_S, self._send_stats)
 
     def _report_metrics(self) -> None:
-        samples = self._metrics.changed()
+        samples = self._metrics.changed(self._core.in_flight_bytes, self._core.held)
         if not self._control.report_metrics(samples):
             self._metrics.lost(samples)
 

@@ -157,6 +157,7 @@ class Configuration:
             policy.rollback,
             policy.required,
             device_policy(policy),
+            policy.request_rules(),
             max_restarts=policy.max_restarts,
             restart_period_s=policy.restart_period_s,
             run_timeout_s=policy.run_timeout_s,

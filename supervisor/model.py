@@ -11,7 +11,7 @@ from .placement import DevicePolicy
 from .servable import Servable
 from .transition_policy import Presence, TransitionPolicy, VersionSnapshot
 from .wire.ids import ServableId
-from .wire.messages import ModelRoute
+from .wire.messages import ModelRoute, RequestRules
 from .wire.status import OK, Code, Status
 
 # How many versions that have come to their end a model's status goes on listing.
@@ -32,6 +32,7 @@ class ModelSettings:
     rollback: bool = True
     required: bool = True
     devices: DevicePolicy = field(default_factory=DevicePolicy)
+    requests: RequestRules = field(default_factory=RequestRules)
     max_restarts: int | None = None
     restart_period_s: float | None = None
     run_timeout_s: float = 0.0
@@ -61,7 +62,9 @@ class Model:
     def retire(self) -> None:
         """The model is not configured any more: nothing of it is wanted."""
         self.configured, self.polled, self.source_error, self.source_notes = False, False, OK, ()
-        self.settings = ModelSettings(transition=self.settings.transition, required=False)
+        self.settings = ModelSettings(
+            transition=self.settings.transition, required=False, requests=self.settings.requests
+        )
         self._want({}, {})
 
     def aspire(self, wanted: Mapping[int, str], on_disk: Mapping[int, str], fingerprints: Mapping[int, str]) -> None:
@@ -158,7 +161,8 @@ class Model:
 
     def route(self) -> ModelRoute:
         versions = tuple(self.servables[version].route() for version in sorted(self.servables))
-        return ModelRoute(self.name, versions, dict(self.settings.labels), self.settings.required)
+        settings = self.settings
+        return ModelRoute(self.name, versions, dict(settings.labels), settings.required, settings.requests)
 
     def newest_first(self) -> Iterable[Servable]:
         for version in sorted(self.servables, reverse=True):

@@ -8,6 +8,7 @@ import logging
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from .pool_config import PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Processes, ProcessEvents
 from .profilings import Asker, Profilings
+from .quarantines import Quarantines
 from .recordings import Recordings
 from .replica_loads import ReplicaLoads
 from .request_logs import RequestLogs
@@ -52,6 +54,7 @@ from .wire.messages import (
     Profiled,
     ProfileOf,
     Pulse,
+    Quarantined,
     RecordWarmupOf,
     ReloadReply,
     ReloadRequest,
@@ -116,6 +119,7 @@ class Pool:
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
         self._replica_loads = ReplicaLoads()
+        self._quarantines = Quarantines()
         self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(
             config.frontends, self._frontend_spec, self._processes, self._control, self._manager.board
@@ -349,6 +353,7 @@ class Pool:
             reflection=endpoints.reflection,
             profiler=endpoints.profiler,
             metrics_path=endpoints.metrics_path,
+            frontends=self._config.frontends,
         )
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
@@ -420,15 +425,13 @@ class Pool:
             self._advance()
 
     def _frontend_said(self, incarnation: Incarnation, message: Message) -> None:
-        if isinstance(message, FrontendHello):
-            self._metrics.joined(Peer.FRONTEND, incarnation)
         if self._frontends.handle(incarnation, message):
-            if isinstance(message, FrontendStats):
-                self._tell_loads(incarnation)
-            else:
-                self._advance()
+            self._frontend_moved(incarnation, message)
             return
         match message:
+            case Quarantined():
+                self._quarantines.add(message)
+                self._frontends.tell(message)
             case FrontendBindFailed(text):
                 self._fail(FailedPrecondition(text))
             case StatusRequest(token):
@@ -447,6 +450,17 @@ class Pool:
                 self._background(self._reload(incarnation, token, request), "reload")
             case _:
                 log.warning("frontend message ignored %s", fields(message=type(message).__name__))
+
+    def _frontend_moved(self, incarnation: Incarnation, message: Message) -> None:
+        """What a frontend has said of itself was taken note of: what follows for others."""
+        if isinstance(message, FrontendStats):
+            self._tell_loads(incarnation)
+            return
+        if isinstance(message, FrontendHello):
+            self._metrics.joined(Peer.FRONTEND, incarnation)
+            for entry in self._quarantines.current(time.monotonic_ns()):
+                self._control.send(Peer.FRONTEND, incarnation, entry)
+        self._advance()
 
     def _tell_loads(self, frontend: Incarnation) -> None:
         stats = {name: each.stats for name, each in self._frontends.alive.items()}

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from .placement import ALL, AUTO, Isolation, Order
 from .transition_policy import TransitionPolicy
+from .wire.messages import RequestRules, RetryOnCrash
 from .wire.status import InvalidArgument
 
 _SPEC = "key"
@@ -62,6 +63,7 @@ _DEVICE = Form(
     re.compile(r"auto|all|cpu|gpu:\d+(:mig:\d+)?|(GPU|MIG)-[\w/-]+"),
     '"auto", "all", or names of devices ("cpu", "gpu:0", "gpu:0:mig:1", "GPU-...", "MIG-...")',
 )
+_FOLDER = Form(re.compile(r"(/[^\0]+)?"), "the absolute path of a folder, or nothing")
 _MODULE = Form(re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*"), "names of Python modules")
 
 
@@ -166,6 +168,32 @@ class ModelPolicy:
     request_log_max_files: int = key(
         10, "How many files of a model's request log are kept; the oldest is deleted when there are more.", low=1
     )
+    retry_on_crash: RetryOnCrash = key(  # noqa: RUF009 - makes a field
+        RetryOnCrash.ONCE,
+        "What becomes of a request that a worker was executing when it died: it is tried once more, by itself; or, for "
+        "models that must execute no request twice, it is answered UNAVAILABLE at once.",
+    )
+    quarantine_s: float = key(
+        300.0,
+        "For how many seconds requests are refused that are the same as one that killed a worker when it was tried "
+        "once more; 0: not at all.",
+    )
+    max_queued_requests: int = key(
+        1000,
+        "Requests of the model that may wait or be executed at each of its workers, from all frontends together, each "
+        "of which may have its equal part. More are refused at once.",
+        low=1,
+    )
+    poison_dir: str = key(
+        "",
+        "Folder in which requests that killed a worker twice are kept, the newest of them, payload and all. "
+        "Empty: they are not kept.",
+        form=_FOLDER,
+    )
+
+    def request_rules(self) -> RequestRules:
+        """What the frontends need to know of it."""
+        return RequestRules(self.retry_on_crash, self.quarantine_s, self.max_queued_requests, self.poison_dir)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from . import lifecycle
 from .devices import Device
 from .exits import Exit, ExitKind
-from .lifecycle import SlotEvent, SlotState
+from .lifecycle import LOADING, SlotEvent, SlotState
 from .restart import RestartHistory
 from .transition_policy import Presence, VersionSnapshot
 from .wire.ids import Incarnation, ServableId, SlotId
@@ -122,6 +122,12 @@ class Slot:
         """It serves, and every frontend knows."""
         return self.state is SlotState.READY and self.ready_epoch is not None and self.ready_epoch <= acked_epoch
 
+    @property
+    def returning(self) -> bool:
+        """It has served, its worker is gone, and the next is on its way or due after a wait for its deaths."""
+        coming = self.state in LOADING or self.state in {SlotState.PENDING, SlotState.KILLING}
+        return self.ever_ready and (coming or (self.state is SlotState.BACKOFF and not self.load_failed))
+
     def route(self) -> WorkerRoute | None:
         if self.state is SlotState.READY and self.incarnation is not None:
             return WorkerRoute(self.incarnation, self.endpoint)
@@ -200,7 +206,8 @@ class Servable:
 
     def route(self) -> VersionRoute:
         workers = tuple(route for slot in self.slots if (route := slot.route()) is not None)
-        return VersionRoute(self.id.version, self.state, self.error.code, self.error.message, workers)
+        returning = not workers and any(slot.returning for slot in self.slots)
+        return VersionRoute(self.id.version, self.state, self.error.code, self.error.message, workers, returning)
 
 
 def published_state(slots: Sequence[SlotState]) -> ServableState:

@@ -5,6 +5,7 @@ therefore names an incarnation only where it speaks of somebody else.
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import get_args
 
 from .ids import Incarnation
@@ -93,7 +94,8 @@ class FrontendSpec:
     """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen.
 
     `grpc_arguments`: channel arguments of the gRPC server, values as they were written. `health`, `reflection` and
-    `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere.
+    `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere. `frontends`: so
+    many share the pool's requests; each may have that part of what a model may have waiting.
     """
 
     incarnation: Incarnation
@@ -112,6 +114,7 @@ class FrontendSpec:
     reflection: bool = False
     profiler: bool = False
     metrics_path: str = ""
+    frontends: int = 1
 
 
 # -- worker to supervisor ----------------------------------------------------------------------------------------
@@ -327,13 +330,38 @@ class WorkerRoute:
 
 @dataclass(frozen=True, slots=True)
 class VersionRoute:
-    """One version: what clients are told of it, and the workers that take its requests (none unless AVAILABLE)."""
+    """One version: what clients are told of it, and the workers that take its requests (none unless AVAILABLE).
+
+    `returning`: it was served, its workers are gone, and the next is on its way: requests may wait for it.
+    """
 
     version: int
     state: ServableState
     code: Code
     message: str
     workers: tuple[WorkerRoute, ...]
+    returning: bool = False
+
+
+class RetryOnCrash(StrEnum):
+    """What becomes of a request that a worker was executing when it died: tried once more, or never twice."""
+
+    ONCE = "once"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRules:
+    """How frontends treat a model's requests: the keys of these names in the pool's file.
+
+    `quarantine_s`: for how long whatever is the same as a poison request is refused. `max_queued_requests`: of all
+    frontends together, at each worker of the model. `poison_dir`: where poison requests are kept, "" for nowhere.
+    """
+
+    retry_on_crash: RetryOnCrash = RetryOnCrash.ONCE
+    quarantine_s: float = 300.0
+    max_queued_requests: int = 1000
+    poison_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +372,7 @@ class ModelRoute:
     versions: tuple[VersionRoute, ...]
     labels: dict[str, int]
     required: bool = True
+    rules: RequestRules = field(default_factory=RequestRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +436,21 @@ class StatusReply:
 
     token: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A request that was executing at two deaths: whatever is the same is refused for this version for a while.
+
+    From the frontend that found it to the supervisor, and on to all frontends, those that come later included.
+    `fingerprint`: of the method and the payload, which has `size_bytes`; `until_ns`: on CLOCK_MONOTONIC.
+    """
+
+    name: str
+    version: int
+    fingerprint: bytes
+    size_bytes: int
+    until_ns: int
 
 
 # -- frontend (or the `modelpool status` command) to supervisor --------------------------------------------------
@@ -523,6 +567,7 @@ Message = (
     | WorkerDied
     | WorkerLoads
     | Pulse
+    | Quarantined
     | OpenPorts
     | LameDuck
     | DrainFrontend

@@ -39,6 +39,11 @@ REQUEST_LOG_COUNT = Family(f"{TF_SERVING}request_log_count", Kind.COUNTER, ("mod
 # All requests of clients, those that no model was found for included.
 REQUESTS = Family("modelpool_requests_total", Kind.COUNTER, ("model", "entrypoint", "api", "code"))
 PAYLOAD_IN_FLIGHT = Family("modelpool_frontend_payload_in_flight_bytes", Kind.GAUGE)
+REQUESTS_HELD = Family("modelpool_frontend_requests_held", Kind.GAUGE)
+# What became of the requests of workers that died; fate: queued, answer_lost and suspect were sent again, poison and
+# refused were not.
+SETTLED_REQUESTS = Family("modelpool_requests_of_dead_workers_total", Kind.COUNTER, ("model", "fate"))
+QUARANTINE_REFUSALS = Family("modelpool_quarantine_refusals_total", Kind.COUNTER, ("model",))
 # What a worker has done: of the versions apart, which a client's request need not name.
 WORKER_REQUESTS = Family("modelpool_worker_requests_total", Kind.COUNTER, ("model", "version", "method", "code"))
 # stage: queue (from the frontend's send to the begin of its execution), deserialize, execute (the model), serialize.

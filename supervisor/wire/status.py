@@ -48,9 +48,13 @@ OK = Status()
 
 
 class PoolError(Exception):
-    """Root of all errors that a client or an operator may see."""
+    """Root of all errors that a client or an operator may see.
+
+    `retry_after_ms`: in about what time the client may ask again; 0: nothing is said of it.
+    """
 
     code: ClassVar[Code] = Code.UNKNOWN
+    retry_after_ms: int = 0
 
     @property
     def message(self) -> str:
@@ -97,6 +101,14 @@ class Unavailable(PoolError):
     code = Code.UNAVAILABLE
 
 
+class Overloaded(Unavailable):
+    """There is no room for one more request now."""
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
 class DataLoss(PoolError):
     code = Code.DATA_LOSS
 
@@ -104,9 +116,10 @@ class DataLoss(PoolError):
 class StatusError(PoolError):
     """An error whose code is known only at run time, such as one that TensorFlow raised or a peer sent."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, retry_after_ms: int = 0) -> None:
         super().__init__(status.message)
         self._status = status
+        self.retry_after_ms = retry_after_ms
 
     @property
     def status(self) -> Status:

@@ -85,6 +85,20 @@ def test_latest_of_nothing_but_lost_versions_is_unavailable() -> None:
         routes(version(1, state=ServableState.END), version(2, **LOST)).find(ModelSpec("m"))
 
 
+def test_a_version_that_returns_is_a_target_without_workers() -> None:
+    table = routes(version(1, **LOST), version(2, **LOST, returning=True), version(3, state=ServableState.END))
+    back = Target(ServableId("m", 2), (), "killed by signal 9")
+    assert table.find(ModelSpec("m")) == table.find(ModelSpec("m", 2)) == back
+    with pytest.raises(Unavailable):
+        table.find(ModelSpec("m", 1))
+
+
+def test_what_the_table_says_of_a_version() -> None:
+    table = routes(version(1, **LOST), version(2, state=ServableState.UNLOADING))
+    said = [table.message(ServableId("m", number)) for number in (1, 2, 3)]
+    assert said == ["killed by signal 9", "its state is UNLOADING", "it is not configured any more"]
+
+
 @pytest.mark.parametrize("state", [ServableState.START, ServableState.UNLOADING, ServableState.END])
 def test_latest_of_a_version_that_is_not_coming_back_is_not_found(state: ServableState) -> None:
     with pytest.raises(NotFound):
@@ -106,8 +120,8 @@ def test_without_the_last_worker() -> None:
     before = routes(version(1, 11), version(2, 12), labels={"l": 2}).table
     table = without_worker(before, Incarnation(12), "died")
     assert [worker.incarnation for _, worker in workers_of(table)] == [11]
-    with pytest.raises(Unavailable, match=r"^died$"):
-        Routes(table).find(ModelSpec("m", None, "l"))
+    assert Routes(table).find(ModelSpec("m", None, "l")) == Target(ServableId("m", 2), (), "died")
+    assert Routes(table).find(ModelSpec("m")) == target(1, 11)
     assert Routes(table).versions("m")[0].state is ServableState.LOADING
 
 

@@ -19,6 +19,7 @@ from modelpool.supervisor.pool_config import (
     reference,
 )
 from modelpool.supervisor.transition_policy import TransitionPolicy
+from modelpool.supervisor.wire.messages import RequestRules, RetryOnCrash
 
 DEFAULTS: dict[str, Any] = {
     "transition_policy": TransitionPolicy.AVAILABILITY_PRESERVING,
@@ -44,6 +45,10 @@ DEFAULTS: dict[str, Any] = {
     "python_modules": (),
     "request_log_max_file_mb": 64.0,
     "request_log_max_files": 10,
+    "retry_on_crash": RetryOnCrash.ONCE,
+    "quarantine_s": 300.0,
+    "max_queued_requests": 1000,
+    "poison_dir": "",
 }
 KEYS = ", ".join(DEFAULTS)
 DEVICES = (
@@ -64,6 +69,12 @@ def test_keys_and_defaults() -> None:
     assert asdict(SourceSettings()) == {"cache_dir": ""}
     assert parse("", "pool.toml") == PoolFile() == read("")
     assert PoolFile().policy("any") == ModelPolicy()
+
+
+def test_what_frontends_are_told() -> None:
+    pool = parse('[models.m]\nretry_on_crash = "never"\nmax_queued_requests = 7\npoison_dir = "/p"', "pool.toml")
+    assert pool.policy("m").request_rules() == RequestRules(RetryOnCrash.NEVER, 300.0, 7, "/p")
+    assert ModelPolicy().request_rules() == RequestRules()
 
 
 def test_a_models_table_lies_over_the_defaults() -> None:
@@ -175,6 +186,9 @@ def test_unknown_names(text: str, message: str) -> None:
         ("devices = ['all', 'all']", f"{DEVICES}, got an array"),
         ("devices = []", f"{DEVICES}, got an array"),
         ("devices = 0", f"{DEVICES}, got 0"),
+        ("retry_on_crash = true", 'expected one of "once", "never", got true'),
+        ("max_queued_requests = 0", "expected an integer from 1 to 2147483647, got 0"),
+        ('poison_dir = "here"', 'expected the absolute path of a folder, or nothing, got "here"'),
         ("transition_policy = 1", 'expected one of "availability_preserving", "resource_preserving", got 1'),
     ],
 )

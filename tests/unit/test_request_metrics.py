@@ -11,12 +11,12 @@ from modelpool.worker.request_queue import Request
 
 
 def request_metrics(*known: str) -> RequestMetrics:
-    return RequestMetrics(lambda name: name in known, lambda: 0)
+    return RequestMetrics(lambda name: name in known)
 
 
 def counts(metrics: RequestMetrics, family: Family = families.REQUEST_COUNT) -> dict[tuple[str, ...], float]:
     """By labels; of a histogram the number of observations."""
-    found = {sample.labels: unpack(sample.values) for sample in metrics.changed() if sample.family == family.name}
+    found = {sample.labels: unpack(sample.values) for sample in metrics.changed(0, 0) if sample.family == family.name}
     return {labels: values[0] if len(values) == 1 else sum(values[1:]) for labels, values in found.items()}
 
 

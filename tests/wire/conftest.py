@@ -82,8 +82,10 @@ class FakeWorker:
         self.name = name
         self.held: list[Request] = []
         self.seen: list[Request] = []
+        self.cancelled: list[int] = []
         self.hold = threading.Event()
         self.error: tuple[Code, bytes] | None = None
+        self.retry_after_ms = 0
         self._stop = threading.Event()
         self._release = threading.Event()
         self._raw: list[list[bytes]] = []
@@ -102,6 +104,7 @@ class FakeWorker:
         self._raw.append(frames)
 
     def stop(self) -> None:
+        """Close the connection, as the end of a process does; what was sent before is still delivered."""
         self._stop.set()
         self._thread.join(WAIT_S)
 
@@ -109,19 +112,25 @@ class FakeWorker:
         while not self._stop.is_set():
             if self._socket.poll(10):
                 sender, header, payload = self._socket.recv_multipart()
-                self.held.append(Request(sender, data.unpack_request(header), payload))
-                self.seen.append(self.held[-1])
+                self._take(Request(sender, data.unpack_request(header), payload))
             if self._release.is_set() or not self.hold.is_set():
                 self._release.clear()
                 while self.held:
                     self._reply(self.held.pop(0))
             while self._raw:
                 self._socket.send_multipart(self._raw.pop(0))
-        self._socket.close()
+        self._socket.close(int(WAIT_S * 1000))
+
+    def _take(self, request: Request) -> None:
+        if request.header.method is data.Method.CANCEL:
+            self.cancelled.append(request.header.request_id)
+        else:
+            self.held.append(request)
+            self.seen.append(request)
 
     def _reply(self, request: Request) -> None:
         code, body = self.error or (Code.OK, f"{self.name}:".encode() + request.payload)
-        header = data.pack_reply(request.header.request_id, code)
+        header = data.pack_reply(request.header.request_id, code, self.retry_after_ms)
         self._socket.send_multipart([request.sender, header, body])
 
 
