@@ -8,6 +8,7 @@ from .endpoint_config import EndpointConfig
 from .flags import Flags
 from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
 from .restart import RestartPolicy
+from .service_manager import ServiceSocket
 from .session_config import Platform
 from .wire import sockets
 from .wire.ids import Incarnation
@@ -49,6 +50,7 @@ class PoolConfig:
     log_level: str
     profiler_dir: str = ""
     allow_chaos: bool = False
+    service: ServiceSocket = field(default_factory=ServiceSocket)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     def read_models(self, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,7 @@ from .model_config import ModelConfig
 from .nvml import RealNvml
 from .pool import Pool
 from .pool_config import PoolFile
+from .service_manager import ServiceSocket
 from .wire import log as wire_log
 from .wire.log import fields
 from .wire.status import PoolError
@@ -153,6 +155,7 @@ def _serve(given: flags.Flags) -> int:
         runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")),
         len(os.sched_getaffinity(0)),
     )
+    settings = replace(settings, service=ServiceSocket.from_environment(os.environ, os.getpid()))
     models = settings.read_models()
     pool_file = pool_config.read(settings.pool_config_file)
     reservation = ports.reserve(settings.grpc_port, settings.rest_port, settings.grpc_socket_path)

@@ -36,6 +36,7 @@ from .quarantines import Quarantines
 from .recordings import Recordings
 from .replica_loads import ReplicaLoads
 from .request_logs import RequestLogs
+from .service_manager import ServiceManager
 from .wire import codec, sockets
 from .wire.ids import Incarnation
 from .wire.log import fields
@@ -129,6 +130,7 @@ class Pool:
         self._configuration = Configuration(
             config, models, pool_file, self._manager, Seams(self._advance, self._background, self._until)
         )
+        self._service = ServiceManager(config.service)
         self._ports_open = False
         self._draining = False
         self._end: asyncio.Future[None] = self._loop.create_future()
@@ -143,6 +145,7 @@ class Pool:
             self._loop.add_signal_handler(number, self._signalled, number)
         try:
             self._loop.set_exception_handler(self._callback_failed)
+            self._service.start()
             self._processes.start_fork_server()
             self._frontends.start()
             self._configuration.start()
@@ -150,6 +153,7 @@ class Pool:
                 self._background(self._device_watch.run(), "devices")
             self._background(run_loading_progress(self._manager, self._loop.time), "loading progress")
             await self._end
+            self._service.stopping()
             await self._leave()
             await self._drain()
         finally:
@@ -218,6 +222,7 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._processes.close()
         self._control.close()
+        self._service.close()
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
@@ -261,6 +266,8 @@ class Pool:
         self._timer = None if due_s is None else self._loop.call_at(due_s, self._advance)
         if not self._ports_open and not self._draining:
             self._open_ports()
+        if self._frontends.listening:
+            self._service.ready()
         self._changed.set()
 
     def _open_ports(self) -> None:
