@@ -6,7 +6,7 @@ then the device's total before and after says it.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .devices import Device, Reading
@@ -37,6 +37,8 @@ class Measured:
 class _Process:
     slot: SlotId
     device: Device
+    known: bool
+    """What it takes is declared, or was measured before."""
     baseline_bytes: int
     """Used on the device, by everybody, before this process was there."""
     alone: bool
@@ -63,13 +65,13 @@ class Ledger:
 
     # -- the life of a process -------------------------------------------------------------------------------
 
-    def started(self, incarnation: Incarnation, slot: SlotId, device: Device) -> None:
-        """A process is about to come."""
+    def started(self, incarnation: Incarnation, slot: SlotId, device: Device, *, known: bool) -> None:
+        """A process is about to come. `known`: what it takes is declared, or was measured before."""
         if not device.memory_bytes:
             return
         self._disturb(device.id)
         quiet = all(other.settled for other in self._on(device.id))
-        self._processes[incarnation] = _Process(slot, device, self._used.get(device.id, 0), alone=quiet)
+        self._processes[incarnation] = _Process(slot, device, known, self._used.get(device.id, 0), alone=quiet)
 
     def spawned(self, incarnation: Incarnation, pid: int) -> None:
         if incarnation in self._processes:
@@ -96,9 +98,9 @@ class Ledger:
 
     # -- readings --------------------------------------------------------------------------------------------
 
-    def read(self, readings: Iterable[Reading], lost: Collection[str], taken_s: float) -> list[Measured]:
-        """Take in what was read after `taken_s`; what was measured thereby. What died on a lost device is forgotten."""
-        self._forget_dead(lost, taken_s)
+    def read(self, readings: Iterable[Reading], taken_s: float) -> list[Measured]:
+        """Take in what was read after `taken_s`; what was measured thereby."""
+        self._forget_dead(taken_s)
         news: list[Measured] = []
         for reading in readings:
             if reading.error or not reading.device.memory_bytes:
@@ -115,15 +117,11 @@ class Ledger:
             self._note_foreign(reading)
         return news
 
-    def _forget_dead(self, lost: Collection[str], now_s: float) -> None:
-        """Of those whose device is gone, and of those that have had their time, nothing is awaited any more."""
+    def _forget_dead(self, now_s: float) -> None:
+        """Of those that have had their time nothing is awaited any more; what they hold counts as somebody else's."""
         for incarnation, process in list(self._processes.items()):
-            if process.died_s is None:
-                continue
-            overdue = now_s - process.died_s >= CONFIRM_S
-            if overdue or process.device.id in lost:
+            if process.died_s is not None and now_s - process.died_s >= CONFIRM_S:
                 del self._processes[incarnation]
-            if overdue:
                 names = fields(slot=process.slot, device=process.device.id, after_s=CONFIRM_S)
                 log.warning("memory of a dead worker not seen free, waiting no longer %s", names)
 
@@ -152,16 +150,16 @@ class Ledger:
         process = self._processes.get(incarnation)
         return process.measured_bytes if process is not None else 0
 
-    def busy(self, device: Device, urgent: bool, now_s: float) -> str:
+    def busy(self, device: Device, now_s: float, *, known: bool, urgent: bool) -> str:
         """Why no load may start on the device now; "" when one may. `urgent`: it does not wait for other loads.
 
-        One at a time, so that what each takes can be told from the device's total.
+        What nobody knows yet is loaded alone, so that what it takes can be told from the device's total.
         """
         for process in self._on(device.id):
             if process.died_s is not None and now_s - process.died_s < CONFIRM_S:
                 return f"the memory of a dead worker of {process.slot} is not confirmed free yet"
             unread = process.ready_s is None or (not process.settled and now_s - process.ready_s < READ_WITHIN_S)
-            if process.died_s is None and unread and not urgent:
+            if process.died_s is None and unread and not urgent and not (known and process.known):
                 return f"{process.slot.servable} is being loaded on {device.id}"
         return ""
 
@@ -183,8 +181,8 @@ def _measure(process: _Process, reading: Reading, taken_s: float) -> int:
         return 0
     first, process.settled = not process.settled, True
     size = reading.processes.get(process.pid) if process.pid is not None else None
-    if size is None and first:  # later the total may change by anybody's doing
-        size = max(process.peak_bytes, reading.used_bytes - process.baseline_bytes if process.alone else 0)
+    if size is None and first and process.alone:  # later the total may change by anybody's doing
+        size = max(process.peak_bytes, reading.used_bytes - process.baseline_bytes)
     if size is None or size <= process.measured_bytes:
         return 0
     process.measured_bytes = size

@@ -401,11 +401,7 @@ class Manager:
         was, acked = servable.refusal, self.board.acked_epoch
         leaving = arrange(servable, settings, places, self._all_rooms(), new_slot=new_slot, acked_epoch=acked)
         for slot in leaving:
-            self._unload(slot, now_s)
-            if slot.state is SlotState.DRAINING and places.is_lost(slot.device):
-                self._send_kill(
-                    slot, f"its device was lost: {places.inventory.lost[slot.device.id]}", ExitKind.KILLED, now_s
-                )
+            self._let_go(slot, now_s)
         if servable.refusal not in {"", was}:
             log.error("not placed %s", fields(servable=servable.id, why=servable.refusal))
 
@@ -414,9 +410,20 @@ class Manager:
         due = self._arranged != self._options.places.generation
         self._arranged = self._options.places.generation
         for servable in self._servables():
-            placed = servable.aspired and servable.presence in {Presence.LIVE, Presence.FAILED}
-            if placed and (due or servable.unsettled):
-                self._place(servable, now_s)
+            if servable.aspired and servable.presence in {Presence.LIVE, Presence.FAILED}:
+                if due or servable.unsettled:
+                    self._place(servable, now_s)
+            elif due:
+                for slot in servable.slots:
+                    if slot.stays and self._options.places.is_lost(slot.device):
+                        self._let_go(slot, now_s)
+
+    def _let_go(self, slot: Slot, now_s: float) -> None:
+        """Unload it; nobody waits for what is in flight on a device that is lost."""
+        self._unload(slot, now_s)
+        lost = self._options.places.inventory.lost.get(slot.device.id)
+        if slot.state is SlotState.DRAINING and lost is not None:
+            self._send_kill(slot, f"its device was lost: {lost}", ExitKind.KILLED, now_s)
 
     def _all_rooms(self) -> list[Room]:
         """The devices with what is on them, made once per `advance`."""
@@ -430,9 +437,13 @@ class Manager:
             for slot in servable.slots:
                 # One that is to be brought back does not queue behind loads that are slow, or hang.
                 may_load = slot.ever_ready or slot.urgent or loading < self._options.max_loading
-                if slot.state is SlotState.PENDING and may_load and self._options.places.may_start(slot, now_s):
+                if slot.state is SlotState.PENDING and may_load and self._may_start(slot, now_s):
                     self._spawn(servable, slot, now_s)
                     loading += 1
+
+    def _may_start(self, slot: Slot, now_s: float) -> bool:
+        policy = self.models[slot.id.servable.name].settings.devices
+        return self._options.places.may_start(slot, policy, now_s)
 
     def _spawn(self, servable: Servable, slot: Slot, now_s: float) -> None:
         self._last_incarnation = incarnation = Incarnation(self._last_incarnation + 1)
@@ -441,7 +452,7 @@ class Manager:
         self._running[incarnation] = slot
         places, policy = self._options.places, self.models[servable.id.name].settings.devices
         places.renew(slot, policy, self._all_rooms())
-        places.ledger.started(incarnation, slot.id, slot.device)
+        places.started(slot, policy, incarnation)
         limit_bytes = places.limit_bytes(slot, policy)
         urgent, renewal = slot.ever_ready or slot.urgent, slot.replaces is not None
         self._commands.append(

@@ -74,10 +74,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a process takes on one device: `claim_bytes`; or it cannot run there at all, and `refusal` says why."""
+    """What a process takes on one device; or it cannot run there at all, and `refusal` says why."""
 
     claim_bytes: int
     refusal: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ def _lost(rooms: Sequence[Room]) -> str:
 def _room_reason(room: Room, need: Need, servable: ServableId) -> str:
     if need.refusal:
         return f"on {room.device.id}: {need.refusal}"
-    text = f"needs {amount(need.claim_bytes, up=True)}, free on {room.device.id} {amount(room.free_bytes)}"
+    text = f"needs {amount(need.claim_bytes, up=True)}{need.note}, free on {room.device.id} {amount(room.free_bytes)}"
     if need.claim_bytes > room.budget_bytes:
         return f"{text}, which would not be enough if it were empty ({amount(room.budget_bytes)})"
     leaving = _to_unload(room, need.claim_bytes - room.free_bytes)

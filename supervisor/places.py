@@ -14,7 +14,7 @@ from .ledger import Ledger
 from .memory_book import MemoryBook
 from .placement import Decision, DevicePolicy, Need, Room, Tenant, amount
 from .servable import Servable, Slot
-from .wire.ids import ServableId
+from .wire.ids import Incarnation, ServableId
 from .wire.log import fields
 from .wire.status import Code, Status
 
@@ -38,6 +38,7 @@ class Places:
         self.book = book or MemoryBook()
         self.ledger = Ledger()
         self._fraction = fraction
+        self.ledger.read(self.inventory.readings.values(), 0.0)
         self.generation = 0
         """Grows when slots may have to move, or may fit where they did not."""
 
@@ -55,7 +56,7 @@ class Places:
         for id_ in lost_before.keys() - self.inventory.lost.keys():
             log.info("device is back %s", fields(device=id_))
         news = False
-        for each in self.ledger.read(snapshot.readings, self.inventory.lost, taken_s):
+        for each in self.ledger.read(snapshot.readings, taken_s):
             product = each.device.product
             news |= self.book.note(each.slot.servable, product, each.process_bytes, each.peak_bytes)
             log.info("measured %s", fields(slot=each.slot, gpu_bytes=each.process_bytes, peak_bytes=each.peak_bytes))
@@ -108,7 +109,7 @@ class Places:
             measured_bytes = self.book.need_bytes(servable, product)
             if measured_bytes is not None:
                 return Need(max(int(measured_bytes * MARGIN), overhead_bytes + _LEAST_LIMIT_BYTES))
-            return Need(max(LEAST_UNKNOWN_BYTES, room.free_bytes // 2))
+            return Need(max(LEAST_UNKNOWN_BYTES, room.free_bytes // 2), note=" or more, as it was never measured")
 
         return of
 
@@ -120,13 +121,25 @@ class Places:
 
     # -- starting --------------------------------------------------------------------------------------------
 
-    def may_start(self, slot: Slot, now_s: float) -> bool:
+    def started(self, slot: Slot, policy: DevicePolicy, incarnation: Incarnation) -> None:
+        """A process is about to be started in this slot."""
+        self.ledger.started(incarnation, slot.id, slot.device, known=self._is_known(slot, policy))
+
+    def _is_known(self, slot: Slot, policy: DevicePolicy) -> bool:
+        measured = self.book.need_bytes(slot.id.servable, slot.device.product) is not None
+        return bool(policy.memory_bytes or self._fraction) or measured
+
+    def may_start(self, slot: Slot, policy: DevicePolicy, now_s: float) -> bool:
         """Whether a process may start in this slot now; `slot.waits_for` says why not.
 
         What our own slots claim was settled by placement; that others have taken memory since is an error of the slot.
         """
         device = slot.device
-        slot.waits_for = self.ledger.busy(device, slot.ever_ready, now_s) if device.memory_bytes else ""
+        slot.waits_for = f"{device.id} is lost" if self.is_lost(device) else ""
+        if slot.waits_for or not device.memory_bytes:
+            return not slot.waits_for
+        known = self._is_known(slot, policy)
+        slot.waits_for = self.ledger.busy(device, now_s, known=known, urgent=slot.ever_ready)
         free_bytes = device.memory_bytes - self.ledger.used_bytes(device.id)
         if not slot.waits_for and free_bytes < slot.claim_bytes:
             needs = f"needs {amount(slot.claim_bytes, up=True)}, free on {device.id} {amount(free_bytes)} at the moment"
