@@ -25,18 +25,16 @@ def arrange(
 ) -> list[Slot]:
     """Make the missing slots, in `servable.slots` and in `rooms`; the slots to unload now."""
     if any(slot.holds_place for slot in servable.slots):
-        servable.slots = [slot for slot in servable.slots if slot.holds_place]
+        # Those that were replaced are forgotten elsewhere, with what they have served.
+        servable.slots = [slot for slot in servable.slots if slot.holds_place or slot.succeeded_by or slot.replaces]
     decision = places.arrange(servable, settings.devices, rooms)
     servable.slots += [new_slot(place) for place in decision.add]
     servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
-    surplus = [slot for slot in servable.slots if slot.id in decision.drop]
-    kept = [slot for slot in servable.slots if slot.stays and slot not in surplus]
-    complete = len(kept) == decision.wanted and all(_serves(slot, acked_epoch) for slot in kept)
+    going = {SlotState.STOPPED, SlotState.DRAINING}
+    surplus = [slot for slot in servable.slots if slot.id in decision.drop and slot.state not in going]
+    kept = [slot for slot in servable.slots if slot.stays and slot.id not in decision.drop]
+    complete = len(kept) == decision.wanted and all(slot.available(acked_epoch) for slot in kept)
     at_once = complete or (settings.transition is TransitionPolicy.RESOURCE_PRESERVING and not decision.refusal)
     leaving = [slot for slot in surplus if at_once or places.is_lost(slot.device) or slot.state is not SlotState.READY]
     servable.unsettled = bool(decision.refusal) or len(servable.slots) > len(kept)
     return leaving
-
-
-def _serves(slot: Slot, acked_epoch: int) -> bool:
-    return slot.state is SlotState.READY and slot.ready_epoch is not None and slot.ready_epoch <= acked_epoch

@@ -18,6 +18,7 @@ from . import (
     chaos_command,
     config,
     flags,
+    plan_command,
     pool_config,
     ports,
     profile_command,
@@ -45,6 +46,7 @@ START_FAILED_EXIT_CODE = 255
 _USAGE = """\
 usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` lists the flags
        modelpool status [--json]   show a running pool
+       modelpool plan CONFIG       show where everything would go, and what does not fit
        modelpool warmup record     write a model's warmup file from live traffic
        modelpool profile MODEL     trace a model's worker, for TensorBoard
        modelpool chaos             hurt a model on purpose, and measure the others
@@ -69,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
         "warmup": partial(_ask_pool, "warmup", warmup_command.run),
         "profile": partial(_ask_pool, "profile", profile_command.run),
         "chaos": partial(_ask_pool, "chaos", _chaos),
+        "plan": _plan,
         "restart": partial(_ask_pool, "restart", restart_command.run),
         "predict": partial(_ask_server, "predict"),
         "metadata": partial(_ask_server, "metadata"),
@@ -113,6 +116,18 @@ def _chaos(argv: Sequence[str], base: Path) -> int:
     return chaos_command.run(argv, base, probes.Probes)
 
 
+def _plan(argv: Sequence[str]) -> int:
+    try:
+        return plan_command.run(argv, RealNvml(), _default_cache_dir())
+    except flags.UsageError as error:
+        print(f"modelpool plan: {error.message}", file=sys.stderr)
+        return USAGE_EXIT_CODE
+
+
+def _default_cache_dir() -> Path:
+    return runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~"))
+
+
 def _ask_server(name: str, argv: Sequence[str]) -> int:
     """Run a command of the client, which asks any server over gRPC."""
     command: Callable[[Sequence[str]], int] = importlib.import_module(f"modelpool.frontend.client.{name}_command").run
@@ -152,7 +167,7 @@ def _serve(given: flags.Flags) -> int:
     settings = config.from_flags(
         given,
         path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
-        runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")),
+        _default_cache_dir(),
         len(os.sched_getaffinity(0)),
     )
     settings = replace(settings, service=ServiceSocket.from_environment(os.environ, os.getpid()))

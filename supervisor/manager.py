@@ -443,7 +443,7 @@ class Manager:
 
     def _may_start(self, slot: Slot, now_s: float) -> bool:
         policy = self.models[slot.id.servable.name].settings.devices
-        return self._options.places.may_start(slot, policy, now_s)
+        return self._options.places.may_start(slot, policy, self._all_rooms(), now_s)
 
     def _spawn(self, servable: Servable, slot: Slot, now_s: float) -> None:
         self._last_incarnation = incarnation = Incarnation(self._last_incarnation + 1)

@@ -129,10 +129,11 @@ class Places:
         measured = self.book.need_bytes(slot.id.servable, slot.device.product) is not None
         return bool(policy.memory_bytes or self._fraction) or measured
 
-    def may_start(self, slot: Slot, policy: DevicePolicy, now_s: float) -> bool:
+    def may_start(self, slot: Slot, policy: DevicePolicy, rooms: Iterable[Room], now_s: float) -> bool:
         """Whether a process may start in this slot now; `slot.waits_for` says why not.
 
-        What our own slots claim was settled by placement; that others have taken memory since is an error of the slot.
+        What our own slots claim was settled by placement, but for those that are to replace another; that somebody
+        else has taken memory since is an error of the slot, too.
         """
         device = slot.device
         slot.waits_for = f"{device.id} is lost" if self.is_lost(device) else ""
@@ -141,6 +142,8 @@ class Places:
         known = self._is_known(slot, policy)
         slot.waits_for = self.ledger.busy(device, now_s, known=known, urgent=slot.ever_ready)
         free_bytes = device.memory_bytes - self.ledger.used_bytes(device.id)
+        if slot.replaces is not None:
+            free_bytes = min(free_bytes, *(_free_beside(slot, room) for room in rooms if room.device.id == device.id))
         if not slot.waits_for and free_bytes < slot.claim_bytes:
             needs = f"needs {amount(slot.claim_bytes, up=True)}, free on {device.id} {amount(free_bytes)} at the moment"
             slot.waits_for = f"{slot.id.servable}: {needs}"
@@ -151,7 +154,7 @@ class Places:
         """Before a process starts: its claim by what is known now, where that fits."""
         for room in rooms:
             if room.device.id == slot.device.id and room.accounted:
-                others = [tenant for tenant in room.tenants if tenant.slot != slot.id]
+                others = _others(slot, room)
                 need = self.need(slot.id.servable, policy)(replace(room, tenants=others))
                 if not need.refusal and replace(room, tenants=others).fits(need.claim_bytes):
                     slot.claim_bytes = need.claim_bytes
@@ -159,6 +162,19 @@ class Places:
 
     def is_lost(self, device: Device) -> bool:
         return device.id in self.inventory.lost
+
+
+def _others(slot: Slot, room: Room) -> list[Tenant]:
+    """All tenants but this slot; the one that it is to replace has the same name, and stays."""
+    others = list(room.tenants)
+    own = Tenant(slot.id, slot.claim_bytes)
+    if own in others:
+        others.remove(own)
+    return others
+
+
+def _free_beside(slot: Slot, room: Room) -> int:
+    return replace(room, tenants=_others(slot, room)).free_bytes
 
 
 def _too_little(declared_bytes: int, overhead_bytes: int, room: Room) -> str:

@@ -275,6 +275,12 @@ class Source:
         return warnings
 
 
+def wanted_versions(model: ModelConfig, options: SourceOptions) -> tuple[int, ...]:
+    """The versions that a start would load, whole or not, lowest first; nothing is fetched. Raises a PoolError."""
+    children, _ = _by_version(_storage(model, options).names())
+    return aspired(model.version_policy, children)
+
+
 def _storage(model: ModelConfig, options: SourceOptions) -> Storage:
     scheme, _ = split_uri(model.base_path)
     if scheme in {"", "file"}:

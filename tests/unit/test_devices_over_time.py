@@ -4,6 +4,8 @@ Whatever happens: no device is over its budget, no process starts on a device th
 nothing that could stay has moved, and whatever is missing has a reason.
 """
 
+import contextlib
+
 import pynvml
 import pytest
 from hypothesis import settings
@@ -25,6 +27,7 @@ from modelpool.supervisor.transition_policy import Presence, TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import WorkerHello, WorkerProgress, WorkerReady
 from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.status import NotFound
 from tests.fake_nvml import FakeGpu, FakeLibrary
 
 FRONTEND = Incarnation(1)
@@ -156,6 +159,13 @@ class DevicesOverTime(RuleBasedStateMachine):
             self.die(data.draw(st.sampled_from(sorted(self.alive))))
             self.advance()
 
+    @rule(name=st.sampled_from(NAMES))
+    def restart_by_hand(self, name: str) -> None:
+        """Each worker that serves is replaced by one that is ready before it goes, where there is room for both."""
+        with contextlib.suppress(NotFound):
+            self.manager.restart(name, None, self.now_s)
+        self.advance()
+
     @rule()
     def give_back(self) -> None:
         """The driver frees the memory of the dead."""
@@ -217,7 +227,10 @@ class DevicesOverTime(RuleBasedStateMachine):
 
     @invariant()
     def no_device_is_over_its_budget(self) -> None:
-        for room in self.places.rooms(slot for servable in self.servables() for slot in servable.slots):
+        slots = [slot for servable in self.servables() for slot in servable.slots]
+        # One that is to replace another has no place of its own before it starts.
+        placed = [slot for slot in slots if slot.replaces is None or slot.state is not SlotState.PENDING]
+        for room in self.places.rooms(placed):
             claimed_bytes = sum(tenant.claim_bytes for tenant in room.tenants)
             assert not room.accounted or claimed_bytes <= room.budget_bytes or self.patience_over
         for gpu in self.gpus:
@@ -229,7 +242,8 @@ class DevicesOverTime(RuleBasedStateMachine):
         devices = set(self.places.inventory.devices)
         for servable in self.servables():
             assert all(slot.device in devices for slot in servable.slots)
-            assert len({slot.id for slot in servable.slots}) == len(servable.slots)
+            alone = [slot.id for slot in servable.slots if slot.replaces is None and slot.succeeded_by is None]
+            assert len(set(alone)) == len(alone)
             for slot in servable.slots:
                 if slot.state in {SlotState.STARTING, SlotState.LOADING, SlotState.READY}:
                     assert not self.places.is_lost(slot.device)

@@ -96,7 +96,7 @@ def test_the_cpu_has_no_figures() -> None:
 def test_measured_at_load_and_taken_into_the_book() -> None:
     bench = Bench()
     slot = bench.slot(8 * GIB)
-    assert bench.places.may_start(slot, DevicePolicy(), 1.0)
+    assert bench.places.may_start(slot, DevicePolicy(), [], 1.0)
     bench.places.started(slot, DevicePolicy(), Incarnation(1))
     bench.gpu.processes[4711] = 3 * GIB  # the host's pid: ours is another
     bench.places.ledger.spawned(Incarnation(1), 7)
@@ -112,12 +112,12 @@ def test_memory_that_somebody_else_took_meanwhile_is_an_error_of_the_slot_until_
     slot = bench.slot(8 * GIB)
     bench.gpu.held_bytes["somebody"] = 9 * GIB
     bench.look(1.0)
-    assert not bench.places.may_start(slot, DevicePolicy(), 1.0)
+    assert not bench.places.may_start(slot, DevicePolicy(), [], 1.0)
     assert slot.waits_for == "m/1: needs 8.0 GiB, free on gpu:0 6.0 GiB at the moment"
     assert (slot.error.code, slot.error.message) == (Code.RESOURCE_EXHAUSTED, slot.waits_for)
     bench.gpu.held_bytes.clear()
     bench.look(2.0)
-    assert bench.places.may_start(slot, DevicePolicy(), 2.0)
+    assert bench.places.may_start(slot, DevicePolicy(), [], 2.0)
     assert slot.waits_for == ""
 
 
