@@ -2,7 +2,7 @@
 
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from .wire.flight_recorder import NO_RECORDING, Recording
@@ -35,10 +35,24 @@ class ExitKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Remains:
+    """What a worker left beside its recording. `stack`: of its threads, where it crashed or hung; `stderr`: the end of
+    what it wrote there; `peak_rss_bytes`: the most memory it ever had.
+    """
+
+    stack: str = ""
+    stderr: str = ""
+    peak_rss_bytes: int | None = None
+
+
+NO_REMAINS = Remains()
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a process ended: by `signal`, or with `code`; neither when it never ran. `cause` says it in words.
 
-    `special`: what is known of the kind beyond these. `recording`: what a worker's flight recorder held at its end.
+    `special`: what is known of the kind beyond these. `remains`: what a worker left.
     """
 
     code: int | None
@@ -46,6 +60,7 @@ class Exit:
     cause: str
     recording: Recording = NO_RECORDING
     special: ExitKind | None = None
+    remains: "Remains" = field(default_factory=lambda: NO_REMAINS)
 
     @classmethod
     def from_wait_status(cls, status: int) -> "Exit":
@@ -59,6 +74,10 @@ class Exit:
         """The same end, with what is known of it beside."""
         plain = replace(self, cause=cause, special=None)
         return plain if plain.kind is kind else replace(plain, special=kind)
+
+    def alone(self) -> "Exit":
+        """Without what the process left, which is not to be kept for long."""
+        return replace(self, recording=NO_RECORDING, remains=NO_REMAINS)
 
     @property
     def kind(self) -> ExitKind:

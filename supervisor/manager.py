@@ -21,7 +21,7 @@ from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
 from .transition_policy import Presence, next_transition
-from .wire.flight_recorder import NO_RECORDING, Recording
+from .wire.flight_recorder import Recording
 from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
 from .wire.messages import (
@@ -232,7 +232,7 @@ class Manager:
         self._options.places.ledger.exited(incarnation, now_s)
         self._commands.append(AnnounceDeath(incarnation, exit_.cause, exit_.recording))
         was, death = slot.state, _death(slot, exit_, now_s)
-        slot.ended(replace(exit_, recording=NO_RECORDING))  # not to be kept for as long as the slot
+        slot.ended(exit_.alone())
         slot.apply(SlotEvent.EXITED, now_s)
         if was is SlotState.DRAINING:
             return

@@ -251,9 +251,9 @@ class Pool:
                     self._processes.spawn_worker(self._worker_spec(command))
                 case Stop(incarnation):
                     self._control.send(Peer.WORKER, incarnation, StopWorker())
-                case Kill(incarnation, reason):
+                case Kill(incarnation, reason, hung):
                     log.warning("killing worker %s", fields(incarnation=incarnation, reason=reason))
-                    self._processes.kill_worker(incarnation)
+                    self._processes.kill_worker(incarnation, hung=hung)
                 case Publish(table):
                     self._frontends.tell(table)
                 case AnnounceDeath():

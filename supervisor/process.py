@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import fork_server
+from .black_box import BlackBox
 from .exits import Exit
 from .fork_server import ForkServer
-from .wire import codec, flight_recorder
+from .wire import codec, stack_dump
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import FrontendSpec, WorkerSpec
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FRONTEND = "modelpool.frontend.main"
+# How often, and how many times, it is looked whether a hung worker's stacks are written.
+_DUMP_LOOK_S = 0.025
+_DUMP_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,13 @@ class Processes:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
-        self._recorders: dict[Incarnation, int] = {}
+        self._boxes: dict[Incarnation, BlackBox] = {}
         self._doomed: set[Incarnation] = set()
         self._frontends: dict[int, Incarnation] = {}
         self._frontend_pipes: dict[int, int] = {}
         # Exits of children that nobody knows: a worker that died before the fork server's answer was read, or an
         # orphan of a worker, which the subreaper inherits.
-        self._unclaimed: dict[int, int] = {}
+        self._unclaimed: dict[int, tuple[int, int]] = {}
         self._closing = False
         self._child_gone = asyncio.Event()
         _become_subreaper()
@@ -74,13 +78,13 @@ class Processes:
     def spawn_worker(self, spec: WorkerSpec) -> None:
         """Ask for a worker. Answered by `worker_spawned`, or by `worker_exited` when it could not be had."""
         try:
-            recorder = flight_recorder.create(str(spec.incarnation))
+            box = BlackBox(self._loop, spec)
         except OSError as error:
             exit_ = Exit(None, None, f"could not be started: no flight recorder: {error}")
             self._loop.call_soon(self._events.worker_exited, spec.incarnation, exit_)
             return
-        self._recorders[spec.incarnation] = recorder
-        self._fork_server.ask(spec, (recorder,))
+        self._boxes[spec.incarnation] = box
+        self._fork_server.ask(spec, box.given)
 
     def spawn_frontend(self, spec: FrontendSpec) -> int:
         """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline. Raises OSError."""
@@ -97,18 +101,37 @@ class Processes:
         process.returncode = 0  # reaped by `_reap`; keeps Popen from waiting for it
         return process.pid
 
+    def stderr_of(self, incarnation: Incarnation) -> str:
+        """The end of what a living worker has written to its standard error."""
+        return self._boxes[incarnation].stderr
+
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def kill_worker(self, incarnation: Incarnation) -> None:
-        """SIGKILL, as soon as the pid is known; `worker_exited` follows in any case."""
+    def kill_worker(self, incarnation: Incarnation, *, hung: bool = False) -> None:
+        """SIGKILL, as soon as the pid is known; `worker_exited` follows in any case. `hung`: its stacks first."""
         if self._fork_server.is_asked(incarnation):
             self._doomed.add(incarnation)
             if self._fork_server.withdraw(incarnation):
                 self._loop.call_soon(self._fork_server.settle, incarnation, 0, "it was not wanted any more")
             return
         for pid, known in self._workers.items():
-            if known == incarnation:
+            if known == incarnation and hung:
+                # Continued, where it was stopped: a stopped process handles no signal but SIGKILL.
+                _kill(pid, stack_dump.SIGNAL)
+                _kill(pid, signal.SIGCONT)
+                self._loop.call_later(_DUMP_LOOK_S, self._kill_dumped, pid, incarnation, 0, _DUMP_LOOKS)
+            elif known == incarnation:
                 _kill(pid, signal.SIGKILL)
+
+    def _kill_dumped(self, pid: int, incarnation: Incarnation, bytes_before: int, looks: int) -> None:
+        """Kill it once its stacks are written, or are not going to be."""
+        if self._workers.get(pid) != incarnation:
+            return
+        written_bytes = self._boxes[incarnation].stack_bytes
+        if looks == 0 or 0 < written_bytes == bytes_before:
+            _kill(pid, signal.SIGKILL)
+            return
+        self._loop.call_later(_DUMP_LOOK_S, self._kill_dumped, pid, incarnation, written_bytes, looks - 1)
 
     def stop_worker(self, incarnation: Incarnation) -> None:
         """SIGSTOP: it stands still until it is killed."""
@@ -158,12 +181,13 @@ class Processes:
             self._worker_gone(incarnation, Exit(None, None, f"could not be started: {error}"))
             return
         self._workers[pid] = incarnation
+        self._boxes[incarnation].handed_over()
         self._events.worker_spawned(incarnation, pid)
-        status = self._unclaimed.pop(pid, None)
+        ended = self._unclaimed.pop(pid, None)
         if not self._fork_server.any_asked:
             self._unclaimed.clear()
-        if status is not None:
-            self._child_exited(pid, status)
+        if ended is not None:
+            self._child_exited(pid, *ended)
         elif doomed:
             _kill(pid, signal.SIGKILL)
 
@@ -171,18 +195,18 @@ class Processes:
         """Collect every dead child: one SIGCHLD may stand for many."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._child_exited(pid, status)
+            self._child_exited(pid, status, usage.ru_maxrss * 1024)
 
-    def _child_exited(self, pid: int, status: int) -> None:
+    def _child_exited(self, pid: int, status: int, peak_rss_bytes: int) -> None:
         exit_ = Exit.from_wait_status(status)
         self._child_gone.set()
         if pid in self._workers:
-            self._worker_gone(self._workers.pop(pid), exit_)
+            self._worker_gone(self._workers.pop(pid), exit_, peak_rss_bytes)
         elif pid in self._frontends:
             os.close(self._frontend_pipes.pop(pid))
             self._events.frontend_exited(self._frontends.pop(pid), exit_)
@@ -190,14 +214,12 @@ class Processes:
             self._fork_server.exited(exit_.cause)
             self._unclaimed.clear()
         elif self._fork_server.any_asked:
-            self._unclaimed[pid] = status
+            self._unclaimed[pid] = status, peak_rss_bytes
 
-    def _worker_gone(self, incarnation: Incarnation, exit_: Exit) -> None:
+    def _worker_gone(self, incarnation: Incarnation, exit_: Exit, peak_rss_bytes: int | None = None) -> None:
         """Read what the worker was at when it died, then tell of the death."""
-        recorder = self._recorders.pop(incarnation)
-        recording = flight_recorder.read(recorder)
-        os.close(recorder)
-        self._events.worker_exited(incarnation, replace(exit_, recording=recording))
+        box = self._boxes.pop(incarnation)
+        self._events.worker_exited(incarnation, box.open(exit_, peak_rss_bytes))
 
 
 def _become_subreaper() -> None:
@@ -207,7 +229,7 @@ def _become_subreaper() -> None:
         raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
 
 
-def _kill(pid: int, number: signal.Signals) -> None:
+def _kill(pid: int, number: int) -> None:
     """Signal a child that is not reaped yet, so that its pid cannot belong to anybody else."""
     try:
         os.kill(pid, number)

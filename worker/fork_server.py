@@ -1,7 +1,7 @@
 """The fork server: imports TensorFlow once, touches no device, forks a worker for each request. Single-threaded.
 
 `python -m modelpool.worker.fork_server CHANNEL_FD LIFELINE_FD LOG_LEVEL`. Requests are codec-encoded WorkerSpecs, one
-SOCK_SEQPACKET message each, with the descriptor of the worker's flight recorder; the answer to each is msgpack
+SOCK_SEQPACKET message each, with the worker's descriptors; the answer to each is msgpack
 `[incarnation, pid, error]`. Each worker is forked twice, so that it becomes a child of the supervisor (its subreaper)
 and outlives this process.
 """
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _MAX_REQUEST_BYTES = 1 << 20
 # Descriptors that come with a request: those of `Inherited`, but for the lifeline, which is the same for all.
-_FDS = 1
+_FDS = 3
 
 
 def preload() -> None:
@@ -85,7 +85,7 @@ def _read_request(raw: bytes, fds: list[int]) -> WorkerSpec | None:
         log.error("request refused %s", fields(error=error.message))
         return None
     if not isinstance(spec, WorkerSpec) or len(fds) != _FDS:
-        names = fields(expected=f"WorkerSpec with {_FDS} descriptor", got=type(spec).__name__, descriptors=len(fds))
+        names = fields(expected=f"WorkerSpec with {_FDS} descriptors", got=type(spec).__name__, descriptors=len(fds))
         log.error("request refused %s", names)
         return None
     return spec

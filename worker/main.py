@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import codec, lifeline
+from modelpool.supervisor.wire import codec, lifeline, stack_dump
 from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
@@ -68,6 +68,10 @@ class Inherited:
     lifeline: int
     recorder: int
     """Of its flight recorder."""
+    stack: int
+    """Where the stacks of its threads are written when it crashes or hangs."""
+    stderr: int
+    """Its standard error: a pipe that the supervisor reads."""
 
 
 def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
@@ -278,6 +282,9 @@ def main(spec: WorkerSpec, middle_pid: int, inherited: Inherited, log_level: str
     code = 1
     try:
         tie_to_supervisor(middle_pid, inherited.lifeline)
+        os.dup2(inherited.stderr, sys.stderr.fileno())
+        os.close(inherited.stderr)
+        stack_dump.enable(inherited.stack)
         code = run(spec, inherited, log_level)
     except Exception:
         log.exception("worker failed")

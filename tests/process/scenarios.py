@@ -9,8 +9,10 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,10 +37,10 @@ class Stage:
         self.processes = Processes(ProcessEvents(self._spawned, self._exited, self._frontend_exited), "INFO", FAKE)
         self.processes.start_fork_server()
 
-    def spawn(self, number: int, name: str, version: int = 0) -> None:
+    def spawn(self, number: int, name: str, version: int = 0, path: str = "") -> None:
         self.processes.spawn_worker(
             WorkerSpec(
-                Incarnation(number), name, version, "", "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, False, 0.5
+                Incarnation(number), name, version, path, "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, False, 0.5
             )
         )
 
@@ -82,6 +84,67 @@ async def flights() -> dict[str, Any]:
     return {
         "executing": [(flight.frontend, flight.request_id) for flight in recording.executing],
         "finished": [(flight.frontend, flight.request_id) for flight in recording.finished],
+    }
+
+
+async def remains() -> dict[str, Any]:
+    """What a crashed worker leaves: the stack of its crash, the end of its standard error, how much memory it had."""
+    stage = Stage()
+    stage.spawn(1, "crash")
+    await stage.until(lambda: stage.exits)
+    await stage.processes.close()
+    left = stage.exits[1].remains
+    return {
+        "cause": stage.exits[1].cause,
+        "fault": left.stack.splitlines()[:1],
+        "where": [line for line in left.stack.splitlines() if "string_at" in line][:1] != [],
+        "stderr": left.stderr,
+        "memory": left.peak_rss_bytes is not None and left.peak_rss_bytes > 1 << 20,
+    }
+
+
+async def hang() -> dict[str, Any]:
+    """A worker that hangs in a call that keeps the GIL, and one that stands still: both leave their stacks."""
+    stage = Stage()
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "here"
+        stage.spawn(1, "deaf")
+        stage.spawn(2, "idle", path=str(mark))
+        await stage.until(lambda: len(stage.pids) == 2)
+        async with asyncio.timeout(TIMEOUT_S):
+            while not (  # noqa: ASYNC110 - nothing announces it
+                mark.exists() and "about to hang" in stage.processes.stderr_of(Incarnation(1))
+            ):
+                await asyncio.sleep(0.01)
+    os.kill(stage.pids[2], signal.SIGSTOP)
+    for number in (1, 2):
+        stage.processes.kill_worker(Incarnation(number), hung=True)
+    await stage.until(lambda: len(stage.exits) == 2)
+    await stage.processes.close()
+    stacks = [stage.exits[number].remains.stack for number in (1, 2)]
+    return {
+        "causes": [stage.exits[number].cause for number in (1, 2)],
+        "stacks": ["fake_fork_server.py" in stack and "in run" in stack for stack in stacks],
+    }
+
+
+async def chatter() -> dict[str, Any]:
+    """A worker that writes without end to its standard error takes the loop's time from nobody."""
+    stage = Stage()
+    stage.spawn(1, "chatter", version=2)
+    await stage.until(lambda: 1 in stage.pids)
+    cpu_s, began_s, waits = time.process_time(), time.monotonic(), []
+    while 1 not in stage.exits:
+        now_s = time.monotonic()
+        await asyncio.sleep(0.01)
+        waits.append(time.monotonic() - now_s)
+    busy = (time.process_time() - cpu_s) / (time.monotonic() - began_s)
+    await stage.processes.close()
+    return {
+        "last": stage.exits[1].remains.stderr.splitlines()[-1],
+        "kept": len(stage.exits[1].remains.stderr),
+        "busy": busy,
+        "median_wait_s": sorted(waits)[len(waits) // 2],
     }
 
 
@@ -195,9 +258,14 @@ async def closing() -> dict[str, Any]:
 async def abandoned() -> dict[str, Any]:
     """Say the pids of a fork server, a worker, a stopped worker and a frontend, then wait to be killed."""
     stage = Stage()
-    stage.spawn(1, "idle")
-    stage.spawn(2, "idle")
-    await stage.until(lambda: len(stage.pids) == 2)
+    with tempfile.TemporaryDirectory() as folder:
+        marks = [Path(folder) / str(number) for number in (1, 2)]
+        for number, mark in enumerate(marks, 1):
+            stage.spawn(number, "idle", path=str(mark))
+        await stage.until(lambda: len(stage.pids) == 2)
+        async with asyncio.timeout(TIMEOUT_S):
+            while not all(mark.exists() for mark in marks):  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
     spec = FrontendSpec(Incarnation(1), "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
     frontend = stage.processes.spawn_frontend(spec)
     os.kill(stage.pids[2], signal.SIGSTOP)
@@ -206,9 +274,8 @@ async def abandoned() -> dict[str, Any]:
     return {}
 
 
-SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
-    scene.__name__: scene for scene in (exits, flights, parenthood, burst, orphans, stray, doomed, closing, abandoned)
-}
+_SCENES = (exits, flights, remains, hang, chatter, parenthood, burst, orphans, stray, doomed, closing, abandoned)
+SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {scene.__name__: scene for scene in _SCENES}
 
 
 async def main() -> None:

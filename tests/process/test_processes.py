@@ -40,6 +40,28 @@ def test_what_a_killed_worker_was_at_is_known() -> None:
     assert play("flights") == {"executing": [[5, 42]], "finished": [[5, 41]]}
 
 
+def test_what_a_crashed_worker_leaves_is_kept() -> None:
+    assert play("remains") == {
+        "cause": "killed by SIGSEGV",
+        "fault": ["Fatal Python error: Segmentation fault"],
+        "where": True,
+        "stderr": "about to crash\n",
+        "memory": True,
+    }
+
+
+def test_a_hung_worker_is_asked_for_its_stacks_before_it_is_killed() -> None:
+    assert play("hang") == {"causes": ["killed by SIGKILL"] * 2, "stacks": [True, True]}
+
+
+def test_a_worker_that_writes_without_end_slows_only_itself() -> None:
+    seen = play("chatter")
+    assert seen["last"] == "the last line"
+    assert 1000 < seen["kept"] <= 64 * 1024
+    assert seen["busy"] < 0.5, "the loop has time left"
+    assert seen["median_wait_s"] < 0.1
+
+
 def test_the_fork_servers_death_touches_no_worker() -> None:
     assert play("parenthood") == {
         "parents": [True, True],
