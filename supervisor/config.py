@@ -8,6 +8,7 @@ from .endpoint_config import EndpointConfig
 from .flags import Flags
 from .model_config import ConfigError, ModelConfig, parse_model_config, single_model
 from .restart import RestartPolicy
+from .runtime_dir import default_crash_dir
 from .service_manager import ServiceSocket
 from .session_config import Platform
 from .wire import sockets
@@ -47,6 +48,7 @@ class PoolConfig:
     exit_on_startup_failure: bool
     allow_labels_for_unavailable_versions: bool
     default_cache_dir: Path
+    crash_dir: Path
     log_level: str
     profiler_dir: str = ""
     allow_chaos: bool = False
@@ -100,6 +102,7 @@ def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: i
         exit_on_startup_failure=flags.exit_on_startup_failure,
         allow_labels_for_unavailable_versions=flags.allow_version_labels_for_unavailable_models,
         default_cache_dir=default_cache_dir,
+        crash_dir=Path(flags.crash_dir).absolute() if flags.crash_dir else default_crash_dir(default_cache_dir),
         log_level=flags.log_level,
         profiler_dir=flags.profiler_dir,
         allow_chaos=flags.allow_chaos,

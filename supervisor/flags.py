@@ -274,6 +274,9 @@ class Flags:
     runtime_dir: str = flag(
         "", "Private folder for sockets between the processes; empty: one named by the port.", Section.SERVER
     )
+    crash_dir: str = flag(
+        "", "Folder for a report of each death of a worker; empty: one in the user's cache folder.", Section.SERVER
+    )
     log_level: str = flag(
         "INFO", "Least level that is logged.", Section.SERVER, one_of=("DEBUG", "INFO", "WARNING", "ERROR")
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from . import (
     chaos_command,
     config,
+    crashes_command,
     flags,
     plan_command,
     pool_config,
@@ -50,6 +51,7 @@ usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` l
        modelpool warmup record     write a model's warmup file from live traffic
        modelpool profile MODEL     trace a model's worker, for TensorBoard
        modelpool chaos             hurt a model on purpose, and measure the others
+       modelpool crashes           list the deaths of workers, or show one
        modelpool restart MODEL     start a model's workers afresh
        modelpool predict MODEL     ask a model of any server, and print its outputs
        modelpool metadata MODEL    print what a model takes and gives
@@ -72,6 +74,7 @@ def run(argv: Sequence[str]) -> int:
         "profile": partial(_ask_pool, "profile", profile_command.run),
         "chaos": partial(_ask_pool, "chaos", _chaos),
         "plan": _plan,
+        "crashes": partial(_ask_pool, "crashes", _crashes),
         "restart": partial(_ask_pool, "restart", restart_command.run),
         "predict": partial(_ask_server, "predict"),
         "metadata": partial(_ask_server, "metadata"),
@@ -108,6 +111,14 @@ def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Se
     except flags.UsageError as error:
         print(f"modelpool {name}: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
+
+
+def _crashes(argv: Sequence[str], base: Path) -> int:
+    return crashes_command.run(argv, base, runtime_dir.default_crash_dir(_cache_dir()))
+
+
+def _cache_dir() -> Path:
+    return runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~"))
 
 
 def _chaos(argv: Sequence[str], base: Path) -> int:
@@ -168,6 +179,7 @@ def _serve(given: flags.Flags) -> int:
         given,
         path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
         _default_cache_dir(),
+        _cache_dir(),
         len(os.sched_getaffinity(0)),
     )
     settings = replace(settings, service=ServiceSocket.from_environment(os.environ, os.getpid()))

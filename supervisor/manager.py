@@ -7,8 +7,9 @@ recomputes everything from the whole state and returns the I/O to do. Runs in th
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from . import lifecycle, renewals
+from . import crash_report, lifecycle, renewals
 from .arrangement import arrange
 from .devices import Device
 from .exits import Exit, ExitKind
@@ -101,6 +102,13 @@ class AnnounceDeath:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """Keep this crash report."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """A restart by hand that goes on: it has ended when `slot` has, or fails to have, an incarnation after `after`."""
 
@@ -108,7 +116,7 @@ class Restart:
     after: Incarnation
 
 
-Command = Spawn | Stop | Kill | Publish | AnnounceDeath
+Command = Spawn | Stop | Kill | Publish | AnnounceDeath | Report
 WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat | WorkerBroken
 
 
@@ -231,6 +239,8 @@ class Manager:
         self.board.died(incarnation)
         self._options.places.ledger.exited(incarnation, now_s)
         self._commands.append(AnnounceDeath(incarnation, exit_.cause, exit_.recording))
+        if exit_.kind is not ExitKind.STOPPED:
+            self._commands.append(Report(crash_report.report(slot, exit_, now_s)))
         was, death = slot.state, _death(slot, exit_, now_s)
         slot.ended(exit_.alone())
         slot.apply(SlotEvent.EXITED, now_s)

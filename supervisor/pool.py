@@ -19,13 +19,14 @@ from .chaos import Chaos
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
+from .crashes import Crashes
 from .device_watch import DeviceWatch
 from .devices import Inventory, Nvml
 from .exits import Exit
 from .frontends import SOCKET_SEAT, Frontends
 from .limits import BEAT_S, Limits
 from .loading_progress import run_loading_progress
-from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Spawn, Stop
+from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Report, Spawn, Stop
 from .model_config import ModelConfig
 from .places import Places
 from .pool_config import PoolFile
@@ -119,6 +120,8 @@ class Pool:
         self._recordings = Recordings()
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
+        pool_names = {"runtime_dir": str(config.runtime_dir), "grpc_port": config.grpc_port}
+        self._crashes = Crashes(config.crash_dir, self._background, pool_names)
         self._replica_loads = ReplicaLoads()
         self._quarantines = Quarantines()
         self._metrics = PoolMetrics(self._manager)
@@ -256,6 +259,8 @@ class Pool:
                     self._processes.kill_worker(incarnation, hung=hung)
                 case Publish(table):
                     self._frontends.tell(table)
+                case Report(document):
+                    self._crashes.keep(document)
                 case AnnounceDeath():
                     self._frontends.tell_each(partial(_worker_died, command))
         for incarnation, request_log in self._request_logs.due(self._configuration.request_log):
@@ -533,6 +538,8 @@ class Pool:
                 for flag, error in self._configuration.errors.items()
             },
             "runtime_dir": str(self._config.runtime_dir),
+            "crash_dir": str(self._crashes.directory),
+            "crash_reports_lost": self._crashes.lost,
             **self._config.listening(),
         }
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))

@@ -105,6 +105,11 @@ def default_cache_dir(environment_cache_home: str | None, home: str) -> Path:
     return (Path(environment_cache_home) if environment_cache_home else Path(home) / ".cache") / "modelpool"
 
 
+def default_crash_dir(cache_dir: Path) -> Path:
+    """Where crash reports are kept, of all pools of a user."""
+    return cache_dir / "crashes"
+
+
 def default_path(base: Path, port: int, rest_port: int) -> Path:
     """A pool is named by its port; one without any TCP port by its process."""
     number = port or rest_port

@@ -105,7 +105,8 @@ class Pool:
         self.grpc_port, self.rest_port = grpc_port or free[0], rest_port or free[1]
         self.write_config(self.config)
         command = [str(MODELPOOL), "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
-        command += [f"--model_config_file={self.config_file}", f"--runtime_dir={self.runtime_dir}", *self.flags]
+        command += [f"--model_config_file={self.config_file}", f"--runtime_dir={self.runtime_dir}"]
+        command += [f"--crash_dir={self.crash_dir}", *self.flags]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -182,12 +183,20 @@ class Pool:
         return self.root / "run"
 
     @property
+    def crash_dir(self) -> Path:
+        return self.root / "crashes"
+
+    @property
     def log_path(self) -> Path:
         return self.root / "serve.log"
 
     @property
     def log(self) -> str:
         return self.log_path.read_text("utf-8", "replace")
+
+    def crash_reports(self) -> list[Any]:
+        """Those that are kept, the oldest first."""
+        return [json.loads(path.read_text()) for path in sorted(self.crash_dir.glob("*.json"))]
 
     def processes(self) -> list[psutil.Process]:
         """Every living process of this pool, whoever its parent is."""

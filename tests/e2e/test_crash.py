@@ -176,6 +176,10 @@ def test_what_it_was_executing_is_told_at_once(start_pool: StartPool, models: An
     )
     assert time.monotonic() - killed_at < 5.0
     back(pool, "slow", 1, pid)
+    (report,) = eventually(pool.crash_reports, what="its crash report is there")
+    assert (report["model"], report["pid"], report["kind"], report["signal"]) == ("slow", pid, "signal", 9)
+    (executing,) = report["executing"]
+    assert (executing["method"], executing["began_s_before"] > 0) == ("PREDICT", True)
 
 
 def test_the_fork_server_s_death_kills_nobody(pool: Pool) -> None:

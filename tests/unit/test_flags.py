@@ -62,6 +62,7 @@ TF_SERVING_DEFAULTS: dict[str, Any] = {
 DEPEND_ON_CPUS = {"rest_api_num_threads", "grpc_max_threads", "num_tflite_pools"}
 OUR_DEFAULTS: dict[str, Any] = {
     "runtime_dir": "",
+    "crash_dir": "",
     "log_level": "INFO",
     "max_request_bytes": 2147483647,
     "drain_timeout_s": 30.0,
