@@ -114,11 +114,7 @@ def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Se
 
 
 def _crashes(argv: Sequence[str], base: Path) -> int:
-    return crashes_command.run(argv, base, runtime_dir.default_crash_dir(_cache_dir()))
-
-
-def _cache_dir() -> Path:
-    return runtime_dir.default_cache_dir(os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~"))
+    return crashes_command.run(argv, base, runtime_dir.default_crash_dir(_default_cache_dir()))
 
 
 def _chaos(argv: Sequence[str], base: Path) -> int:
@@ -179,7 +175,6 @@ def _serve(given: flags.Flags) -> int:
         given,
         path.absolute() if path else runtime_dir.default_path(base, given.port, given.rest_api_port),
         _default_cache_dir(),
-        _cache_dir(),
         len(os.sched_getaffinity(0)),
     )
     settings = replace(settings, service=ServiceSocket.from_environment(os.environ, os.getpid()))
