@@ -6,13 +6,15 @@ its own on the same machine and takes its share of the CPUs. Runs in the environ
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +36,7 @@ from bench_server import Deadline
 
 _HIDDEN = ("json", "picture", "report", "quick")
 _CONTENDERS = {"serving", "open", "targets"}
+_TERMINATED = "terminated"
 
 
 def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str, Any]) -> None:
@@ -82,21 +85,28 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
     return bench_unload.measure(scratch, bench_unload.Options(args.cycles, args.rounds, args.big_mb), deadline)
 
 
-def measure_all(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """All that was asked for, as one JSON document."""
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    report: dict[str, Any] = {
-        "machine": bench_machine.describe(),
-        "options": {name: value for name, value in options.items() if name not in _HIDDEN},
-    }
+def measure_all(args: argparse.Namespace, scratch: Path, report: dict[str, Any]) -> None:
+    """All that was asked for, into the report. What ends early is noted there under `failed`; the others go on."""
     if _CONTENDERS & set(args.what):
-        measure_contenders(args, scratch, report)
+        with _noted("serving", report):
+            measure_contenders(args, scratch, report)
     more = ["tenants", "growth"] if "targets" in args.what else []
     for what in dict.fromkeys([*more, *args.what]):
         if what not in _CONTENDERS:
             print(f"{what}:", flush=True)
-            report[what] = measure_one(what, args, scratch)
-    return report
+            with _noted(what, report):
+                report[what] = measure_one(what, args, scratch)
+
+
+@contextlib.contextmanager
+def _noted(what: str, report: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except (SystemExit, subprocess.SubprocessError) as error:
+        if str(error) == _TERMINATED:
+            raise
+        print(f"{what} ended early: {error}", file=sys.stderr, flush=True)
+        report["failed"][what] = str(error)
 
 
 REPORTS: dict[str, Callable[[Any], None]] = {
@@ -122,6 +132,8 @@ def print_report(report: dict[str, Any]) -> None:
     if "targets" in report["options"]["what"]:
         print("\n== targets")
         bench_targets.print_report(report)
+    for what, words in report["failed"].items():
+        print(f"\n== {what} ended early: {words}")
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -132,17 +144,20 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def _end(*_: object) -> NoReturn:
-    raise SystemExit("terminated")
+    raise SystemExit(_TERMINATED)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, with everything that needs a place on the disk below one folder that goes away."""
+    options = {name: value for name, value in vars(args).items() if name not in _HIDDEN}
+    report: dict[str, Any] = {"machine": bench_machine.describe(), "options": options, "failed": {}}
     scratch = Path(tempfile.mkdtemp(prefix="mp-bench-"))
     began_s = time.monotonic()
     try:
-        return {**measure_all(args, scratch), "took_s": round(time.monotonic() - began_s, 1)}
+        measure_all(args, scratch, report)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return {**report, "took_s": round(time.monotonic() - began_s, 1)}
 
 
 def main() -> int:
@@ -153,12 +168,12 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    print_report(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print_report(report)
     if args.picture:
         draw(report, args.picture)
-    return 0
+    return 1 if report["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -36,21 +36,6 @@ def arrivals(rate_per_s: float, until_s: float, kind: str, seed: int) -> list[fl
     return times
 
 
-def corrected(latencies_s: Iterable[float], interval_s: float) -> list[float]:
-    """Latencies of a client that waited for each answer, as one sees them who sends every `interval_s`.
-
-    For a generator that knows no intended times: an answer that took longer than the interval kept back the requests
-    that were due meanwhile, which would have waited for the rest of it (HdrHistogram's correction for coordinated
-    omission).
-    """
-    seen: list[float] = []
-    for latency_s in latencies_s:
-        seen.append(latency_s)
-        missed = int(latency_s / interval_s)
-        seen += [left for i in range(1, missed + 1) if (left := latency_s - i * interval_s) > 0]
-    return seen
-
-
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Of each figure that every round has."""
     shared = [name for name in rounds[0] if all(name in each for each in rounds)]

@@ -22,7 +22,8 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
-        "commit": _commit(),
+        "commit": _words("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "h2load": _words("h2load", "--version"),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
@@ -51,8 +52,8 @@ def _version(package: str) -> str:
         return ""
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+def _words(*command: str) -> str:
+    """What a command says; nothing where it is not there or fails."""
     try:
         done = subprocess.run(command, cwd=bench_inputs.ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

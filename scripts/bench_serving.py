@@ -120,6 +120,7 @@ def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
         bad = f"{m['failures'] + m['wrong']:.0f}"
         cpu = f"{m['cpu_us']:.0f}" if "cpu_us" in m else "-"
         generator = f"{each['generator']} {m['generator_cpu']:.0%}"
+        generator += f", late {m['late_p99_us']:.0f} us" if "rate_per_s" in each else ""
         spread = f"{bench_figures.spread(each['rounds'], 'requests_per_s'):.0%}"
         latencies = [f"{m[name]:.0f}" for name in ("p50_us", "p99_us")]
         table_rows.append([each["workload"], load, each["server"], rate, *latencies, cpu, generator, bad, spread])
@@ -138,4 +139,5 @@ def print_report(cells: Sequence[Cell]) -> None:
     """The table that a person reads."""
     print(bench_figures.table(_HEAD, rows(cells)))
     print("CPU us: of all processes of the server, per request; (x): times the plain server, median over the rounds;")
+    print("generator: which one, its share of a CPU, and p99 of how late it sent in an open loop;")
     print("bad: failed or wrong answers; spread: (most - least) / median of the rounds' requests/s")

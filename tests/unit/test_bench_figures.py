@@ -1,4 +1,4 @@
-"""The arithmetic of the benches: percentiles, arrival times, the correction for coordinated omission, tables."""
+"""The arithmetic of the benches: percentiles, arrival times, medians over rounds, tables."""
 
 import itertools
 import math
@@ -44,23 +44,6 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_their_gaps(seed: int) 
     assert abs(len(times) - 4000) < 6 * math.sqrt(4000)
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.15)
-
-
-def test_correction_adds_the_requests_that_a_slow_answer_kept_back() -> None:
-    assert bench_figures.corrected([0.1, 1.0], 0.25) == pytest.approx([0.1, 1.0, 0.75, 0.5, 0.25])
-
-
-@given(latencies)
-def test_correction_changes_nothing_where_no_answer_was_late(values: list[float]) -> None:
-    assert bench_figures.corrected(values, max(values) * 1.01) == values
-
-
-@given(st.lists(st.floats(0.001, 2), min_size=1, max_size=30), st.floats(0.01, 1))
-def test_corrected_latencies_only_grow_in_number_and_stay_below_the_greatest(values: list[float], gap: float) -> None:
-    seen = bench_figures.corrected(values, gap)
-    assert len(seen) >= len(values)
-    assert max(seen) == max(values)
-    assert min(seen) > 0
 
 
 def test_ratios_are_taken_round_by_round() -> None:
