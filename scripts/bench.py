@@ -112,6 +112,7 @@ def _noted(what: str, report: dict[str, Any]) -> Iterator[None]:
 REPORTS: dict[str, Callable[[Any], None]] = {
     "serving": bench_serving.print_report,
     "open": bench_serving.print_report,
+    "memory": bench_footprint.print_memory,
     "tenants": bench_tenants.print_report,
     "growth": bench_growth.print_report,
     "profile": bench_profile.print_report,

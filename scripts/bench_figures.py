@@ -1,5 +1,6 @@
 """The arithmetic of the benches: percentiles, medians over rounds, arrival times, growth. Pure; times in seconds."""
 
+import itertools
 import math
 import random
 import statistics
@@ -55,11 +56,9 @@ def ratio_of_rounds(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mappin
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line through the points, by least squares; 0 for fewer than two."""
-    if len(points) < 2:
-        return 0.0
-    xs, ys = zip(*points, strict=True)
-    return statistics.linear_regression(xs, ys).slope if len(set(xs)) > 1 else 0.0
+    """The median of the slopes between any two of the points (Theil and Sen), which a few stray points do not move."""
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2) if a[0] != b[0]]
+    return statistics.median(slopes) if slopes else 0.0
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,16 @@ def _loaded(server: Server, generator: str) -> list[dict[str, Any]]:
 def print_report(report: dict[str, Any]) -> None:
     """The tables that a person reads."""
     print("start to the first answer: " + ", ".join(f"{name} {s:.2f} s" for name, s in report["start_s"].items()))
-    for name, processes in report["memory"].items():
+    print()
+    print_memory(report["memory"])
+
+
+def print_memory(memory: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """A table for each server."""
+    for i, (name, processes) in enumerate(memory.items()):
         rows = [_row(each["role"], each["rss_bytes"], each["pss_bytes"]) for each in processes]
         rows.append(_row("all", *(sum(each[key] for each in processes) for key in ("rss_bytes", "pss_bytes"))))
-        print()
-        print(bench_figures.table((name, "resident MiB", "proportional MiB"), rows))
+        print("\n" * bool(i) + bench_figures.table((name, "resident MiB", "proportional MiB"), rows))
 
 
 def _row(role: str, rss_bytes: int, pss_bytes: int) -> list[str]:

@@ -1,5 +1,6 @@
-"""Whether memory grows with the number of requests: resident memory of each process after every tenth of them."""
+"""Whether memory grows with the number of requests: resident memory of each process after every twentieth of them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from bench_workloads import WORKLOADS
 
 MIB = 1024 * 1024
 IN_FLIGHT = 32
-_PARTS = 10
+_PARTS = 20
+_SETTLE_S = 0.5
 _PART_LIMIT_S = 240.0
 
 
 def measure(scratch: Path, pool: Pool, workload: str, requests: int) -> dict[str, Any]:
-    """Bytes by process at each mark, as a JSON document. The first tenth is sent twice and counts as warm-up once."""
+    """Bytes by process at each mark, as a JSON document. A first part comes before that, as warm-up."""
     part = max(1, requests // _PARTS)
     server = pool.server(scratch, bench_models.build([workload]))
     with server.running():
@@ -26,7 +28,7 @@ def measure(scratch: Path, pool: Pool, workload: str, requests: int) -> dict[str
     processes: dict[str, Any] = {}
     for name in marks[-1][1]:
         points = [(done, rss[name]) for done, rss in marks if name in rss]
-        growth_bytes = bench_figures.slope(points[len(points) // 2 :]) * part * _PARTS
+        growth_bytes = bench_figures.slope(points[1:]) * part * _PARTS
         processes[name] = {"rss_bytes": points, "growth_bytes": growth_bytes}
     growth_bytes = sum(each["growth_bytes"] for each in processes.values())
     return {"workload": workload, "requests": part * _PARTS, "processes": processes, "growth_bytes": growth_bytes}
@@ -38,6 +40,7 @@ def _after(server: Server, workload: str, requests: int) -> dict[str, int]:
     figures = bench_contenders.load(server.address(), WORKLOADS[workload], plan, "own")
     if figures["failures"] or figures["wrong"]:
         raise SystemExit(f"{figures['failures']:.0f} failed and {figures['wrong']:.0f} wrong answers to {workload}")
+    time.sleep(_SETTLE_S)  # what was in flight at the end is still on its way
     rss = {f"{each.role} {each.pid}": each.rss_bytes for each in server.memory()}
     print(f"  {workload}: {sum(rss.values()) / MIB:.1f} MiB resident in all", flush=True)
     return rss
@@ -53,4 +56,4 @@ def print_report(report: dict[str, Any]) -> None:
         rows.append([name, *cells, f"{each['growth_bytes'] / MIB:+.2f}"])
     rows.append(["all", "", "", "", f"{report['growth_bytes'] / MIB:+.2f}"])
     print(bench_figures.table(("process", "warm", "half", "end", "growth"), rows))
-    print("growth: the slope of the second half, over all the requests")
+    print("growth: the median slope after the warm-up, over all the requests")

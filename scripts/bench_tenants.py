@@ -9,7 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
     server = pool.server(scratch, bench_models.build([A, B]))
     with server.running():
         a = bench_contenders.ServerContender(server, "own")
+        a.load(WORKLOADS[A], options.plan(_CAPACITY_AT))  # warm
         with _on_half(server):
             capacity = bench_serving.capacity(a, WORKLOADS[A], options.plan(_CAPACITY_AT))
         rate = capacity * SHARE
@@ -79,20 +80,21 @@ def _condition(name: str, server: Server, plan: Plan) -> contextlib.AbstractCont
 def _on_half(server: Server) -> Iterator[None]:
     """A's worker on the first half of the CPUs that it may use; on a machine with one CPU nothing is changed."""
     pids = [each["pid"] for each in server.workers(A) if each["pid"] is not None]
-    before = {thread: os.sched_getaffinity(thread) for pid in pids for thread in _threads(pid)}
-    for thread, cpus in before.items():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(thread, sorted(cpus)[: max(1, len(cpus) // 2)])
+    before = {pid: os.sched_getaffinity(pid) for pid in pids}
+    for pid, cpus in before.items():
+        _bind(pid, sorted(cpus)[: max(1, len(cpus) // 2)])
     try:
         yield
     finally:
-        for thread, cpus in before.items():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread, cpus)
+        for pid, cpus in before.items():
+            _bind(pid, cpus)
 
 
-def _threads(pid: int) -> list[int]:
-    return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+def _bind(pid: int, cpus: Iterable[int]) -> None:
+    """All threads of a process, also those that it has started since the last time."""
+    for name in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(name), cpus)
 
 
 @contextlib.contextmanager

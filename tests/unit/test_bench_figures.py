@@ -6,7 +6,7 @@ import statistics
 
 import bench_figures
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 latencies = st.lists(st.floats(1e-6, 10), min_size=1, max_size=200)
@@ -34,6 +34,7 @@ def test_constant_arrivals_are_evenly_spaced() -> None:
     assert bench_figures.arrivals(4, 1, "constant", 1) == [0, 0.25, 0.5, 0.75]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_poisson_arrivals_have_the_rate_and_the_spread_of_their_gaps(seed: int) -> None:
     times = bench_figures.arrivals(1000, 4, "poisson", seed)
@@ -66,6 +67,12 @@ def test_spread() -> None:
 def test_slope_of_a_straight_line(rise: float, start: float) -> None:
     points = [(float(x), start + rise * x) for x in range(10)]
     assert bench_figures.slope(points) == pytest.approx(rise, abs=1e-9)
+
+
+@given(st.integers(0, 9), st.floats(-1000, 1000))
+def test_a_stray_point_does_not_move_the_slope(stray: int, off: float) -> None:
+    points = [(float(x), 2.0 * x + (off if x == stray else 0)) for x in range(10)]
+    assert bench_figures.slope(points) == pytest.approx(2)
 
 
 def test_a_point_has_no_slope() -> None:
