@@ -16,15 +16,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import chaos_many_kills
 import chaos_models
+import chaos_overload
+import chaos_poison
 import chaos_processes
 import chaos_resources
+import chaos_workers
 from chaos_pool import BrokenPromise
 from chaos_scene import Outcome, Scene, Stage, play
 
-SCENES: dict[str, Scene] = {**chaos_processes.SCENES, **chaos_resources.SCENES}
+_GROUPS = (chaos_workers, chaos_poison, chaos_processes, chaos_resources, chaos_overload, chaos_many_kills)
+SCENES: dict[str, Scene] = {name: scene for group in _GROUPS for name, scene in group.SCENES.items()}
 # The scenes of `--short`.
-SHORT = ("the fork server dies", "a frontend and a worker die at once", "the supervisor dies")
+SHORT = ("kills, retried once", "a poison request in a batch", "a frontend and a worker die at once")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -18,6 +18,9 @@ _START_WITHIN_S = 60.0
 _STOP_WITHIN_S = 60.0
 
 
+Span = tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call; times on CLOCK_MONOTONIC. `right`: the answer carried the number of its request."""
@@ -42,6 +45,10 @@ class Calls:
     def between(self, from_s: float, to_s: float = math.inf) -> "Calls":
         """Those that ended in this stretch of time."""
         return Calls([call for call in self.all if from_s <= call.ended_s < to_s])
+
+    def within(self, spans: Sequence[Span]) -> "Calls":
+        """Those that ended in one of these stretches."""
+        return Calls([call for from_s, to_s in spans for call in self.between(from_s, to_s).all])
 
     @property
     def refused(self) -> list[Call]:
@@ -82,12 +89,13 @@ class Calls:
 class Load:
     """So many clients of each model, from the start of the `with` block to its end; then `calls`, by model.
 
-    `pause_s`: of each client, between two calls.
+    `pause_s`: of each client, between two calls. `rate_per_s`: in place of clients that wait for their answers, so many
+    calls a second of each model.
     """
 
-    def __init__(self, target: str, clients: Mapping[str, int], pause_s: float = 0.0) -> None:
+    def __init__(self, target: str, clients: Mapping[str, int], pause_s: float = 0.0, rate_per_s: float = 0.0) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="mp-chaos-", suffix=".json")  # noqa: SIM115 - closed with it
-        models = [f"{model}:{count}:{pause_s}" for model, count in clients.items()]
+        models = [f"{model}:{count}:{pause_s}:{rate_per_s}" for model, count in clients.items()]
         self._command = [sys.executable, str(SCRIPTS / "chaos_client.py"), target, self._file.name, *models]
         self._models = tuple(clients)
         self.calls: dict[str, Calls] = {}

@@ -5,20 +5,26 @@ still its child's; what a worker does to itself it is told by message.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .control import ControlSocket
 from .manager import Manager
-from .process import Processes
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import NOT_DEADLY, HurtModel, HurtReply, HurtWorker
-from .wire.sockets import Peer
 from .wire.states import Harm
 from .wire.status import OK, FailedPrecondition, InvalidArgument, PoolError
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What is done to a worker: SIGKILL, SIGSTOP, and an order to hurt itself."""
+
+    kill: Callable[[Incarnation], None]
+    stop: Callable[[Incarnation], None]
+    tell: Callable[[Incarnation, HurtWorker], None]
 
 
 @dataclass(slots=True)
@@ -27,8 +33,7 @@ class Chaos:
 
     allowed: bool
     _manager: Manager
-    _processes: Processes
-    _control: ControlSocket
+    _hands: Hands
     _deadly: dict[str, int] = field(default_factory=dict)
 
     def deadly_size_bytes(self, model: str) -> int:
@@ -44,9 +49,9 @@ class Chaos:
         log.warning("hurting a model %s", fields(model=wanted.model, harm=wanted.harm, incarnation=worker))
         match wanted.harm:
             case Harm.KILL:
-                self._processes.kill_worker(worker)
+                self._hands.kill(worker)
             case Harm.STOP:
-                self._processes.stop_worker(worker)
+                self._hands.stop(worker)
             case Harm.POISON | Harm.CURE:
                 self._poison(wanted)
         return HurtReply(wanted.token, OK.code, "", worker)
@@ -55,7 +60,7 @@ class Chaos:
         """A worker was started with a poison that may have been cured since."""
         for model in self._deadly:
             if worker in self._workers(model):
-                self._control.send(Peer.WORKER, worker, HurtWorker(Harm.POISON, self._deadly[model]))
+                self._hands.tell(worker, HurtWorker(Harm.POISON, self._deadly[model]))
 
     def _victim(self, wanted: HurtModel) -> Incarnation:
         """The worker that is hurt, or the first of those that are. Raises PoolError."""
@@ -72,7 +77,7 @@ class Chaos:
         deadly = wanted.amount if wanted.harm is Harm.POISON else NOT_DEADLY
         self._deadly[wanted.model] = deadly
         for worker in self._workers(wanted.model):
-            self._control.send(Peer.WORKER, worker, HurtWorker(wanted.harm, deadly))
+            self._hands.tell(worker, HurtWorker(wanted.harm, deadly))
 
     def _workers(self, name: str) -> Iterator[Incarnation]:
         model = self._manager.models.get(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import memory_book, restart_command, session_config, status
-from .chaos import Chaos
+from .chaos import Chaos, Hands
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
@@ -116,7 +116,8 @@ class Pool:
             ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited), config.log_level
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
-        self._chaos = Chaos(config.allow_chaos, self._manager, self._processes, self._control)
+        hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)
+        self._chaos = Chaos(config.allow_chaos, self._manager, hands)
         self._recordings = Recordings()
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
@@ -321,6 +322,9 @@ class Pool:
             request_log=request_log,
             deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
         )
+
+    def _tell_worker(self, incarnation: Incarnation, message: Message) -> None:
+        self._control.send(Peer.WORKER, incarnation, message)
 
     # -- workers ---------------------------------------------------------------------------------------------
 
