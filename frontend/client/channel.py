@@ -35,7 +35,7 @@ def credentials(tls: Tls) -> Any:
     if (tls.private_key is None) != (tls.certificate is None):
         raise InputError("tls: expected a private key and its certificate together")
     pems = (_pem(each) for each in (tls.root_certificates, tls.private_key, tls.certificate))
-    return grpc.ssl_channelcredentials(*pems)
+    return grpc.ssl_channel_credentials(*pems)
 
 
 def _pem(source: bytes | Path | str | None) -> bytes | None:
