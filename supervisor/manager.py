@@ -372,6 +372,11 @@ class Manager:
             if slot.state in (SlotState.READY, SlotState.DRAINING)
         )
 
+    @property
+    def places(self) -> Places:
+        """The devices, and what is known of them."""
+        return self._options.places
+
     def slot(self, incarnation: Incarnation) -> Slot | None:
         """The slot that this incarnation fills, as long as its process lives."""
         return self._running.get(incarnation)

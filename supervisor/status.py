@@ -10,9 +10,11 @@ from typing import Any
 
 import psutil
 
+from .devices import Reading
 from .exits import Exit
 from .manager import Manager
 from .model import Model
+from .placement import Room
 from .servable import Servable, Slot
 from .wire.ids import Incarnation
 from .wire.messages import FrontendStats
@@ -43,12 +45,37 @@ def pool_status(
             }
             for incarnation, (pid, stats) in frontends.items()
         ],
+        "devices": _devices(manager),
         "supervisor": {
             "pid": os.getpid(),
             "rss_bytes": rss_bytes(os.getpid()),
             "routes_epoch": manager.board.table.epoch,
             **supervisor,
         },
+    }
+
+
+def _devices(manager: Manager) -> list[dict[str, Any]]:
+    places = manager.places
+    slots = [slot for model in manager.models.values() for servable in model.newest_first() for slot in servable.slots]
+    return [_device(room, places.inventory.readings.get(room.device.id)) for room in places.rooms(slots)]
+
+
+def _device(room: Room, reading: Reading | None) -> dict[str, Any]:
+    """Figures are null where nothing is read: of the CPU, and of a GPU that does not answer."""
+    answers = reading is not None and not reading.error
+    return {
+        "id": room.device.id,
+        "uuid": room.device.cuda_visible_devices if room.device.is_gpu else "",
+        "product": room.device.product,
+        "lost": room.lost,
+        "workers": len(room.tenants),
+        "memory_bytes": room.device.memory_bytes or None,
+        "used_bytes": reading.used_bytes if reading is not None and answers else None,
+        "budget_bytes": room.budget_bytes if room.accounted else None,
+        "claimed_bytes": sum(tenant.claim_bytes for tenant in room.tenants) if room.accounted else None,
+        "utilization_percent": reading.utilization_percent if reading is not None else None,
+        "ecc_errors": reading.ecc_errors if reading is not None else None,
     }
 
 

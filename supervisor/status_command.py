@@ -70,6 +70,7 @@ def render(status: dict[str, Any], width: int | None = None) -> str:
         table, console.width = _narrow_table(rows, width)
     with console.capture() as captured:
         console.print(table)
+        notes += [f"[red]{each['id']}[/red]: lost: {each['lost']}" for each in status["devices"] if each["lost"]]
         for note in notes:
             console.print(note, soft_wrap=True)
         console.print(_processes(status), style="dim", soft_wrap=True)
@@ -143,7 +144,11 @@ def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
         if version["error"]["code"] != "OK":
             error = version["error"]
             notes.append(f"[red]{name} {version['version']}[/red]: {error['code']}: {escape(error['message'])}")
+        elif version["placement_error"]:
+            notes.append(f"[yellow]{name} {version['version']}[/yellow]: {escape(version['placement_error'])}")
         for worker in version["workers"]:
+            if worker["waits_for"] and worker["state"] == "pending":
+                notes.append(f"{name} {version['version']}: waits: {escape(worker['waits_for'])}")
             if worker["last_exit"] is not None:
                 notes.append(f"{name} {version['version']}: the last worker {escape(worker['last_exit']['cause'])}")
             yield (*head, *_worker_cells(worker))

@@ -4,13 +4,18 @@ import json
 import re
 from typing import Any
 
+import pynvml
 import pytest
 
 from modelpool.supervisor import status, status_command
+from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.flags import UsageError
 from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
 from modelpool.supervisor.model import ModelSettings
+from modelpool.supervisor.nvml import RealNvml
+from modelpool.supervisor.placement import DevicePolicy
+from modelpool.supervisor.places import Places
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
     FrontendStats,
@@ -21,7 +26,9 @@ from modelpool.supervisor.wire.messages import (
 )
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code, Status
+from tests.fake_nvml import GIB, FakeGpu, FakeLibrary
 
+OWN = {"serving": True, "grpc_port": 8500, "rest_port": 8501, "grpc_socket_path": ""}
 # What the first issue promised to whoever reads the document; keys may be added, never dropped.
 WORKER_KEYS = {"pid", "device", "incarnation", "state", "restarts", "last_exit", "rss_bytes", "in_flight", "served"}
 
@@ -52,8 +59,7 @@ def manager_with_one_of_each() -> Manager:
 def document() -> dict[str, Any]:
     manager = manager_with_one_of_each()
     frontends = {Incarnation(1): (1, FrontendStats({3: 2}, 40)), Incarnation(2): (1, None)}
-    own = {"serving": True, "grpc_port": 8500, "rest_port": 8501, "grpc_socket_path": ""}
-    parsed: dict[str, Any] = json.loads(status.to_json(status.pool_status(manager, frontends, own, 13.0)))
+    parsed: dict[str, Any] = json.loads(status.to_json(status.pool_status(manager, frontends, OWN, 13.0)))
     return parsed
 
 
@@ -67,6 +73,43 @@ def test_the_promised_shape(document: dict[str, Any]) -> None:
             assert {"version", "state", "error", "workers"} <= set(version)
             assert set(version["error"]) == {"code", "message"}
             assert all(set(worker) >= WORKER_KEYS for worker in version["workers"])
+
+
+def test_devices_are_told_with_what_is_on_them() -> None:
+    gpus = FakeGpu("GPU-a", 8 * GIB, driver_bytes=GIB, utilization=5), FakeGpu("GPU-b", 4 * GIB)
+    nvml = RealNvml(FakeLibrary(*gpus))
+    places = Places(Inventory.of(nvml.look()))
+    manager = Manager(ManagerOptions(10, lambda incarnation: f"ipc:///w{incarnation}", lambda: 0.0, places=places))
+    policy = DevicePolicy(("gpu:0",), replicas=4, memory_bytes=2 * GIB)
+    manager.configure({"m": ModelSettings(devices=policy)})
+    manager.aspire("m", {1: "/m/1"})
+    manager.advance(0.0)
+    gpus[1].error = pynvml.NVML_ERROR_GPU_IS_LOST
+    places.look(nvml.look(), 1.0)
+    document = json.loads(status.to_json(status.pool_status(manager, {}, OWN, 2.0)))
+    first, second, cpu = document["devices"]
+    assert first == {
+        "id": "gpu:0",
+        "uuid": "GPU-a",
+        "product": "Fake H1",
+        "lost": "",
+        "workers": 3,
+        "memory_bytes": 8 * GIB,
+        "used_bytes": GIB,
+        "budget_bytes": 7 * GIB,
+        "claimed_bytes": 6 * GIB,
+        "utilization_percent": 5,
+        "ecc_errors": 0,
+    }
+    assert (second["uuid"], second["lost"], second["used_bytes"]) == ("GPU-b", "GPU is lost", None)
+    assert (cpu["id"], cpu["uuid"], cpu["memory_bytes"], cpu["workers"]) == ("cpu", "", None, 0)
+    (version,) = document["models"][0]["versions"]
+    refusal = "m/1: 1 of 4 replicas: needs 2.0 GiB, free on gpu:0 1.0 GiB, would fit there after unloading m/1@gpu:0#0"
+    assert (version["wanted_workers"], version["placement_error"]) == (4, refusal)
+    assert [worker["gpu_claim_bytes"] for worker in version["workers"]] == [2 * GIB] * 3
+    table = status_command.render(document)
+    assert refusal in table
+    assert "gpu:1: lost: GPU is lost" in table
 
 
 def test_what_happened_is_told(document: dict[str, Any]) -> None:
