@@ -19,6 +19,7 @@ class BlackBox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spec: WorkerSpec) -> None:
         """Raises OSError."""
+        self.spec = spec
         self._recorder = flight_recorder.create(str(spec.incarnation))
         try:
             self._stack = stack_dump.create(str(spec.incarnation))
@@ -32,7 +33,7 @@ class BlackBox:
             os.close(self._stack)
             raise
         os.set_blocking(reading, False)
-        self._stderr = StderrTail(loop, reading, log_name(spec), write_stderr)
+        self._stderr = StderrTail(loop, reading, spec.log_name, write_stderr)
 
     @property
     def given(self) -> tuple[int, ...]:
@@ -62,11 +63,6 @@ class BlackBox:
         os.close(self._recorder)
         os.close(self._stack)
         return replace(exit_, recording=recording, remains=Remains(stack, self._stderr.end(), peak_rss_bytes))
-
-
-def log_name(spec: WorkerSpec) -> str:
-    """How a worker is called in the log, by itself and by the supervisor."""
-    return f"worker[{spec.name}/{spec.version}#{spec.incarnation}]"
 
 
 def write_stderr(line: bytes) -> None:

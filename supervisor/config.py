@@ -1,5 +1,6 @@
 """The one frozen configuration of a running pool, built from the flags in `main` and handed to everything else."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,11 @@ class PoolConfig:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"model_config_file: cannot read '{self.model_config_file}': {error}") from error
         return parse_model_config(text, self.model_config_file, previous)
+
+    @property
+    def name(self) -> str:
+        """A short one, that no other pool which runs on this host has."""
+        return hashlib.sha256(str(self.runtime_dir).encode()).hexdigest()[:12]
 
     def data_socket(self, incarnation: Incarnation) -> Path:
         """The file of a worker's data socket."""

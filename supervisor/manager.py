@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import crash_report, lifecycle, renewals
+from . import crash_report, lifecycle, memory_limit, renewals
 from .arrangement import arrange
 from .devices import Device
 from .exits import Exit, ExitKind
 from .lifecycle import LOADING, SlotEvent, SlotState
 from .limits import Limits, Overdue
+from .memory_limit import Sample
 from .model import Model, ModelSettings
 from .placement import Place, Room
 from .places import Places
@@ -50,6 +51,7 @@ _LATE_S = 0.15
 _MAX_DOUBTS = 8
 # One that dies sooner than this after it was ready, and has answered nothing, was never good.
 _ON_ARRIVAL_S = 1.0
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,36 @@ class Manager:
         if slot is not None:
             slot.pid = pid
             self._options.places.ledger.spawned(incarnation, pid)
+
+    def memory_used(self, incarnation: Incarnation, sample: Sample, now_s: float) -> bool:
+        """What a worker's process has; whether something is to be done about it."""
+        slot = self._running.get(incarnation)
+        if slot is None:
+            return False
+        slot.memory = sample
+        serves = slot.state is SlotState.READY
+        if serves and slot.fresh_bytes is None:
+            slot.fresh_bytes = sample.used_bytes
+        verdict = memory_limit.judge(
+            sample,
+            fresh_bytes=slot.fresh_bytes if serves else None,
+            ready_for_s=now_s - slot.since_s,
+            load_s=(slot.load_s or 0.0) + (slot.warmup_s or 0.0),
+        )
+        if verdict is memory_limit.Verdict.OVER and not slot.kill_reason:
+            reason = f"over its memory limit of {sample.limit_bytes / _MIB:.0f} MiB"
+            if slot.state is SlotState.DRAINING:
+                self._send_kill(slot, reason, ExitKind.MEMORY_LIMIT, now_s)
+            else:
+                self._kill(slot, reason, ExitKind.MEMORY_LIMIT, now_s)
+            return True
+        servable = self._servable(slot)
+        if verdict is not memory_limit.Verdict.RENEW or slot.replaces is not None or servable.replacement(slot):
+            return False
+        used = f"{sample.used_bytes / _MIB:.0f} of {sample.limit_bytes / _MIB:.0f} MiB"
+        log.warning("replaced before it is over its memory limit %s", fields(**self._names(slot), used=used))
+        renewals.begin(servable, slot, urgent=True, now_s=now_s)
+        return True
 
     def exited(self, incarnation: Incarnation, exit_: Exit, now_s: float) -> None:
         """A worker's process is gone; the authority on death."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import memory_book, restart_command, session_config, status
+from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
 from .config import PoolConfig
 from .configuration import Configuration, Seams
@@ -27,6 +28,7 @@ from .frontends import SOCKET_SEAT, Frontends
 from .limits import BEAT_S, Limits
 from .loading_progress import run_loading_progress
 from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Report, Spawn, Stop
+from .memory_limit import Sample
 from .model_config import ModelConfig
 from .places import Places
 from .pool_config import PoolFile
@@ -113,7 +115,9 @@ class Pool:
             )
         )
         self._processes = Processes(
-            ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited), config.log_level
+            ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited, self._worker_memory),
+            config.log_level,
+            groups=MemoryGroups.find(config.name),
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)
@@ -318,6 +322,7 @@ class Pool:
             xla=platform.xla,
             prefer_tflite=platform.prefer_tflite,
             tflite_interpreters=platform.tflite_interpreters,
+            host_memory_bytes=int(policy.host_memory_mb * (1 << 20)),
             gpu_memory_limit_bytes=command.memory_limit_bytes,
             request_log=request_log,
             deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
@@ -330,6 +335,10 @@ class Pool:
 
     def _worker_spawned(self, incarnation: Incarnation, pid: int) -> None:
         self._manager.spawned(incarnation, pid)
+
+    def _worker_memory(self, incarnation: Incarnation, sample: Sample) -> None:
+        if self._manager.memory_used(incarnation, sample, self._loop.time()):
+            self._advance()
 
     def _worker_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         # A worker that goes in good order takes its socket's file along; a killed one cannot.

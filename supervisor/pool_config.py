@@ -115,6 +115,12 @@ class ModelPolicy:
         "What one execution of the model may take. After that its worker is taken for hung, and replaced; one that "
         "does not move at all is replaced within this and a second. 0: as long as it likes.",
     )
+    host_memory_mb: float = key(
+        0.0,
+        "What one worker of the model may have of the host's memory for itself, in MiB. One that nears it is replaced "
+        "by a fresh one first; one that goes over it is killed. 0: no limit. "
+        "A change counts for workers started after it.",
+    )
     complete_marker: str = key(
         "",
         "Load a version only when its folder has a file of this name, which whoever copies it writes last. "

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 
 from . import fork_server
 from .black_box import BlackBox
+from .cgroup import MemoryGroups
 from .exits import Exit
 from .fork_server import ForkServer
+from .memory_limit import Sample
 from .wire import codec, stack_dump
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import FrontendSpec, WorkerSpec
+from .worker_memory import WorkerMemory
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +44,30 @@ class ProcessEvents:
     worker_spawned: Callable[[Incarnation, int], None]
     worker_exited: Callable[[Incarnation, Exit], None]
     frontend_exited: Callable[[Incarnation, Exit], None]
+    worker_memory: Callable[[Incarnation, Sample], None] = lambda incarnation, sample: None
+    """Only of workers that have a limit."""
 
 
 class Processes:
     """All children of the supervisor."""
 
-    def __init__(self, events: ProcessEvents, log_level: str, fork_server: str = fork_server.MODULE) -> None:
-        """`fork_server` is the module to run as such; tests bring one that forks workers without TensorFlow."""
+    def __init__(
+        self,
+        events: ProcessEvents,
+        log_level: str,
+        fork_server: str = fork_server.MODULE,
+        groups: MemoryGroups | None = None,
+    ) -> None:
+        """`fork_server` is the module to run as such; tests bring one that forks workers without TensorFlow.
+
+        `groups`: where the kernel can be told of the limits of workers.
+        """
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
         self._boxes: dict[Incarnation, BlackBox] = {}
         self._doomed: set[Incarnation] = set()
+        self._memory = WorkerMemory(self._loop, events.worker_memory, groups)
         self._frontends: dict[int, Incarnation] = {}
         self._frontend_pipes: dict[int, int] = {}
         # Exits of children that nobody knows: a worker that died before the fork server's answer was read, or an
@@ -121,7 +136,7 @@ class Processes:
                 _kill(pid, signal.SIGCONT)
                 self._loop.call_later(_DUMP_LOOK_S, self._kill_dumped, pid, incarnation, 0, _DUMP_LOOKS)
             elif known == incarnation:
-                _kill(pid, signal.SIGKILL)
+                self._kill_worker(pid)
 
     def _kill_dumped(self, pid: int, incarnation: Incarnation, bytes_before: int, looks: int) -> None:
         """Kill it once its stacks are written, or are not going to be."""
@@ -129,7 +144,7 @@ class Processes:
             return
         written_bytes = self._boxes[incarnation].stack_bytes
         if looks == 0 or 0 < written_bytes == bytes_before:
-            _kill(pid, signal.SIGKILL)
+            self._kill_worker(pid)
             return
         self._loop.call_later(_DUMP_LOOK_S, self._kill_dumped, pid, incarnation, written_bytes, looks - 1)
 
@@ -138,6 +153,10 @@ class Processes:
         for pid, known in self._workers.items():
             if known == incarnation:
                 _kill(pid, signal.SIGSTOP)
+
+    def _kill_worker(self, pid: int) -> None:
+        self._memory.killed(pid)
+        _kill(pid, signal.SIGKILL)
 
     def end_spawning(self) -> None:
         """No worker will be asked for any more: those that are not there yet need not be waited for."""
@@ -162,12 +181,15 @@ class Processes:
         """Kill what is left and wait until every child is reaped."""
         self._closing = True
         self._fork_server.close()
-        for pid in [*self._workers, *self._frontends]:
+        for pid in self._workers:
+            self._kill_worker(pid)
+        for pid in self._frontends:
             _kill(pid, signal.SIGKILL)
         self._reap()
         while self._workers or self._frontends or self._fork_server.pid is not None:
             self._child_gone.clear()
             await self._child_gone.wait()
+        self._memory.close()
         self._loop.remove_signal_handler(signal.SIGCHLD)
         os.close(self._lifeline_write)
         os.close(self._lifeline_read)
@@ -182,6 +204,7 @@ class Processes:
             return
         self._workers[pid] = incarnation
         self._boxes[incarnation].handed_over()
+        self._memory.started(self._boxes[incarnation].spec, pid)
         self._events.worker_spawned(incarnation, pid)
         ended = self._unclaimed.pop(pid, None)
         if not self._fork_server.any_asked:
@@ -189,7 +212,7 @@ class Processes:
         if ended is not None:
             self._child_exited(pid, *ended)
         elif doomed:
-            _kill(pid, signal.SIGKILL)
+            self._kill_worker(pid)
 
     def _reap(self) -> None:
         """Collect every dead child: one SIGCHLD may stand for many."""
@@ -206,7 +229,9 @@ class Processes:
         exit_ = Exit.from_wait_status(status)
         self._child_gone.set()
         if pid in self._workers:
-            self._worker_gone(self._workers.pop(pid), exit_, peak_rss_bytes)
+            incarnation = self._workers.pop(pid)
+            exit_ = self._memory.ended(self._boxes[incarnation].spec, pid, exit_)
+            self._worker_gone(incarnation, exit_, peak_rss_bytes)
         elif pid in self._frontends:
             os.close(self._frontend_pipes.pop(pid))
             self._events.frontend_exited(self._frontends.pop(pid), exit_)

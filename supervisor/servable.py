@@ -11,6 +11,7 @@ from . import lifecycle
 from .devices import Device
 from .exits import Exit, ExitKind
 from .lifecycle import LOADING, SlotEvent, SlotState
+from .memory_limit import Sample
 from .restart import RestartHistory
 from .transition_policy import Presence, VersionSnapshot
 from .wire.ids import Incarnation, ServableId, SlotId
@@ -69,6 +70,10 @@ class Slot:
     """What earlier incarnations served."""
     load_s: float | None = None
     warmup_s: float | None = None
+    memory: Sample | None = None
+    """What its process had last, where its model has a limit."""
+    fresh_bytes: int | None = None
+    """What it had when it was ready."""
     urgent: bool = False
     """Its first load need not queue behind others."""
     last_ended: Incarnation | None = None
@@ -106,6 +111,7 @@ class Slot:
         self.last_exit, self.last_ended = exit_, self.incarnation
         self.incarnation, self.pid, self.heartbeat_s, self.ready_epoch = None, None, None, None
         self.busy_since_s, self.doubted_s, self.doubts = None, None, 0
+        self.memory, self.fresh_bytes = None, None
         self.served_before, self.served = self.served_before + self.served, 0
 
     def exit_kind(self, exit_: Exit) -> ExitKind:

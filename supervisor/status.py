@@ -6,6 +6,7 @@ The shape is documented in the README and only grows: later versions add keys, t
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -144,6 +145,7 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
         "error": _error(slot.error),
         "retry_in_s": None if slot.retry_at_s is None else round(max(0.0, slot.retry_at_s - now_s), 3),
         "rss_bytes": rss_bytes(slot.pid),
+        "memory": None if slot.memory is None else asdict(slot.memory),
         "in_flight": in_flight.get(slot.incarnation or 0, 0),
         "served": slot.served_before + slot.served,
         "load_s": slot.load_s,

@@ -76,8 +76,8 @@ class Inherited:
 
 def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     """Serve one model until told to stop; the exit code."""
-    _set_process_name(f"mp:{spec.version}/{spec.name}")
-    wire_log.configure(f"worker[{spec.name}/{spec.version}#{spec.incarnation}]", log_level)
+    _set_process_name(spec.process_name)
+    wire_log.configure(spec.log_name, log_level)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)

@@ -45,6 +45,7 @@ class WorkerSpec:
     the model compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time.
     `gpu_memory_limit_bytes`: what TensorFlow may take of the GPU; 0: no limit but the session's own.
     `deadly_size_bytes`: the worker dies of a request of this size, on purpose (`modelpool chaos`).
+    `host_memory_bytes`: the process's own limit, which the supervisor sees to; 0 for none.
     """
 
     incarnation: Incarnation
@@ -71,9 +72,20 @@ class WorkerSpec:
     xla: bool = False
     prefer_tflite: bool = False
     tflite_interpreters: int = 1
+    host_memory_bytes: int = 0
     gpu_memory_limit_bytes: int = 0
     request_log: RequestLog | None = None
     deadly_size_bytes: int = NOT_DEADLY
+
+    @property
+    def log_name(self) -> str:
+        """How the worker is called in the log, by itself and by the supervisor."""
+        return f"worker[{self.name}/{self.version}#{self.incarnation}]"
+
+    @property
+    def process_name(self) -> str:
+        """What `ps` and `top` show, of which the kernel keeps 15 bytes."""
+        return f"mp:{self.version}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

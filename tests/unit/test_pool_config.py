@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "max_restarts": 20,
     "restart_period_s": 60.0,
     "run_timeout_s": 600.0,
+    "host_memory_mb": 0.0,
     "complete_marker": "",
     "devices": ("auto",),
     "replicas": 1,

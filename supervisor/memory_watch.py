@@ -1,0 +1,89 @@
+"""Looks at the memory of workers whose models have a limit. A thread per worker; told of in the event loop.
+
+In threads, because reading the memory of a process waits while that process is busy mapping memory, which must stop
+neither the supervisor nor the watch over the others. The exact figure (smaps_rollup) takes the kernel some milliseconds
+for a big process; so as long as a cheaper figure, never below it, is far from the limit, it is read once a second only.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from .memory_limit import Sample
+from .wire.ids import Incarnation
+
+PERIOD_S = 0.2
+_EXACT_EVERY = 5
+_FAR = 0.7
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class MemoryWatch:
+    """`seen` is called in the loop with each sample."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seen: Callable[[Incarnation, Sample], None]) -> None:
+        self._loop = loop
+        self._seen = seen
+        self._stops: dict[Incarnation, threading.Event] = {}
+
+    def watch(self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str) -> None:
+        """From now on until `forget`, or its end."""
+        stop = self._stops[incarnation] = threading.Event()
+        arguments = (incarnation, pid, limit_bytes, enforced_by, stop)
+        threading.Thread(target=self._run, args=arguments, name=f"memory of {incarnation}", daemon=True).start()
+
+    def forget(self, incarnation: Incarnation) -> None:
+        stop = self._stops.pop(incarnation, None)
+        if stop is not None:
+            stop.set()
+
+    def close(self) -> None:
+        for incarnation in list(self._stops):
+            self.forget(incarnation)
+
+    def _run(
+        self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str, stop: threading.Event
+    ) -> None:
+        process = Path(f"/proc/{pid}")
+        looks = 0
+        while not stop.is_set():
+            try:
+                if looks % _EXACT_EVERY == 0 or at_most_bytes(process) > _FAR * limit_bytes:
+                    sample = Sample(private_bytes(process), limit_bytes, available_bytes(), enforced_by)
+                    self._loop.call_soon_threadsafe(self._tell, incarnation, sample)
+            except (OSError, ValueError, RuntimeError):
+                return  # it is gone, or this loop is
+            looks += 1
+            stop.wait(PERIOD_S)
+
+    def _tell(self, incarnation: Incarnation, sample: Sample) -> None:
+        if incarnation in self._stops:
+            self._seen(incarnation, sample)
+
+
+def private_bytes(process: Path) -> int:
+    """Memory that a process has for itself, and cannot give back by forgetting. Raises OSError, ValueError."""
+    found = _kilobytes(process / "smaps_rollup", "Private_Dirty:", "SwapPss:")
+    return sum(found.values())
+
+
+def at_most_bytes(process: Path) -> int:
+    """Never less than `private_bytes` but for swap and shared memory, and read at once. Raises OSError, ValueError."""
+    _, resident, shared, *_ = map(int, (process / "statm").read_text().split())
+    return (resident - shared) * _PAGE_BYTES
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """What the host has left. Raises OSError, ValueError."""
+    return _kilobytes(meminfo, "MemAvailable:")["MemAvailable:"]
+
+
+def _kilobytes(path: Path, *names: str) -> dict[str, int]:
+    found = dict.fromkeys(names, 0)
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if name in found:
+            found[name] = int(rest.split()[0]) * 1024
+    return found
