@@ -31,10 +31,15 @@ def arrange(
     servable.slots += [new_slot(place) for place in decision.add]
     servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
     going = {SlotState.STOPPED, SlotState.DRAINING}
-    surplus = [slot for slot in servable.slots if slot.id in decision.drop and slot.state not in going]
-    kept = [slot for slot in servable.slots if slot.stays and slot.id not in decision.drop]
+
+    def is_surplus(slot: Slot) -> bool:
+        return slot.id in decision.drop or bool(places.why_lost(slot.device))
+
+    living = [slot for slot in servable.slots if slot.state not in going]
+    surplus = [slot for slot in living if is_surplus(slot)]
+    kept = [slot for slot in living if slot.stays and not is_surplus(slot)]
     complete = len(kept) == decision.wanted and all(slot.available(acked_epoch) for slot in kept)
     at_once = complete or (settings.transition is TransitionPolicy.RESOURCE_PRESERVING and not decision.refusal)
-    leaving = [slot for slot in surplus if at_once or places.is_lost(slot.device) or slot.state is not SlotState.READY]
+    leaving = [slot for slot in surplus if at_once or places.why_lost(slot.device) or slot.state is not SlotState.READY]
     servable.unsettled = bool(decision.refusal) or len(servable.slots) > len(kept)
     return leaving

@@ -462,14 +462,14 @@ class Manager:
                     self._place(servable, now_s)
             elif due:
                 for slot in servable.slots:
-                    if slot.stays and self._options.places.is_lost(slot.device):
+                    if slot.stays and self._options.places.why_lost(slot.device):
                         self._let_go(slot, now_s)
 
     def _let_go(self, slot: Slot, now_s: float) -> None:
         """Unload it; nobody waits for what is in flight on a device that is lost."""
         self._unload(slot, now_s)
-        lost = self._options.places.inventory.lost.get(slot.device.id)
-        if slot.state is SlotState.DRAINING and lost is not None:
+        lost = self._options.places.why_lost(slot.device)
+        if slot.state is SlotState.DRAINING and lost:
             self._send_kill(slot, f"its device was lost: {lost}", ExitKind.KILLED, now_s)
 
     def _all_rooms(self) -> list[Room]:

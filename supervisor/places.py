@@ -16,7 +16,7 @@ from .placement import Decision, DevicePolicy, Need, Room, Tenant, amount
 from .servable import Servable, Slot
 from .wire.ids import Incarnation, ServableId
 from .wire.log import fields
-from .wire.status import Code, Status
+from .wire.status import OK, Code, Status
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Places:
         self._fraction = fraction
         self.ledger.read(self.inventory.readings.values(), 0.0)
         self.generation = 0
-        """Grows when slots may have to move, or may fit where they did not."""
+        """Grows when slots may have to move."""
 
     # -- what happens ----------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ class Places:
         """NVML was read, beginning at `taken_s`; whether the book has news to be kept."""
         for xid in snapshot.xids:
             log.error("the driver reports an error %s", fields(device=xid.gpu, xid=xid.number))
-        lost_before, free_before = self.inventory.lost, self._foreign()
+        lost_before = self.inventory.lost
         if self.inventory.update(snapshot):
             self.generation += 1
         for id_ in self.inventory.lost.keys() - lost_before.keys():
@@ -60,12 +60,7 @@ class Places:
             product = each.device.product
             news |= self.book.note(each.slot.servable, product, each.process_bytes, each.peak_bytes)
             log.info("measured %s", fields(slot=each.slot, gpu_bytes=each.process_bytes, peak_bytes=each.peak_bytes))
-        if self._foreign() != free_before:
-            self.generation += 1
         return news
-
-    def _foreign(self) -> dict[str, int]:
-        return {device.id: self.ledger.foreign_bytes(device.id) for device in self.inventory.gpus}
 
     # -- placement -------------------------------------------------------------------------------------------
 
@@ -85,8 +80,8 @@ class Places:
         return list(rooms.values())
 
     def arrange(self, servable: Servable, policy: DevicePolicy, rooms: Sequence[Room]) -> Decision:
-        """Which slots to make and which to let go of; the new ones are entered in `rooms`."""
-        mine = [slot.id for slot in servable.slots if slot.stays]
+        """Which slots to make, and which of those on living devices to let go of; new ones are entered in `rooms`."""
+        mine = [slot.id for slot in servable.slots if slot.stays and not self.why_lost(slot.device)]
         numbers = {slot.id.replica for slot in servable.slots}
         return placement.place(
             servable.id, policy, rooms, mine=mine, need=self.need(servable.id, policy), taken=numbers
@@ -136,7 +131,9 @@ class Places:
         else has taken memory since is an error of the slot, too.
         """
         device = slot.device
-        slot.waits_for = f"{device.id} is lost" if self.is_lost(device) else ""
+        if slot.error.message and slot.error.message == slot.waits_for:
+            slot.error = OK
+        slot.waits_for = self.why_lost(device)
         if slot.waits_for or not device.memory_bytes:
             return not slot.waits_for
         known = self._is_known(slot, policy)
@@ -160,8 +157,12 @@ class Places:
                     slot.claim_bytes = need.claim_bytes
                 room.tenants = [*others, Tenant(slot.id, slot.claim_bytes)]
 
-    def is_lost(self, device: Device) -> bool:
-        return device.id in self.inventory.lost
+    def why_lost(self, device: Device) -> str:
+        """Why no process can be on it; "" for one that is there. MIG instances may be made anew under an old name."""
+        if device.id in self.inventory.lost:
+            return self.inventory.lost[device.id]
+        uuids = {each.cuda_visible_devices for each in self.inventory.devices}
+        return "" if device.cuda_visible_devices in uuids else f"{device.id} is another device now"
 
 
 def _others(slot: Slot, room: Room) -> list[Tenant]:

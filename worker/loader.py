@@ -90,6 +90,7 @@ def session_config(given: bytes, gpu_limit_bytes: int = 0) -> Any:
 def gpu_peak_bytes() -> int:
     """The most that TensorFlow's allocator had in use on the process's GPU; 0 where it has none or does not say."""
     if not tf.config.list_physical_devices("GPU"):
+        log.warning("TensorFlow finds no GPU, the model runs on the CPU: is this TensorFlow built for CUDA?")
         return 0
     try:
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

@@ -127,7 +127,13 @@ def shown(text):
     config = loader.session_config(text_format.Parse(text, config_pb2.ConfigProto()).SerializeToString())
     return [config.allow_soft_placement, config.gpu_options.allow_growth, loader.thread_pool(config)]
 
-print(json.dumps([shown(text) for text in json.loads(sys.argv[1])]))
+def limited():
+    given = text_format.Parse("gpu_options { per_process_gpu_memory_fraction: 0.5 }", config_pb2.ConfigProto())
+    options = loader.session_config(given.SerializeToString(), 3 << 30).gpu_options
+    limits = [list(device.memory_limit_mb) for device in options.experimental.virtual_devices]
+    return [options.per_process_gpu_memory_fraction, options.allow_growth, limits]
+
+print(json.dumps([[shown(text) for text in json.loads(sys.argv[1])], limited()]))
 """
 
 
@@ -144,7 +150,9 @@ def test_our_defaults_of_a_session_give_way_to_the_operators() -> None:
     command = [sys.executable, "-c", _SESSIONS, json.dumps(list(wanted))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert dict(zip(wanted, json.loads(done.stdout), strict=True)) == wanted
+    shown, limited = json.loads(done.stdout)
+    assert dict(zip(wanted, shown, strict=True)) == wanted
+    assert limited == [0, True, [[3072]]]  # TensorFlow takes a share or a limit, not both
 
 
 def test_xla_by_flag(start_pool: StartPool, models: Path) -> None:

@@ -57,7 +57,9 @@ class DevicesOverTime(RuleBasedStateMachine):
         self.offset = HOST_PIDS if contained else 0
         self.places = Places(Inventory.of(self.nvml.look()))
         self.now_s = 1000.0
+        self.made = 0
         self.alive: dict[Incarnation, Spawn] = {}
+        self.instances: dict[str, FakeGpu] = {}
         self.holders: dict[Incarnation, FakeGpu] = {}
         self.died_s: dict[Incarnation, float] = {}
         self.patience_over = False  # memory was not given back for so long that it counts as somebody else's
@@ -110,8 +112,9 @@ class DevicesOverTime(RuleBasedStateMachine):
         self.holders[spawn.incarnation] = gpu
 
     def physical(self, uuid: str) -> FakeGpu | None:
-        instances = [each for gpu in self.gpus for each in (gpu.mig or {}).values()]
-        return next((gpu for gpu in [*self.gpus, *instances] if gpu.uuid == uuid), None)
+        for gpu in self.gpus:
+            self.instances |= {each.uuid: each for each in (gpu.mig or {}).values()}
+        return self.instances.get(uuid) or next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
     def die(self, incarnation: Incarnation) -> None:
         del self.alive[incarnation]
@@ -172,6 +175,16 @@ class DevicesOverTime(RuleBasedStateMachine):
         for dead in list(self.died_s):
             self.holders.pop(dead).processes.pop(dead + self.offset, None)
             del self.died_s[dead]
+
+    @rule(index=st.integers(0, 3))
+    def repartition(self, index: int) -> None:
+        """A MIG instance goes, or another one is made in its place."""
+        for gpu in self.gpus:
+            if gpu.mig is not None and not gpu.error:
+                gone = gpu.mig.pop(index, None)
+                self.made += 1
+                if gone is None or index % 2:
+                    gpu.mig[index] = FakeGpu(f"MIG-new{self.made}", 3 * GIB, gpu=gpu)
 
     @rule(number=st.integers(0, 2), how=st.sampled_from(["xid", "bus", "error", "back"]))
     def break_gpu(self, number: int, how: str) -> None:
@@ -241,12 +254,12 @@ class DevicesOverTime(RuleBasedStateMachine):
     def every_slot_has_a_device_that_it_may_have(self) -> None:
         devices = set(self.places.inventory.devices)
         for servable in self.servables():
-            assert all(slot.device in devices for slot in servable.slots)
+            assert all(slot.device in devices or not slot.stays for slot in servable.slots)
             alone = [slot.id for slot in servable.slots if slot.replaces is None and slot.succeeded_by is None]
             assert len(set(alone)) == len(alone)
             for slot in servable.slots:
                 if slot.state in {SlotState.STARTING, SlotState.LOADING, SlotState.READY}:
-                    assert not self.places.is_lost(slot.device)
+                    assert not self.places.why_lost(slot.device)
 
     @invariant()
     def what_is_missing_has_a_reason(self) -> None:
