@@ -87,6 +87,7 @@ class PoolMetrics:
                 if slot.replaces is None and slot.succeeded_by is None
                 for sample in self._of_slot(slot, in_flight)
             ),
+            *self._of_devices(slot for servable in servables for slot in servable.slots),
             *self._of_frontends(frontends),
             (families.FRONTEND_RESTARTS, (), restarts),
             (families.ROUTES_EPOCH, (), self._manager.board.table.epoch),
@@ -113,6 +114,24 @@ class PoolMetrics:
         yield families.WORKER_MEMORY, labels, rss_bytes(slot.pid)
         yield families.WORKER_IN_FLIGHT, labels, requests
         yield families.WORKER_QUEUE, labels, max(0, requests - self._executing.get(slot.incarnation, 0))
+
+    def _of_devices(self, slots: Iterable[Slot]) -> Iterable[tuple[Family, Labels, float | None]]:
+        """Figures of those alone that are known: not of the CPU, nor of a GPU that does not answer."""
+        places = self._manager.places
+        for room in places.rooms(slots):
+            device, reading = room.device, places.inventory.readings.get(room.device.id)
+            labels = (device.id,)
+            yield families.DEVICE_UP, (device.id, device.cuda_visible_devices if device.is_gpu else ""), not room.lost
+            yield families.DEVICE_WORKERS, labels, len(room.tenants)
+            if not room.accounted:
+                continue
+            yield families.DEVICE_MEMORY, labels, device.memory_bytes
+            yield families.DEVICE_MEMORY_CLAIMED, labels, sum(tenant.claim_bytes for tenant in room.tenants)
+            if reading is not None and not reading.error:
+                percent = reading.utilization_percent
+                yield families.DEVICE_MEMORY_USED, labels, reading.used_bytes
+                yield families.DEVICE_UTILIZATION, labels, None if percent is None else percent / 100
+                yield families.DEVICE_ECC_ERRORS, labels, reading.ecc_errors
 
     def _of_frontends(self, frontends: Mapping[Incarnation, Frontend]) -> Iterable[tuple[Family, Labels, float | None]]:
         acked = self._manager.board.frontends

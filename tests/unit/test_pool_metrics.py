@@ -1,13 +1,21 @@
 """What the supervisor counts and measures of its workers, over the manager's fake world."""
 
+import pynvml
+
+from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.manager import Command, Spawn
+from modelpool.supervisor.model import ModelSettings
+from modelpool.supervisor.nvml import RealNvml
+from modelpool.supervisor.placement import DevicePolicy
+from modelpool.supervisor.places import Places
 from modelpool.supervisor.pool_metrics import PoolMetrics
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import MetricsReport
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
+from tests.fake_nvml import GIB, FakeGpu, FakeLibrary
 from tests.prometheus_text import Page, parse
 from tests.unit.test_manager import KILLED, World
 
@@ -17,8 +25,8 @@ RESTARTS = "modelpool_worker_restarts_total"
 class MeasuredWorld(World):
     """A world whose pool keeps metrics, as `Pool` does."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, places: Places | None = None) -> None:
+        super().__init__(places=places)
         self.metrics = PoolMetrics(self.manager)
 
     def advance(self) -> list[Command]:
@@ -77,6 +85,32 @@ def test_an_unload_is_no_restart() -> None:
     assert page.total(RESTARTS) == 0
     assert page.total("modelpool_worker_up", version="2") == 1
     assert page.total("modelpool_worker_up", version="1") == 0
+
+
+def test_devices_and_what_is_on_them() -> None:
+    gpus = (
+        FakeGpu("GPU-a", 8 * GIB, driver_bytes=GIB, utilization=25, ecc=2),
+        FakeGpu("GPU-b", 4 * GIB, utilization=None),
+    )
+    nvml = RealNvml(FakeLibrary(*gpus))
+    world = MeasuredWorld(Places(Inventory.of(nvml.look())))
+    world.manager.configure({"m": ModelSettings(devices=DevicePolicy(("gpu:0",), memory_bytes=2 * GIB))})
+    world.aspire(1)
+    gpus[1].error = pynvml.NVML_ERROR_GPU_IS_LOST
+    world.manager.places.look(nvml.look(), 2000.0)
+    page = world.page()
+    up, uuids = "modelpool_device_up", {"gpu:0": "GPU-a", "gpu:1": "GPU-b", "cpu": ""}
+    assert {id_: page.value(up, device=id_, uuid=uuid) for id_, uuid in uuids.items()} == {
+        "gpu:0": 1,
+        "gpu:1": 0,
+        "cpu": 1,
+    }
+    assert page.value("modelpool_device_workers", device="gpu:0") == 1
+    assert page.value("modelpool_device_memory_bytes", device="gpu:1") == 4 * GIB
+    assert page.value("modelpool_device_memory_claimed_bytes", device="gpu:0") == 2 * GIB
+    assert page.total("modelpool_device_memory_used_bytes") == GIB  # of those that answer
+    assert page.total("modelpool_device_utilization_ratio") == 0.25
+    assert page.total("modelpool_device_ecc_errors") == 2
 
 
 def test_only_those_who_said_hello_are_heard() -> None:
