@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import chaos_many_kills
+import chaos_memory
 import chaos_models
 import chaos_overload
 import chaos_poison
@@ -26,7 +27,15 @@ import chaos_workers
 from chaos_pool import BrokenPromise
 from chaos_scene import Outcome, Scene, Stage, play
 
-_GROUPS = (chaos_workers, chaos_poison, chaos_processes, chaos_resources, chaos_overload, chaos_many_kills)
+_GROUPS = (
+    chaos_workers,
+    chaos_memory,
+    chaos_poison,
+    chaos_processes,
+    chaos_resources,
+    chaos_overload,
+    chaos_many_kills,
+)
 SCENES: dict[str, Scene] = {name: scene for group in _GROUPS for name, scene in group.SCENES.items()}
 # The scenes of `--short`.
 SHORT = ("kills, retried once", "a poison request in a batch", "a frontend and a worker die at once")

@@ -29,11 +29,15 @@ class Hands:
 
 @dataclass(slots=True)
 class Chaos:
-    """Who may be hurt, and which models are poisoned at present."""
+    """Who may be hurt, and which models are poisoned at present.
+
+    `_memory_limit_mb`: of the workers of a model, 0 for none.
+    """
 
     allowed: bool
     _manager: Manager
     _hands: Hands
+    _memory_limit_mb: Callable[[str], float]
     _deadly: dict[str, int] = field(default_factory=dict)
 
     def deadly_size_bytes(self, model: str) -> int:
@@ -52,6 +56,8 @@ class Chaos:
                 self._hands.kill(worker)
             case Harm.STOP:
                 self._hands.stop(worker)
+            case Harm.OOM | Harm.LEAK:
+                self._hands.tell(worker, HurtWorker(wanted.harm, wanted.amount))
             case Harm.POISON | Harm.CURE:
                 self._poison(wanted)
         return HurtReply(wanted.token, OK.code, "", worker)
@@ -68,6 +74,11 @@ class Chaos:
             raise FailedPrecondition("this pool was not started with --allow_chaos: nobody in it is hurt")
         if wanted.harm is Harm.POISON and wanted.amount < 1:
             raise InvalidArgument(f"poison: expected the size of a request in bytes, got {wanted.amount}")
+        if wanted.harm is Harm.LEAK and wanted.amount < 1:
+            raise InvalidArgument(f"leak: expected MiB a second, got {wanted.amount}")
+        if wanted.harm in {Harm.OOM, Harm.LEAK} and not self._memory_limit_mb(wanted.model):
+            # Without one it is the machine's memory that would run out.
+            raise FailedPrecondition(f"model {wanted.model} has no host_memory_mb in --pool_config_file to run out of")
         if wanted.harm is Harm.CURE:
             return next(self._workers(wanted.model), Incarnation(0))
         return self._manager.ready_worker(wanted.model, wanted.version)

@@ -86,11 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     harms = parser.add_mutually_exclusive_group(required=True)
     harms.add_argument("--kill", metavar="MODEL", help="SIGKILL its worker, again and again")
     harms.add_argument("--stop", metavar="MODEL", help="SIGSTOP its worker, once: it hangs")
+    harms.add_argument("--oom", metavar="MODEL", help="its worker takes memory until it is at its limit, once")
+    harms.add_argument("--leak", metavar="MODEL", help="its worker leaks --leak_mb_per_s until it is replaced, once")
     harms.add_argument("--poison", metavar="MODEL", help="send a request of which each of its workers dies")
     parser.add_argument("--duration_s", type=_positive, default=30.0, help="for how long it is hurt (30)")
     parser.add_argument("--every_s", type=_positive, default=3.0, help="least time between two kills (3)")
     parser.add_argument("--baseline_s", type=_positive, default=5.0, help="for how long it is measured before (5)")
     parser.add_argument("--recover_s", type=_positive, default=60.0, help="longest wait for it to come back (60)")
+    parser.add_argument("--leak_mb_per_s", type=int, default=20, help="of --leak (20)")
     parser.add_argument("--clients", type=int, default=2, help="closed loops of calls per model (2)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--port", type=int, help="of the pool")
@@ -119,6 +122,8 @@ def _measure(victim: "_Victim", probes: Probes, arguments: argparse.Namespace) -
     """The whole run: ask everybody, then hurt, then let the last death be recovered from."""
     names = [model["name"] for model in victim.status()["models"]]
     unprobed = {name: reason for name in names if (reason := probes.add(name))}
+    if len(unprobed) == len(names):
+        raise FailedPrecondition(f"no model can be asked, so nobody is hurt: {unprobed[victim.model]}")
     report = Report(victim.model, victim.harm.value, arguments.clients, unprobed=unprobed)
     if victim.harm is Harm.POISON and victim.model in unprobed:
         raise FailedPrecondition(f"no poison can be made for {victim.model}: {unprobed[victim.model]}")
@@ -180,10 +185,10 @@ class _Victim:
         hurts: list[Hurt] = []
         while time.monotonic() < ends_s:
             next_s = time.monotonic() + arguments.every_s
-            hurts.append(self._hurt_once(arguments.recover_s))
+            hurts.append(self._hurt_once(arguments.recover_s, arguments.leak_mb_per_s))
             if hurts[-1].available_after_s is None:
                 break
-            if self.harm is Harm.STOP:
+            if self.harm is not Harm.KILL:
                 next_s = ends_s
             time.sleep(max(0.0, min(next_s, ends_s) - time.monotonic()))
         return hurts
@@ -202,9 +207,9 @@ class _Victim:
     def restarts(self) -> int:
         return sum(worker["restarts"] for worker in self._workers())
 
-    def _hurt_once(self, recover_s: float) -> Hurt:
+    def _hurt_once(self, recover_s: float, leak_mb_per_s: int) -> Hurt:
         hurt_s = time.monotonic()
-        hurt = self._order(self.harm, 0).incarnation
+        hurt = self._order(self.harm, leak_mb_per_s if self.harm is Harm.LEAK else 0).incarnation
         while time.monotonic() - hurt_s < recover_s:
             workers = self._workers()
             fresh = [worker for worker in workers if (worker["incarnation"] or 0) > hurt]

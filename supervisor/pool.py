@@ -121,7 +121,7 @@ class Pool:
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)
-        self._chaos = Chaos(config.allow_chaos, self._manager, hands)
+        self._chaos = Chaos(config.allow_chaos, self._manager, hands, self._host_memory_mb)
         self._recordings = Recordings()
         self._profilings = Profilings(config.profiler_dir, socket.gethostname())
         self._request_logs = RequestLogs()
@@ -327,6 +327,9 @@ class Pool:
             request_log=request_log,
             deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
         )
+
+    def _host_memory_mb(self, model: str) -> float:
+        return self._configuration.policy(model).host_memory_mb
 
     def _tell_worker(self, incarnation: Incarnation, message: Message) -> None:
         self._control.send(Peer.WORKER, incarnation, message)

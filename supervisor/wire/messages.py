@@ -301,7 +301,11 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class HurtWorker:
-    """Hurt yourself. POISON: die as soon as a request of `amount` bytes begins to execute."""
+    """Hurt yourself.
+
+    POISON: die as soon as a request of `amount` bytes begins to execute. OOM: take memory until you have no more; LEAK:
+    so many MiB a second.
+    """
 
     harm: Harm
     amount: int
@@ -311,7 +315,7 @@ class HurtWorker:
 class HurtModel:
     """The command line to the supervisor: hurt a worker of this model, on purpose; of its newest version by default.
 
-    `amount`: POISON: the size of the deadly request in bytes.
+    `amount`: POISON: the size of the deadly request in bytes; LEAK: MiB a second.
     """
 
     token: int

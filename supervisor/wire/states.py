@@ -18,6 +18,8 @@ class Harm(StrEnum):
 
     KILL = "kill"
     STOP = "stop"
+    OOM = "oom"
+    LEAK = "leak"
     POISON = "poison"
     CURE = "cure"
 

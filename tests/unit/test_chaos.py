@@ -31,7 +31,7 @@ class World:
     done: list[tuple[str, Incarnation]] = field(default_factory=list)
     told: list[tuple[Incarnation, HurtWorker]] = field(default_factory=list)
 
-    def chaos(self, *names: str, allowed: bool = True) -> Chaos:
+    def chaos(self, *names: str, allowed: bool = True, limit_mb: float = 0.0) -> Chaos:
         manager = Manager(
             ManagerOptions(
                 max_loading=9,
@@ -54,7 +54,7 @@ class World:
             stop=lambda worker: self.done.append(("stop", worker)),
             tell=lambda worker, order: self.told.append((worker, order)),
         )
-        return Chaos(allowed, manager, hands)
+        return Chaos(allowed, manager, hands, lambda name: limit_mb)
 
 
 def order(harm: Harm, model: str = "a", amount: int = 0) -> HurtModel:
@@ -109,3 +109,20 @@ def test_a_poison_without_a_size_is_refused() -> None:
         Code.INVALID_ARGUMENT,
         "poison: expected the size of a request in bytes, got 0",
     )
+
+
+@pytest.mark.parametrize(("harm", "amount"), [(Harm.OOM, 0), (Harm.LEAK, 20)])
+def test_only_a_model_with_a_limit_runs_out_of_memory(harm: Harm, amount: int) -> None:
+    world = World()
+    reply = world.chaos("a").hurt(order(harm, amount=amount))
+    assert reply.code is Code.FAILED_PRECONDITION
+    assert reply.message == "model a has no host_memory_mb in --pool_config_file to run out of"
+    assert not world.told
+    reply = world.chaos("a", limit_mb=100.0).hurt(order(harm, amount=amount))
+    assert reply.code is Code.OK
+    assert world.told == [(reply.incarnation, HurtWorker(harm, amount))]
+
+
+def test_a_leak_without_a_rate_is_refused() -> None:
+    reply = World().chaos("a", limit_mb=100.0).hurt(order(Harm.LEAK))
+    assert (reply.code, reply.message) == (Code.INVALID_ARGUMENT, "leak: expected MiB a second, got 0")
