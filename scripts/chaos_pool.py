@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,12 +94,20 @@ class ChaosPool:
         return document
 
     def worker(self, model: str) -> dict[str, Any]:
-        """The one worker of a model of one version."""
-        (worker,) = bench_server.workers_of(self.status(), model)
-        return worker
+        """The worker of a model of one version; while one replaces another that serves still, the new one."""
+        return max(self.workers(model), key=lambda worker: worker["incarnation"] or 0)
+
+    def workers(self, model: str) -> list[dict[str, Any]]:
+        return bench_server.workers_of(self.status(), model)
 
     def frontends(self) -> list[int]:
         return [each["pid"] for each in self.status()["frontends"]]
+
+    def cause(self, incarnation: int) -> str:
+        """How a worker that is gone has ended, by the log: the status forgets one that was replaced."""
+        log = self.log.read_text("utf-8", "replace")
+        found = re.search(rf"worker gone .* incarnation={incarnation} .* cause=('.*?'|\S+)", log)
+        return found[1] if found else ""
 
     def kill_worker(self, model: str, how: signal.Signals = signal.SIGKILL) -> int:
         """Signal the worker of a model that serves; its incarnation."""
@@ -108,11 +117,12 @@ class ChaosPool:
         return incarnation
 
     def wait_replaced(self, model: str, incarnation: int, timeout_s: float = 60.0) -> dict[str, Any]:
-        """The worker of the model once it is a later one than `incarnation` and serves."""
+        """The worker of the model once it is a later one than `incarnation`, serves, and is the only one."""
 
         def later() -> Any:
-            worker = self.worker(model)
-            return (worker["incarnation"] or 0) > incarnation and worker["state"] == "ready" and worker
+            workers = self.workers(model)
+            found = [each for each in workers if (each["incarnation"] or 0) > incarnation and each["state"] == "ready"]
+            return found[0] if found and len(workers) == 1 else None
 
         worker: dict[str, Any] = self.until(later, timeout_s, f"{model} is back")
         return worker

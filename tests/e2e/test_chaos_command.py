@@ -26,9 +26,12 @@ def measured(pool: Pool, *arguments: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hurt_pool(models: Path) -> Iterator[Pool]:
+def hurt_pool(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     names = ("half_plus_two", "demo")
-    with running_pool(model_config({name: models / name for name in names}), "--allow_chaos") as pool:
+    settings = tmp_path_factory.mktemp("chaos") / "pool.toml"
+    settings.write_text("[models.demo]\nhost_memory_mb = 400\n")
+    config = model_config({name: models / name for name in names})
+    with running_pool(config, "--allow_chaos", f"--pool_config_file={settings}") as pool:
         pool.wait_available(*names)
         yield pool
 
@@ -61,10 +64,22 @@ def test_a_poison_kills_twice_and_is_refused(hurt_pool: Pool) -> None:
     assert "SIGABRT" in after["last_exit"]["cause"]
 
 
+def test_a_worker_runs_out_of_its_memory(hurt_pool: Pool) -> None:
+    report = measured(hurt_pool, "--oom=demo", "--duration_s=1")
+    (hurt,) = report["hurts"]
+    assert hurt["available_after_s"] is not None
+    assert "over its memory limit of 400 MiB" in hurt_pool.log
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (["--kill=nobody"], 1, "modelpool chaos: no model nobody: expected one of half_plus_two, demo\n"),
+        (
+            ["--leak=half_plus_two", "--baseline_s=0.1"],
+            1,
+            "modelpool chaos: model half_plus_two has no host_memory_mb in --pool_config_file to run out of\n",
+        ),
         (["--kill=demo", "--stop=demo"], 2, ""),
         (["--duration_s=1"], 2, ""),
         (["--kill=demo", "--every_s=0"], 2, ""),
