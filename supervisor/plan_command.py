@@ -74,7 +74,10 @@ def _of_command_line(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -
 
 
 def plan(models: Sequence[ModelConfig], pool_file: PoolFile, places: Places, cache_dir: str = "") -> Plan:
-    """Place every version that a start would load, in the order in which it would load them."""
+    """Place every version that a start would load, in the order of the configuration.
+
+    A start goes by the order in which the folders are found to be whole: where not everything fits, that decides.
+    """
     rooms, notes = places.rooms(()), []
     decisions: list[tuple[ServableId, Decision]] = []
     for model in models:

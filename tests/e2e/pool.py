@@ -88,6 +88,7 @@ class Pool:
     root: Path
     config: str
     flags: Sequence[str] = ()
+    program: Sequence[str] = (str(MODELPOOL),)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     grpc_port: int = 0
     rest_port: int = 0
@@ -104,7 +105,7 @@ class Pool:
         free = free_ports(2)
         self.grpc_port, self.rest_port = grpc_port or free[0], rest_port or free[1]
         self.write_config(self.config)
-        command = [str(MODELPOOL), "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
+        command = [*self.program, "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
         command += [f"--model_config_file={self.config_file}", f"--runtime_dir={self.runtime_dir}"]
         command += [f"--crash_dir={self.crash_dir}", *self.flags]
         with self.log_path.open("wb") as log:
@@ -344,10 +345,10 @@ def starting_pool(config: str, *flags: str) -> Iterator[Pool]:
 
 
 @contextlib.contextmanager
-def running_pool(config: str, *flags: str) -> Iterator[Pool]:
+def running_pool(config: str, *flags: str, program: Sequence[str] = (str(MODELPOOL),)) -> Iterator[Pool]:
     """A pool that is open, in a short directory of its own; afterwards no process of it is left, or the test fails."""
     with tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp") as root:
-        pool = Pool(Path(root), config, flags)
+        pool = Pool(Path(root), config, flags, program)
         try:
             pool.start()
             pool.wait_open()
