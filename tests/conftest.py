@@ -5,12 +5,12 @@ modules are found quickly and every test sees the same. A test that needs Tensor
 """
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import modelpool.supervisor.wire.protos  # noqa: F401
 
 # A machine that is busy with other things makes no test wrong.
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 # Of each kind, in the suite; `scripts/fuzz` sends many more.

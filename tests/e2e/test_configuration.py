@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,9 +188,15 @@ def test_resource_preserving(files: Files) -> None:
     files.write_pool_file(SETTLE)
 
 
-def record(pool: Pool, output: Path) -> subprocess.Popen[str]:
+@contextmanager
+def record(pool: Pool, output: Path) -> Iterator[subprocess.Popen[str]]:
     command = [str(MODELPOOL), "warmup", "record", "numbered", f"--output={output}", "--count=3", "--seconds=3"]
-    return subprocess.Popen([*command, f"--runtime_dir={pool.runtime_dir}"], stdout=subprocess.PIPE, text=True)
+    command.append(f"--runtime_dir={pool.runtime_dir}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_warmup_is_recorded(start_pool: StartPool, models: Path, tmp_path: Path) -> None:
@@ -201,8 +208,9 @@ def test_warmup_is_recorded(start_pool: StartPool, models: Path, tmp_path: Path)
     pool_file.write_text(SETTLE)
     flags = ("--model_config_file_poll_wait_seconds=1", f"--pool_config_file={pool_file}")
     pool = start_pool(model_config({"numbered": base}), *flags)
-    refused = record(pool, output)
-    assert refused.communicate(timeout=RECORD_WITHIN_S)[0] == (
+    with record(pool, output) as refused:
+        told, _ = refused.communicate(timeout=RECORD_WITHIN_S)
+    assert told == (
         "modelpool warmup record: FAILED_PRECONDITION: recording is off for model numbered: "
         "set record_warmup = true for it in --pool_config_file\n"
     )
@@ -211,14 +219,14 @@ def test_warmup_is_recorded(start_pool: StartPool, models: Path, tmp_path: Path)
 
     pool_file.write_text(SETTLE + "record_warmup = true\n")
     eventually(lambda: "pool configuration changed" in pool.log, WITHIN_S)
-    recording = record(pool, output)
+    with record(pool, output) as recording:
 
-    def ended() -> bool:
-        assert (pool.number_by_grpc("numbered"), pool.number_by_rest("numbered")) == (1, 1)
-        return recording.poll() is not None
+        def ended() -> bool:
+            assert (pool.number_by_grpc("numbered"), pool.number_by_rest("numbered")) == (1, 1)
+            return recording.poll() is not None
 
-    eventually(ended, RECORD_WITHIN_S)
-    said, _ = recording.communicate()
+        eventually(ended, RECORD_WITHIN_S)
+        said, _ = recording.communicate()
     assert (recording.returncode, said) == (0, f"3 requests written to {output}\n")
     assert pool.stop() == 0
     pool.start()

@@ -1,5 +1,7 @@
 """`modelpool status` against pools that live: a table for people, JSON for programs, progress and restarts told."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,13 @@ from typing import Any
 import pytest
 from tensorflow_serving.apis import prediction_log_pb2
 
+from modelpool.supervisor import status_command
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, model_config, predict_request, running_pool, starting_pool
 from tests.e2e.tensor_proto import tensor
 
 MODELPOOL = Path(sys.executable).parent / "modelpool"
-WARMUP_S = 5.0
+WARMUP_S = 3.0
 _CRC32C_POLYNOMIAL = 0x82F63B78
 
 
@@ -125,7 +129,9 @@ def test_loading_shows_its_progress(models: Path, tmp_path: Path) -> None:
     seen: dict[str, list[float]] = {}
 
     def is_ready(pool: Pool) -> bool:
-        code, table = status(f"--runtime_dir={pool.runtime_dir}")
+        with contextlib.redirect_stdout(io.StringIO()) as told:  # in this process, where it is asked again and again
+            code = status_command.run([f"--runtime_dir={pool.runtime_dir}"], tmp_path)
+        table = told.getvalue()
         if code != 0 or len(cells := row(table, "slow")) < 4:
             return False
         phase, _, lasted = cells[3].partition(" for ")
@@ -135,13 +141,14 @@ def test_loading_shows_its_progress(models: Path, tmp_path: Path) -> None:
         seen.setdefault(phase, []).extend(float(each) for each in re.findall(r"^([0-9.]+) s$", lasted))
         return phase == "ready"
 
+    began_s = time.monotonic()
     with starting_pool(model_config({"slow": tmp_path / "slow"})) as pool:
         eventually(lambda: is_ready(pool), 60.0, "the slow model is ready")
     assert "starting" in seen
     warming = seen["warming"]
-    assert len(warming) >= 2
-    assert warming == sorted(set(warming)), "the time in a phase grows"
-    assert warming[-1] <= WARMUP_S + 1.0
+    assert len(set(warming)) >= 2
+    assert warming == sorted(warming), "the time in a phase grows"
+    assert warming[-1] <= time.monotonic() - began_s
 
 
 def write_warmup(version: Path, request: Any) -> None:

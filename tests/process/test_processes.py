@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[2]
-PARENT_DEATH_S = 5.0
+PARENT_DEATH_S = 20.0
 
 
 def start(scene: str) -> "subprocess.Popen[str]":

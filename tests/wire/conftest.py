@@ -36,7 +36,7 @@ from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 from tests.free_ports import free_ports
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 Socket = zmq.Socket[bytes]
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
