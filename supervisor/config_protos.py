@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
-from .wire import protos  # lets TensorFlow's own messages be imported without TensorFlow
+from .wire import batching_params, protos  # lets TensorFlow's own messages be imported without TensorFlow
 
 _PACKAGE = "tensorflow.serving"
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -53,6 +53,7 @@ _FILES: tuple[tuple[str, tuple[str, ...], _Messages], ...] = (
             "google/protobuf/wrappers.proto",
             "tensorflow/core/protobuf/config.proto",
             "tensorflow/core/protobuf/named_tensor.proto",
+            batching_params.PROTO,
         ),
         {
             "ModelWarmupOptions": {"num_request_iterations": ("google.protobuf.Int32Value", 1)},
@@ -73,17 +74,6 @@ _FILES: tuple[tuple[str, tuple[str, ...], _Messages], ...] = (
                 "num_tflite_interpreters": ("int32", 785),
                 "num_tflite_interpreters_per_pool": ("int32", 786),
                 "num_tflite_pools": ("int32", 787),
-            },
-            "BatchingParameters": {
-                "max_batch_size": ("google.protobuf.Int64Value", 1),
-                "batch_timeout_micros": ("google.protobuf.Int64Value", 2),
-                "max_enqueued_batches": ("google.protobuf.Int64Value", 3),
-                "num_batch_threads": ("google.protobuf.Int64Value", 4),
-                "thread_pool_name": ("google.protobuf.StringValue", 5),
-                "allowed_batch_sizes": ("int64[]", 6),
-                "pad_variable_length_inputs": ("bool", 7),
-                "enable_large_batch_splitting": ("google.protobuf.BoolValue", 8),
-                "max_execution_batch_size": ("google.protobuf.Int64Value", 9),
             },
         },
     ),
@@ -136,7 +126,7 @@ ConfigProto: Any = _CONFIG.ConfigProto
 PlatformConfigMap: Any = importlib.import_module("tensorflow_serving.config.platform_config_pb2").PlatformConfigMap
 MonitoringConfig = _message("tensorflow.serving.MonitoringConfig")
 SSLConfig = _message("tensorflow.serving.SSLConfig")
-BatchingParameters = _message("tensorflow.serving.BatchingParameters")
+BatchingParameters: Any = batching_params.BatchingParameters
 SessionBundleConfig = _message("tensorflow.serving.SessionBundleConfig")
 SavedModelBundleSourceAdapterConfig = _message("tensorflow.serving.SavedModelBundleSourceAdapterConfig")
 REWRITER_ON: int = importlib.import_module("tensorflow.core.protobuf.rewriter_config_pb2").RewriterConfig.ON

@@ -24,7 +24,6 @@ MAX_FRONTENDS = 64
 _CPUS = len(os.sched_getaffinity(0))
 _HELP_WIDTH = 100
 _SPEC = "flag"
-_NOT_YET = "not implemented yet"
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -218,12 +217,15 @@ class Flags:
         False, "Send numeric outputs of Predict as tensor_content.", Section.REQUESTS
     )
 
-    enable_batching: bool = flag(
-        False, "Run several requests in one call of the model.", Section.BATCHING, inert=_NOT_YET
+    enable_batching: bool = flag(False, "Run several requests in one call of the model.", Section.BATCHING)
+    batching_parameters_file: str = flag(
+        "", "BatchingParameters in text format; only with --enable_batching.", Section.BATCHING
     )
-    batching_parameters_file: str = flag("", "BatchingParameters in text format.", Section.BATCHING, inert=_NOT_YET)
     enable_per_model_batching_parameters: bool = flag(
-        False, "Read batching_params.pbtxt from each version's folder.", Section.BATCHING, inert=_NOT_YET
+        False,
+        "Read batching_params.pbtxt from each version's folder; one without it is not batched. The file of "
+        "--batching_parameters_file then only says how many threads there are.",
+        Section.BATCHING,
     )
 
     tensorflow_session_parallelism: int = flag(

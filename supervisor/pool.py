@@ -31,7 +31,7 @@ from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Repo
 from .memory_limit import Sample
 from .model_config import ModelConfig
 from .places import Places
-from .pool_config import PoolFile
+from .pool_config import BatchingMode, PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Processes, ProcessEvents
 from .profilings import Asker, Profilings
@@ -64,6 +64,7 @@ from .wire.messages import (
     ReloadRequest,
     Restarted,
     RestartOf,
+    RetryOnCrash,
     SetRequestLog,
     StatusReply,
     StatusRequest,
@@ -325,6 +326,14 @@ class Pool:
             host_memory_bytes=int(policy.host_memory_mb * (1 << 20)),
             gpu_memory_limit_bytes=command.memory_limit_bytes,
             request_log=request_log,
+            batching=platform.batching if policy.batching is BatchingMode.FLAGS else None,
+            per_model_batching=platform.per_model_batching,
+            auto_batching=policy.batching is BatchingMode.AUTO,
+            latency_target_ms=policy.latency_target_ms,
+            executors=policy.executors,
+            run_again=policy.retry_on_crash is not RetryOnCrash.NEVER,
+            cpus=policy.cpu_numbers(),
+            cpu_weight=policy.cpu_weight,
             deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
         )
 

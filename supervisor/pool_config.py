@@ -34,6 +34,14 @@ T = TypeVar("T", bound=bool | int | float | str | tuple[str, ...])
 S = TypeVar("S", "ModelPolicy", "SourceSettings")
 
 
+class BatchingMode(StrEnum):
+    """Whether requests of a model share runs."""
+
+    FLAGS = "flags"
+    OFF = "off"
+    AUTO = "auto"
+
+
 class PoolFileError(InvalidArgument):
     """A pool configuration file that cannot be used; the text says where, what was expected and what came."""
 
@@ -64,6 +72,7 @@ _DEVICE = Form(
     '"auto", "all", or names of devices ("cpu", "gpu:0", "gpu:0:mig:1", "GPU-...", "MIG-...")',
 )
 _FOLDER = Form(re.compile(r"(/[^\0]+)?"), "the absolute path of a folder, or nothing")
+_CPUS = Form(re.compile(r"\d{1,4}(-\d{1,4})?"), "numbers or ranges of CPUs")
 _MODULE = Form(re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*"), "names of Python modules")
 
 
@@ -146,6 +155,34 @@ class ModelPolicy:
     isolation: Isolation = key(  # noqa: RUF009 - makes a field
         Isolation.PROCESS, "What separates models: each worker is a process."
     )
+    batching: BatchingMode = key(  # noqa: RUF009 - makes a field
+        BatchingMode.FLAGS,
+        "Several requests in one run of the model: as TF Serving's flags say; not at all; or, without anything to set, "
+        "whatever waits when the model is free, as much at a time as is found to be best.",
+    )
+    latency_target_ms: float = key(
+        0.0,
+        'For batching = "auto": what a request may take that comes when a run has just begun, in milliseconds. 0: '
+        "batches grow as long as that brings more rows per second.",
+    )
+    executors: int = key(
+        1,
+        "How many threads of a worker run the model at the same time; for models that can and gain by it.",
+        low=1,
+        high=16,
+    )
+    cpus: tuple[str, ...] = key(
+        (),
+        'CPUs that its workers may use, by number or range, as in ["0-3", "8"]; empty: all. TensorFlow makes as many '
+        "threads.",
+        form=_CPUS,
+    )
+    cpu_weight: int = key(
+        100,
+        "The share of the CPU of each of its workers when the CPU is short, to 100 of a process that has all.",
+        low=1,
+        high=100,
+    )
     settle_s: float = key(
         1.0, "Load a version only when nothing in its folder has changed for so many seconds; 0: at once."
     )
@@ -196,6 +233,14 @@ class ModelPolicy:
         "Empty: they are not kept.",
         form=_FOLDER,
     )
+
+    def cpu_numbers(self) -> tuple[int, ...]:
+        """`cpus`, each by its number."""
+        found: set[int] = set()
+        for text in self.cpus:
+            first, _, last = text.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+        return tuple(sorted(found))
 
     def request_rules(self) -> RequestRules:
         """What the frontends need to know of it."""

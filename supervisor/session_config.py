@@ -11,7 +11,9 @@ from typing import Any
 from . import config_protos, text_proto
 from .flags import Flags
 from .model_config import TENSORFLOW_PLATFORM
+from .wire import batching_params
 from .wire.log import fields
+from .wire.messages import Batching
 from .wire.status import InvalidArgument
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Platform:
     xla: bool
     prefer_tflite: bool
     tflite_interpreters: int
+    batching: Batching | None = None
+    per_model_batching: bool = False
 
 
 def from_flags(flags: Flags) -> Platform:
@@ -53,6 +57,8 @@ def from_flags(flags: Flags) -> Platform:
         xla=_xla(flags),
         prefer_tflite=flags.prefer_tflite_model,
         tflite_interpreters=flags.num_tflite_interpreters_per_pool,
+        batching=_batching(flags),
+        per_model_batching=flags.enable_batching and flags.enable_per_model_batching_parameters,
     )
 
 
@@ -60,6 +66,21 @@ def gpu_memory_fraction(platform: Platform) -> float:
     """The share of a GPU that each process takes at once; 0 when none is set (TF Serving would take all of it)."""
     config = config_protos.ConfigProto.FromString(platform.session_config)
     return float(config.gpu_options.per_process_gpu_memory_fraction)
+
+
+def _batching(flags: Flags) -> Batching | None:
+    path = flags.batching_parameters_file
+    if not flags.enable_batching:
+        if path:
+            raise InvalidArgument(
+                "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+            )
+        return None
+    if not path:
+        return Batching(thread_pool_name="model_server_batch_threads")
+    return batching_params.batching(
+        text_proto.read(path, config_protos.BatchingParameters(), "batching_parameters_file")
+    )
 
 
 def _xla(flags: Flags) -> bool:
@@ -105,8 +126,6 @@ def _of_file(flags: Flags) -> Platform:
     for name, why in _UNUSED.items():
         if config.ListFields() and any(field.name == name for field, _ in config.ListFields()):
             log.warning("platform_config_file: field without effect %s", fields(field=name, why=why))
-    if config.HasField("batching_parameters"):
-        log.warning("platform_config_file: field without effect yet %s", fields(field="batching_parameters"))
     iterations = config.model_warmup_options.num_request_iterations.value
     return Platform(
         session_config=config.session_config.SerializeToString(deterministic=True),
@@ -116,6 +135,9 @@ def _of_file(flags: Flags) -> Platform:
         xla=_xla(flags),
         prefer_tflite=config.prefer_tflite_model,
         tflite_interpreters=max(1, config.num_tflite_interpreters_per_pool),
+        batching=(
+            batching_params.batching(config.batching_parameters) if config.HasField("batching_parameters") else None
+        ),
     )
 
 

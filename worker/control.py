@@ -4,6 +4,7 @@ A thread of its own, so that the supervisor hears of this process while the main
 control socket; other threads hand it messages by a queue and an eventfd; the main thread is told to stop by another.
 """
 
+import math
 import os
 import threading
 import time
@@ -47,24 +48,23 @@ _REPORT_S = 0.9
 
 
 class Gauge:
-    """What the main thread says of itself and heartbeats report. Plain attributes: one writer, one reader."""
+    """What the main thread says of itself and heartbeats report. One writer, one reader in another thread."""
 
     def __init__(self) -> None:
         self.served = 0
-        self.in_flight = 0
-        self.busy_since_s = 0.0
+        self._runs: dict[int, tuple[float, int]] = {}
 
-    def begin(self) -> None:
-        self.in_flight = 1
-        self.busy_since_s = time.monotonic()
+    def begin(self, run: int, requests: int) -> None:
+        """A run begins that serves so many requests."""
+        self._runs[run] = (time.monotonic(), requests)
 
-    def end(self) -> None:
-        self.in_flight = 0
-        self.served += 1
+    def end(self, run: int) -> None:
+        del self._runs[run]
 
     def heartbeat(self) -> WorkerHeartbeat:
-        busy_s = time.monotonic() - self.busy_since_s if self.in_flight else 0.0
-        return WorkerHeartbeat(self.served, self.in_flight, busy_s)
+        runs = list(self._runs.values())
+        busy_s = time.monotonic() - min((began_s for began_s, _ in runs), default=math.inf)
+        return WorkerHeartbeat(self.served, sum(requests for _, requests in runs), max(0.0, busy_s))
 
 
 class ControlLink:

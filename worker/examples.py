@@ -115,7 +115,7 @@ class ExamplesCall:
             self._reading.fill_result(response.result, signature, len(vector), named)
             return write(response)
 
-        return Plan({input_name: vector}, output_names, finish)
+        return Plan({input_name: vector}, output_names, finish, (key,))
 
 
 def serialized(request_input: Any) -> np.ndarray:

@@ -1,12 +1,13 @@
-"""Executes requests: payload to plan, run of the model, reply. One by one or several in one run. Any thread.
+"""Executes requests in three steps: payload to plan, one run of the model for one plan or several, outputs to replies.
 
-Before a request's payload is looked at, the flight recorder has it, so that whatever kills the process finds it among
-those that were executing; it is taken out before the answer can leave. Knows neither sockets nor queues.
+`plan` and `finish` are for the thread that owns the requests, `run` for any. From before a request's payload is looked
+at, and until its answer is made, the flight recorder has it, except while it waits for others to share a run with:
+whatever kills the process finds it among those that were executing. Knows neither sockets nor when a run is due.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelpool.supervisor.wire.data import Method
@@ -14,6 +15,8 @@ from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Code, DeadlineExceeded, Internal, PoolError, Status, Unimplemented
 
+from . import batch_tensors
+from .batching import Part
 from .plan import Array, Model, Plan, Planner
 from .request_queue import Request
 
@@ -21,85 +24,251 @@ log = logging.getLogger(__name__)
 
 # Error texts are cut where a protocol says so; this only bounds what an op may put into one.
 _MAX_ERROR_BYTES = 64 * 1024
+EXPIRED = DeadlineExceeded("Deadline exceeded while the request waited for the model").status
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
-    """The end of one request: `reply` is its answer, or the text of its error. Times are CLOCK_MONOTONIC, 0: not run.
+class Task:
+    """One request on its way to its answer. Times are CLOCK_MONOTONIC; 0: it has not come to that.
 
-    `plan` and `outputs` are those of the run, for who looks at answers; of a request that failed there are none.
+    When it is `done`, `reply` is the answer, or the text of the error that `code` says. `plan` and `outputs` are those
+    of the run; of a request that failed there are none. `key` and `family`: see `batching.Task`.
     """
 
     request: Request
-    code: Code
-    reply: bytes
+    code: Code = Code.OK
+    reply: bytes = b""
     began_ns: int = 0
+    planned_ns: int = 0
     run_ns: int = 0
     ran_ns: int = 0
+    finish_ns: int = 0
     ended_ns: int = 0
     rows: int = 0
+    """How many rows it has, when it may share a run."""
+    examples: int = 0
+    """How many rows its first input had when it was run."""
     plan: Plan | None = None
-    outputs: Sequence[Array] = field(default_factory=tuple)
+    outputs: Sequence[Array] = ()
+    key: Hashable = None
+    family: Hashable = None
+    flight: int | None = None
+    """Its entry in the flight recorder while it is executed."""
+    running: int = 0
+    """Runs under way that have a part of it."""
+    rows_ran: int = 0
+    parts: dict[int, Sequence[Array]] = field(default_factory=dict)
+    """Outputs of its parts, by where they begin, while there are others to come."""
+    done: bool = False
+
+    def fail(self, status: Status) -> None:
+        self.code = status.code
+        self.reply = status.message.encode("utf-8", "replace")[:_MAX_ERROR_BYTES]
+        self.plan, self.outputs = None, ()
 
 
-def failed(request: Request, status: Status) -> Answer:
-    """The answer to a request that is not executed."""
-    return Answer(request, status.code, _text(status))
+def failed(request: Request, status: Status) -> Task:
+    """A request that is not executed."""
+    task = Task(request, done=True)
+    task.fail(status)
+    return task
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One run of the model, and what came of it: for each part its outputs or its error.
+
+    `batched`: outputs are rows, of which each part has as many as of the inputs. `rows` is how many are run, padding
+    included. `took_s` is None when the run failed.
+    """
+
+    parts: Sequence[Part[Task]]
+    batched: bool = False
+    rows: int = 0
+    opened_ns: int = 0
+    """When its first part came."""
+    results: Sequence[Sequence[Array] | Status] = ()
+    run_ns: int = 0
+    ran_ns: int = 0
+    took_s: float | None = None
 
 
 class Executor:
-    """Executes the requests of one loaded model."""
+    """Executes the requests of one loaded model. `again`: those of a failed batch may be executed one by one."""
 
-    def __init__(self, model: Model, planners: Mapping[Method, Planner], flights: FlightRecorder) -> None:
+    def __init__(
+        self, model: Model, planners: Mapping[Method, Planner], flights: FlightRecorder, *, again: bool = True
+    ) -> None:
         self._model = model
         self._planners = planners
         self._flights = flights
+        self._again = again
 
-    def execute(self, request: Request) -> Answer:
-        """One request by itself. Never raises for what a request or a model does."""
+    def execute(self, request: Request) -> Task:
+        """One request by itself, all steps."""
+        task = self.plan(request)
+        if not task.done:
+            job = Job((Part(task, 0, 0),))
+            self.begin(job)
+            self.run(job)
+            self.finish(job)
+        return task
+
+    def plan(self, request: Request) -> Task:
+        """A task that has a plan, or one that is done. Never raises for what is in a request."""
         now_ns = time.monotonic_ns()
         if request.expired(now_ns):
-            return failed(request, DeadlineExceeded("Deadline exceeded while the request waited for the model").status)
-        flight = self._flights.begin(request.frontend, request.request_id, request.method, len(request.payload), now_ns)
-        answer = Answer(request, Code.OK, b"", now_ns)
+            return failed(request, EXPIRED)
+        task = Task(request, began_ns=now_ns)
+        self._enter(task, now_ns)
         try:
-            self._run(answer)
+            planner = self._planners.get(request.method)
+            if planner is None:
+                raise Unimplemented(f"This worker does not serve {request.method.name}")
+            task.plan = planner(request.payload)
+            task.planned_ns = time.monotonic_ns()
         except PoolError as error:
-            _fail(answer, error.status)
+            self.refuse(task, error.status)
         except Exception as error:
-            log.exception("request failed %s", fields(request=request.request_id, method=request.method.name))
-            _fail(answer, Internal(f"{type(error).__name__}: {error}").status)
-        answer.ended_ns = time.monotonic_ns()
-        self._flights.end(flight, answer.code, answer.ended_ns)
-        return answer
+            log.exception("request failed %s", _names(task))
+            self.refuse(task, _bug(error))
+        return task
 
-    def _run(self, answer: Answer) -> None:
-        request = answer.request
-        planner = self._planners.get(request.method)
-        if planner is None:
-            raise Unimplemented(f"This worker does not serve {request.method.name}")
-        plan = planner(request.payload)
-        outputs: Sequence[Array] = ()
-        if plan.feeds is not None:
-            answer.run_ns = time.monotonic_ns()
-            try:
-                outputs = self._model.run(plan.feeds, plan.fetches)
-            finally:
-                answer.ran_ns = time.monotonic_ns()
-            answer.rows = _rows(plan)
-        answer.reply = plan.finish(list(outputs))
-        answer.plan, answer.outputs = plan, outputs
+    def refuse(self, task: Task, status: Status) -> None:
+        """It is not run."""
+        task.fail(status)
+        self._leave(task, time.monotonic_ns())
+
+    def forget(self, task: Task) -> None:
+        """Nobody awaits its answer any more, and it will not be run, except for a part that is being run now."""
+        task.done = True
+        if not task.running:
+            self.withdraw(task)
+
+    def withdraw(self, task: Task) -> None:
+        """It waits from now on, and is not being executed."""
+        if task.flight is not None:
+            self._flights.withdraw(task.flight)
+            task.flight = None
+
+    def begin(self, job: Job) -> None:
+        """The job is handed to who runs it."""
+        for part in job.parts:
+            task = part.task
+            task.running += 1
+            if task.flight is None:
+                self._enter(task, time.monotonic_ns())
+
+    def run(self, job: Job) -> None:
+        """Run the model. Any thread. Never raises for what a model does."""
+        job.run_ns = time.monotonic_ns()
+        try:
+            job.results = self._run_together(job)
+            job.took_s = (time.monotonic_ns() - job.run_ns) / 1e9
+        except PoolError as error:
+            job.results = self._one_by_one(job, error.status)
+        except Exception as error:
+            log.exception("run failed %s", _names(job.parts[0].task))
+            job.results = self._one_by_one(job, _bug(error))
+        job.ran_ns = time.monotonic_ns()
+
+    def _run_together(self, job: Job) -> Sequence[Sequence[Array]]:
+        plan = job.parts[0].task.plan
+        assert plan is not None
+        if plan.feeds is None:
+            return ((),)
+        if not job.batched:
+            return (self._model.run(plan.feeds, plan.fetches),)
+        feeds = [_feeds(part) for part in job.parts]
+        outputs = self._model.run(batch_tensors.merged(feeds, job.rows), plan.fetches)
+        return batch_tensors.split(outputs, [part.stop - part.start for part in job.parts], job.rows)
+
+    def _one_by_one(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
+        """Whoever fails must not cost the others."""
+        if len(job.parts) == 1 or not self._again:
+            return [status] * len(job.parts)
+        results: list[Sequence[Array] | Status] = []
+        for part in job.parts:
+            single = Job((part,), job.batched, part.stop - part.start)
+            self.run(single)
+            results += single.results
+        return results
+
+    def finish(self, job: Job) -> list[Task]:
+        """Make the replies of those whose last part it was, or whose first that failed."""
+        done = []
+        for part, result in zip(job.parts, job.results, strict=True):
+            task = part.task
+            task.running -= 1
+            task.rows_ran += part.stop - part.start
+            if task.done:
+                if not task.running:
+                    self.withdraw(task)
+                continue
+            if task.plan is not None and task.plan.feeds is not None:
+                task.run_ns, task.ran_ns = task.run_ns or job.run_ns, job.ran_ns
+            if isinstance(result, Status):
+                self.refuse(task, result)  # whatever becomes of its other parts
+                done.append(task)
+                continue
+            task.parts[part.start] = result
+            if task.rows_ran >= task.rows:
+                self._reply(task)
+                done.append(task)
+            elif not task.running:
+                self.withdraw(task)
+        return done
+
+    def _reply(self, task: Task) -> None:
+        task.finish_ns = time.monotonic_ns()
+        plan = task.plan
+        assert plan is not None
+        task.examples = _rows(plan.feeds)
+        try:
+            task.outputs = _outputs(task)
+            task.reply = plan.finish(list(task.outputs))
+        except PoolError as error:
+            task.fail(error.status)
+        except Exception as error:
+            log.exception("request failed %s", _names(task))
+            task.fail(_bug(error))
+        self._leave(task, time.monotonic_ns())
+
+    def _enter(self, task: Task, now_ns: int) -> None:
+        request = task.request
+        size = len(request.payload)
+        task.flight = self._flights.begin(request.frontend, request.request_id, request.method, size, now_ns)
+
+    def _leave(self, task: Task, now_ns: int) -> None:
+        task.ended_ns, task.done, task.parts = now_ns, True, {}
+        if task.flight is not None:
+            self._flights.end(task.flight, task.code, now_ns)
+            task.flight = None
 
 
-def _rows(plan: Plan) -> int:
-    first = next(iter(plan.feeds.values()), None) if plan.feeds else None
+def _feeds(part: Part[Task]) -> Mapping[str, Array]:
+    plan = part.task.plan
+    assert plan is not None
+    assert plan.feeds is not None
+    if part.stop - part.start == part.task.rows:
+        return plan.feeds
+    return {name: array[part.start : part.stop] for name, array in plan.feeds.items()}
+
+
+def _outputs(task: Task) -> Sequence[Array]:
+    if len(task.parts) == 1:
+        return next(iter(task.parts.values()))
+    return batch_tensors.joined([task.parts[start] for start in sorted(task.parts)])
+
+
+def _rows(feeds: Mapping[str, Array] | None) -> int:
+    first = next(iter(feeds.values()), None) if feeds else None
     return len(first) if first is not None and first.ndim else 0
 
 
-def _fail(answer: Answer, status: Status) -> None:
-    answer.code, answer.reply = status.code, _text(status)
-    answer.plan, answer.outputs = None, ()
+def _bug(error: Exception) -> Status:
+    return Internal(f"{type(error).__name__}: {error}").status
 
 
-def _text(status: Status) -> bytes:
-    return status.message.encode("utf-8", "replace")[:_MAX_ERROR_BYTES]
+def _names(task: Task) -> str:
+    return fields(request=task.request.request_id, method=task.request.method.name)

@@ -46,6 +46,7 @@ def preload() -> None:
         logged_requests,
         profiler,
         request_log,
+        serving,
         tfrecord,
         trace,
         warmup,

@@ -5,10 +5,11 @@ V1 view that every SavedModel carries: graph, restore op, init op, SignatureDefs
 `Session._make_callable_from_options`, TensorFlow's own path below `make_callable`, a tenth of `Session.run`'s cost.
 """
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,47 +20,64 @@ from tensorflow.python.saved_model import loader_impl
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import DataLoss, NotFound
 
-from . import errors
+from . import cpu_share, errors, graph_state
 
 log = logging.getLogger(__name__)
 
 # Different output filters of one signature that are kept as ready callables.
 MAX_CALLABLES = 256
-# RunOptions.inter_op_thread_pool. In the caller's thread: the worker executes one request at a time, and the hop to
-# another thread costs more than small graphs themselves. Kernels still use the intra-op pool. The session's own pool
-# is for operators who ask for operations side by side.
+# RunOptions.inter_op_thread_pool. In the caller's thread, unless the session's own pool is wanted or has been found to
+# be faster (`thread_choice`): the hop to another thread costs more than small graphs themselves. Kernels use the
+# intra-op pool either way.
 _IN_CALLERS_THREAD = -1
 _FIRST_POOL = 0
 
 Run = Callable[..., list[np.ndarray]]
+_Key = tuple[int, tuple[str, ...], tuple[str, ...]]  # pool, feeds, fetches
 
 
 class LoadedModel:
-    """A session with its signatures (SignatureDef by key). `thread_pool`: RunOptions.inter_op_thread_pool of runs."""
+    """A session with its signatures (SignatureDef by key). Runs may go on in several threads at the same time.
 
-    def __init__(self, session: Any, signatures: Mapping[str, Any], thread_pool: int = _IN_CALLERS_THREAD) -> None:
+    `wants_pool`: the operator's word on operations side by side, which is not for us to change.
+    """
+
+    def __init__(self, session: Any, signatures: Mapping[str, Any], *, wants_pool: bool = False) -> None:
         self.signatures = signatures
+        self.wants_pool = wants_pool
         self._session = session
-        self._thread_pool = thread_pool
-        self._callables: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Run] = OrderedDict()
+        self._thread_pool = _FIRST_POOL if wants_pool else _IN_CALLERS_THREAD
+        self._callables: OrderedDict[_Key, Run] = OrderedDict()
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the graph: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError."""
         names = tuple(feeds) if len(feeds) == 1 else tuple(sorted(feeds))
-        key = (names, tuple(fetches))
+        key = (self._thread_pool, names, tuple(fetches))
         try:
             call = self._callables.get(key)
             if call is None:
                 call = self._make(key)
             elif len(self._callables) == MAX_CALLABLES:
-                self._callables.move_to_end(key)
+                with contextlib.suppress(KeyError):  # another thread has just thrown it out
+                    self._callables.move_to_end(key)
             return [_array(value) for value in call(*[feeds[name] for name in names])]
         except errors.FOREIGN as error:
             raise errors.translated(error) from error
 
-    def _make(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Run:
-        options = config_pb2.CallableOptions(feed=key[0], fetch=key[1])
-        options.run_options.inter_op_thread_pool = self._thread_pool
+    def use_pool(self, in_pool: bool) -> None:
+        """Run graphs in the session's pool from now on, or in the caller's thread. While nothing runs."""
+        self._thread_pool = _FIRST_POOL if in_pool else _IN_CALLERS_THREAD
+
+    def changing_operations(self, fetches: Iterable[str]) -> list[str]:
+        """The kinds of operations below these tensors that change what later runs see."""
+        return graph_state.changing_operations(self._graph_def(), fetches)
+
+    def _graph_def(self) -> Any:
+        return self._session.graph.as_graph_def()
+
+    def _make(self, key: _Key) -> Run:
+        options = config_pb2.CallableOptions(feed=key[1], fetch=key[2])
+        options.run_options.inter_op_thread_pool = key[0]
         call: Run = self._session._make_callable_from_options(options)
         self._callables[key] = call
         if len(self._callables) > MAX_CALLABLES:
@@ -77,6 +95,8 @@ def session_config(given: bytes, gpu_limit_bytes: int = 0) -> Any:
     """
     config = config_pb2.ConfigProto.FromString(given)
     config.allow_soft_placement = True
+    if config.intra_op_parallelism_threads == 0 and not config.use_per_session_threads:
+        config.intra_op_parallelism_threads = cpu_share.available()
     options = config.gpu_options
     if gpu_limit_bytes:
         options.per_process_gpu_memory_fraction = 0
@@ -99,10 +119,9 @@ def gpu_peak_bytes() -> int:
         return 0
 
 
-def thread_pool(config: Any) -> int:
-    """Where a session's graphs run: in its first pool when the operator wants several operations at the same time."""
-    wants_pool = config.inter_op_parallelism_threads > 1 or config.session_inter_op_thread_pool
-    return _FIRST_POOL if wants_pool else _IN_CALLERS_THREAD
+def wants_pool(config: Any) -> bool:
+    """Whether the operator wants several operations of a graph at the same time."""
+    return bool(config.inter_op_parallelism_threads > 1 or config.session_inter_op_thread_pool)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -136,7 +155,7 @@ def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_by
         with graph.as_default():
             session = tf.compat.v1.Session(graph=graph, config=config)
             meta_graph = bundle.load(session, tags)
-    return LoadedModel(session, dict(meta_graph.signature_def), thread_pool(config))
+    return LoadedModel(session, dict(meta_graph.signature_def), wants_pool=wants_pool(config))
 
 
 def _require_bundle(path: str) -> None:

@@ -29,7 +29,7 @@ from modelpool.supervisor.wire.messages import (
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, truncated
 
-from . import priority
+from . import cpu_share, priority
 from .chaos import Chaos
 from .control import ControlLink
 from .metrics import WorkerMetrics
@@ -80,6 +80,7 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     wire_log.configure(spec.log_name, log_level)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
+    cpu_share.confine(spec.cpus, spec.cpu_weight)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     link = ControlLink(spec, context, inherited.lifeline)
     link.start()
@@ -142,7 +143,7 @@ def _prepare(
 ) -> tuple[Session, WorkerReady]:
     """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
     # They need TensorFlow; the fork server has imported them before the fork.
-    from . import tfrecord, trace  # noqa: PLC0415
+    from . import serving, tfrecord, trace  # noqa: PLC0415
     from .calls import Calls  # noqa: PLC0415
     from .executor import Executor  # noqa: PLC0415
     from .model_spec import Identity  # noqa: PLC0415
@@ -151,24 +152,38 @@ def _prepare(
 
     started_s = time.monotonic()
     phase.enter(WorkerPhase.LOADING)
+    batching = serving.batching_of(spec)
     model = _load(spec)
     loaded_s = time.monotonic()
     phase.enter(WorkerPhase.WARMING)
     metrics = WorkerMetrics(link.metrics, spec.name, spec.version, spec.path)
+    watched = serving.Watched(model)
     calls = Calls.of(
-        model,
+        watched,
         Identity(spec.name, spec.version),
         check_method_names=spec.check_method_names,
         tensor_content=spec.tensor_content,
     )
     _warm_up(spec, calls, metrics)
     _check_golden(spec, calls)
+    seen = watched.seen()
+    serving.choose_threads(model, seen)
+    executor = Executor(model, calls.planners(), flights, again=spec.run_again)
+    work = serving.work_of(spec, batching, model, executor, metrics=metrics, seen=seen)
     warm_s = time.monotonic()
     recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
     request_log = _request_log(spec, calls, metrics)
-    executor = Executor(model, calls.planners(), flights)
     observers = Observers(link.gauge, metrics, recorder, request_log)
-    session = Session(context, spec.data_endpoint, executor.execute, link.stop_fd, observers)
+    executors = serving.executors_of(spec, batching)
+    session = Session(
+        context,
+        spec.data_endpoint,
+        link.stop_fd,
+        observers,
+        executor=executor,
+        work=work,
+        executors=executors,
+    )
     link.on_frontend_died = session.drop_frontend
     link.recorder = recorder
     link.request_log = request_log

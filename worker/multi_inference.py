@@ -48,7 +48,8 @@ class MultiInference:
             named = dict(zip(output_names, outputs, strict=True))
             return request.serialize(self._response(asked.tasks, len(vector), named))
 
-        return Plan({input_name: vector}, output_names, finish)
+        keys = tuple(signature_key(task.model_spec) for task in asked.tasks)
+        return Plan({input_name: vector}, output_names, finish, keys)
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The request that was sent by gRPC. Raises PoolError. Any thread."""

@@ -34,6 +34,8 @@ class Plan:
     feeds: Mapping[str, Array] | None
     fetches: Sequence[str]
     finish: Callable[[list[Array]], bytes]
+    signatures: tuple[str, ...] = ()
+    """The keys of those that it runs."""
 
     def answer(self, model: Model) -> bytes:
         """Run it by itself; the reply. Raises PoolError."""

@@ -27,6 +27,7 @@ _METHOD_NAMES = ("tensorflow/serving/predict", "tensorflow/serving/classify", "t
 class _Endpoints:
     """One signature, its maps as dicts: a proto's are slow. By alias."""
 
+    keys: tuple[str]
     signature: Any
     tensors: Mapping[str, str]
     dtypes: Mapping[str, int]
@@ -71,7 +72,7 @@ class Predictor:
         else:
             ends = self._ends(raw.signature_name or DEFAULT_SIGNATURE)
             feeds, aliases = _read(ends, raw.inputs, raw.output_filter, _decode_raw)
-        return Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases))
+        return Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases), ends.keys)
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
@@ -100,6 +101,7 @@ class Predictor:
         self._identity.fill(response.model_spec, key)
         outputs = {alias: signature.outputs[alias] for alias in sorted(signature.outputs)}
         return _Endpoints(
+            (key,),
             signature,
             {alias: info.name for alias, info in signature.inputs.items()},
             {alias: info.dtype for alias, info in signature.inputs.items()},
@@ -124,12 +126,12 @@ class Predictor:
 
     def plan_body(self, payload: bytes) -> Plan:
         """A REST predict body, to become the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""
-        _, signature, arrays, layout = self._read_body(payload)
+        key, signature, arrays, layout = self._read_body(payload)
         self._check_method_name(signature)
         feeds = _feeds(signature, arrays, lambda _, array: array)
         aliases = sorted(signature.outputs)
         fetches = [signature.outputs[alias].name for alias in aliases]
-        return Plan(feeds, fetches, partial(_json, signature, aliases, layout))
+        return Plan(feeds, fetches, partial(_json, signature, aliases, layout), (key,))
 
     def request_of_body(self, payload: bytes) -> Any:
         """The PredictRequest that asks what a REST predict body asks. Raises PoolError. Any thread."""

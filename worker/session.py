@@ -1,17 +1,17 @@
 """The worker's data plane: takes requests from its ROUTER in bursts, has them executed in their order, answers.
 
-Main thread only, which owns the socket and executes: a request crosses no thread on its way to the model. Requests
-wait in a bounded queue of this process, where they can be cancelled, expire, or go with the frontend that sent them;
-what finds it full is refused. The socket is read between two executions, so what comes during a long one waits in
-ZeroMQ's own bounded queue.
+Main thread only, which owns the socket and, unless several executors are wanted, runs the model: a request crosses no
+thread on its way to it. Requests wait in a bounded queue of this process, where they can be cancelled, expire, or go
+with the frontend that sent them; what finds it full is refused. Where the main thread runs the model the socket is read
+between two runs, so what comes during a long one waits in ZeroMQ's own bounded queue.
 """
 
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,11 @@ from modelpool.supervisor.wire.status import Code, InvalidArgument, Unavailable
 
 from . import cuda
 from .control import Gauge
-from .executor import Answer, failed
+from .executor import Executor, Job, Task, failed
 from .metrics import WorkerMetrics
 from .request_queue import Request, RequestQueue
+from .run_threads import RunThreads
+from .work import Work
 
 if TYPE_CHECKING:
     from .request_log import RequestLogger
@@ -70,25 +72,32 @@ class Session:
         self,
         context: "zmq.Context[zmq.Socket[bytes]]",
         endpoint: str,
-        execute: Callable[[Request], Answer],
         stop_fd: int,
         observers: Observers,
         *,
+        executor: Executor,
+        work: Work,
+        executors: int = 1,
         capacity: int = CAPACITY,
     ) -> None:
-        self._execute = execute
+        """`executors`: how many threads run the model; with one it is the main thread."""
+        self._executor = executor
+        self._work = work
         self._observers = observers
         self._queue = RequestQueue(capacity)
         self._frontends: dict[bytes, Incarnation] = {}
         self._dropped: SimpleQueue[Incarnation] = SimpleQueue()
         # What a dead frontend had sent may be read long after its death.
         self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
-        self._unsent: list[Answer] = []
+        self._unsent: list[Task] = []
         self._looked_ns = self._sent_ns = 0
         self._request_ns = 0.0
         self._stop_fd = stop_fd
+        self._stopping = False
         self._broken = ""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._threads = RunThreads(executors, executor.run, self._wake_fd) if executors > 1 else None
+        self._executors = executors
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
         self._socket.setsockopt(zmq.SNDHWM, _REPLY_HWM)
@@ -103,15 +112,41 @@ class Session:
             now_ns = time.monotonic_ns()
             if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or not self._dropped.empty():
                 self._look(now_ns)
-            request = self._queue.take()
-            if request is not None:
-                self._serve(request)
-                if len(self._unsent) >= _SEND_EVERY or not self._queue or now_ns - self._sent_ns > _LOOK_EVERY_NS:
-                    self._send_answers()
-            elif not self._wait():
-                return ""
+            worked = self._work_once(now_ns)
+            if len(self._unsent) >= _SEND_EVERY or not worked or now_ns - self._sent_ns > _LOOK_EVERY_NS:
+                self._send_answers()
+            if not worked and not self._wait():
+                break
         self._send_answers()
         return self._broken
+
+    def _work_once(self, now_ns: int) -> bool:
+        """Run one job, or have it run; False when there is nothing to do but to wait."""
+        threads, work = self._threads, self._work
+        running = 0
+        if threads is not None:
+            for done in threads.done():
+                self._ran(done)
+            running = threads.running
+        job = self._next_job(running, now_ns)
+        for task in work.refused:
+            self._answered(task)
+        worked = bool(work.refused) or job is not None
+        work.refused.clear()
+        if job is not None:
+            self._observers.gauge.begin(id(job), len(job.parts))
+            if threads is None:
+                self._executor.run(job)
+                self._ran(job)
+            else:
+                threads.start(job)
+        return worked
+
+    def _next_job(self, running: int, now_ns: int) -> Job | None:
+        if running < self._executors:
+            return self._work.next(self._queue, running, now_ns)
+        self._work.admit(self._queue, now_ns)
+        return None
 
     def drop_frontend(self, incarnation: Incarnation) -> None:
         """A frontend is gone: what it has asked and is not executed yet need not be. Any thread."""
@@ -119,18 +154,27 @@ class Session:
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
+        if self._threads is not None:
+            self._threads.close()
         self._socket.close(linger=1000)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> bool:
-        """Until there is something to do; False when the worker is to stop."""
+        """Until there is something to do; False when there is nothing, and the worker is to stop."""
         self._observers.metrics.settle()
-        ready = dict(self._poller.poll())
+        running = self._threads.running if self._threads is not None else 0
+        due_ns = self._work.due_ns() if running < self._executors else None
+        timeout_ms: int | None = 0 if self._stopping and not running else None
+        if due_ns is not None:
+            timeout_ms = max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1)
+        ready = dict(self._poller.poll(timeout_ms))
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
-            self._drop_frontends()
-        return self._socket in ready or self._stop_fd not in ready
+        if self._stop_fd in ready:
+            self._stopping = True
+            self._poller.unregister(self._stop_fd)
+        return bool(ready) or timeout_ms != 0 or due_ns is not None
 
     def _look(self, now_ns: int) -> None:
         """Read what has come; not more than the queue holds, so that a flood keeps nobody from being served."""
@@ -170,7 +214,8 @@ class Session:
         if frontend in self._gone:
             return
         if method is Method.CANCEL:
-            self._queue.cancel(frontend, request_id)
+            if not self._queue.cancel(frontend, request_id):
+                self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
             return
         refers = method is Method.PREDICT and len(frame) >= _ZERO_COPY_BYTES
         payload = frame.buffer if refers else frame.bytes
@@ -192,41 +237,46 @@ class Session:
                 return
             self._gone.append(gone)
             count = self._queue.drop_frontend(gone)
+            self._work.forget(partial(_is_of, gone))
             self._frontends = {peer: known for peer, known in self._frontends.items() if known != gone}
             log.info("dropped the requests of a dead frontend %s", fields(frontend=gone, requests=count))
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def _serve(self, request: Request) -> None:
-        gauge = self._observers.gauge
-        gauge.begin()
-        answer = self._execute(request)
-        gauge.end()
-        if answer.ended_ns:
+    def _ran(self, job: Job) -> None:
+        done = self._executor.finish(job)
+        self._observers.gauge.end(id(job))
+        if done:
             # A moving average over some 30 requests.
-            self._request_ns += (answer.ended_ns - answer.began_ns - self._request_ns) / 32
-        self._answered(answer)
+            took_ns = (time.monotonic_ns() - job.run_ns) / len(done)
+            self._request_ns += (took_ns - self._request_ns) * min(1.0, len(done) / 32)
+        if job.batched:
+            self._work.ran(job)
+            self._observers.metrics.batch(job)
+        for task in done:
+            self._answered(task)
 
-    def _answered(self, answer: Answer) -> None:
-        observers, request = self._observers, answer.request
-        observers.metrics.finished(answer)
-        if answer.code is Code.OK:
+    def _answered(self, task: Task) -> None:
+        observers, request = self._observers, task.request
+        observers.metrics.finished(task)
+        observers.gauge.served += 1
+        if task.code is Code.OK:
             if observers.recorder.recording is not None:
                 observers.recorder.offer(request.method, bytes(request.payload))
-            if observers.request_log.on and answer.plan is not None:
-                outputs = dict(zip(answer.plan.fetches, answer.outputs, strict=True))
-                observers.request_log.answered(request.method, bytes(request.payload), answer.reply, outputs)
-        elif cuda.is_lost(answer.code, answer.reply):
-            self._broken = answer.reply.decode("utf-8", "replace")
-        answer.plan, answer.outputs, request.payload = None, (), b""
-        self._unsent.append(answer)
+            if observers.request_log.on and task.plan is not None:
+                outputs = dict(zip(task.plan.fetches, task.outputs, strict=True))
+                observers.request_log.answered(request.method, bytes(request.payload), task.reply, outputs)
+        elif cuda.is_lost(task.code, task.reply):
+            self._broken = task.reply.decode("utf-8", "replace")
+        task.plan, task.outputs, request.payload = None, (), b""
+        self._unsent.append(task)
 
     def _send_answers(self) -> None:
         self._sent_ns = time.monotonic_ns()
         send = self._socket.send
-        for answer in self._unsent:
-            request, reply = answer.request, answer.reply
-            head = data.pack_reply(request.request_id, answer.code, self._retry_after_ms(answer.code))
+        for task in self._unsent:
+            request, reply = task.request, task.reply
+            head = data.pack_reply(request.request_id, task.code, self._retry_after_ms(task.code))
             try:
                 send(request.peer, _NOBLOCK_MORE)
                 send(head, _NOBLOCK_MORE)
@@ -241,3 +291,7 @@ class Session:
             return 0
         low, high = _RETRY_AFTER_MS
         return max(low, min(high, int(len(self._queue) * self._request_ns / 1e6)))
+
+
+def _is_of(frontend: Incarnation, request: Request) -> bool:
+    return request.frontend == frontend

@@ -102,6 +102,11 @@ class FlightRecorder:
         self._map[entry + _STATE_AT] = _FINISHED
         self._free.append(entry)
 
+    def withdraw(self, entry: int) -> None:
+        """It is not executed after all, for now: it waits."""
+        self._map[entry + _STATE_AT] = _EMPTY
+        self._free.append(entry)
+
     def leave(self, words: bytes) -> None:
         """The last words of this worker, MAX_WORDS_BYTES at most; they count once, when it is gone."""
         begins = _WORDS_AT + _LENGTH.size

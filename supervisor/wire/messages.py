@@ -33,6 +33,25 @@ class RequestLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """TF Serving's BatchingParameters (servables/tensorflow/session_bundle_config.proto) with its defaults.
+
+    0 means that it was not given: of `num_batch_threads`, and of `max_execution_batch_size`, which then is
+    `max_batch_size`.
+    """
+
+    max_batch_size: int = 1000
+    batch_timeout_micros: int = 0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = 0
+    thread_pool_name: str = "batch_threads"
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All a worker needs to know; given to the fork server, which forks the worker with it.
 
@@ -46,6 +65,10 @@ class WorkerSpec:
     `gpu_memory_limit_bytes`: what TensorFlow may take of the GPU; 0: no limit but the session's own.
     `deadly_size_bytes`: the worker dies of a request of this size, on purpose (`modelpool chaos`).
     `host_memory_bytes`: the process's own limit, which the supervisor sees to; 0 for none.
+    `batching`: TF Serving's; with `per_model_batching` the version's own file says so, if there is one, and `batching`
+    gives the threads. `auto_batching`: batches without any setting but `latency_target_ms` (0: none). `executors`: so
+    many threads run the model. `run_again`: requests of a batch that failed may be executed one by one. `cpus`: those
+    that it may use, all when empty; `cpu_weight`: its share of them, 100 at the most.
     """
 
     incarnation: Incarnation
@@ -76,6 +99,14 @@ class WorkerSpec:
     gpu_memory_limit_bytes: int = 0
     request_log: RequestLog | None = None
     deadly_size_bytes: int = NOT_DEADLY
+    batching: Batching | None = None
+    per_model_batching: bool = False
+    auto_batching: bool = False
+    latency_target_ms: float = 0.0
+    executors: int = 1
+    run_again: bool = True
+    cpus: tuple[int, ...] = ()
+    cpu_weight: int = 100
 
     @property
     def log_name(self) -> str:

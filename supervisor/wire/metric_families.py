@@ -34,6 +34,16 @@ MODEL_WARMUP_LATENCY = Family(
 MODEL_WARMUP_RECORDS_READ = Family(f"{TF_SERVING}model_warmup_records_read", Kind.COUNTER, ("model_path", "status"))
 REQUEST_LOG_COUNT = Family(f"{TF_SERVING}request_log_count", Kind.COUNTER, ("model_name", "status_code"))
 
+# TF Serving's batching_session (batching/batching_session.cc). It samples the sizes; here they are in buckets.
+_QUEUING_US = tuple(100 * 1.2**power for power in range(52))
+_SIZES = tuple(2.0**power for power in range(15))
+_BATCHING = f"{TF_SERVING}batching_session:"
+QUEUING_LATENCY = Family(f"{_BATCHING}queuing_latency", Kind.HISTOGRAM, ("thread_pool_name",), _QUEUING_US)
+WRAPPED_RUN_COUNT = Family(f"{_BATCHING}wrapped_run_count", Kind.COUNTER)
+PADDING_SIZE = Family(f"{_BATCHING}padding_size", Kind.HISTOGRAM, ("execution_batch_size",), (0.0, *_SIZES))
+INPUT_BATCH_SIZE = Family(f"{_BATCHING}input_batch_size", Kind.HISTOGRAM, (), _SIZES)
+PROCESSED_BATCH_SIZE = Family(f"{_BATCHING}processed_batch_size", Kind.HISTOGRAM, (), _SIZES)
+
 # -- ours: of requests --------------------------------------------------------------------------------------------
 
 # All requests of clients, those that no model was found for included.
@@ -50,6 +60,15 @@ WORKER_REQUESTS = Family("modelpool_worker_requests_total", Kind.COUNTER, ("mode
 STAGE_SECONDS = Family(
     "modelpool_request_stage_seconds", Kind.HISTOGRAM, ("model", "version", "method", "stage"), _SECONDS
 )
+
+# Rows and requests of each run of a batch; rows that were run only to fill one up.
+BATCH_ROWS = Family("modelpool_batch_rows", Kind.HISTOGRAM, ("model", "version"), _SIZES)
+BATCH_REQUESTS = Family("modelpool_batch_requests", Kind.HISTOGRAM, ("model", "version"), _SIZES)
+BATCH_PADDING_ROWS = Family("modelpool_batch_padding_rows_total", Kind.COUNTER, ("model", "version"))
+BATCH_FAILURES = Family("modelpool_batch_failures_total", Kind.COUNTER, ("model", "version"))
+# What `batching = "auto"` has learned: the rows that one run takes at the most, and what such runs reach.
+BATCH_LEARNED_ROWS = Family("modelpool_batch_learned_rows", Kind.GAUGE, ("model", "version", "signature"))
+BATCH_LEARNED_RATE = Family("modelpool_batch_learned_rows_per_second", Kind.GAUGE, ("model", "version", "signature"))
 
 # -- ours: of the pool, by the supervisor -------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def request(payload: bytes, method: Method = Method.PREDICT, deadline_ns: int = 
 
 def test_an_answer(bench: Bench) -> None:
     answer = bench.executor.execute(request(b"\1\2\3"))
-    assert (answer.code, answer.reply, answer.rows) == (Code.OK, b"\2\4\6", 3)
+    assert (answer.code, answer.reply, answer.examples) == (Code.OK, b"\2\4\6", 3)
     assert 0 < answer.began_ns <= answer.run_ns <= answer.ran_ns <= answer.ended_ns
     assert answer.outputs[0].tolist() == [2, 4, 6]
 

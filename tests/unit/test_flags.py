@@ -82,7 +82,6 @@ WITHOUT_EFFECT = {
     *("num_tflite_pools", "rest_api_num_threads", "grpc_max_threads", "skip_initialize_tpu"),
     "thread_pool_factory_config_file",
 }
-NOT_YET = {"enable_batching", "batching_parameters_file", "enable_per_model_batching_parameters"}
 
 
 def test_all_flags_with_their_defaults() -> None:
@@ -198,8 +197,7 @@ def test_inert_flags_are_named_once_in_order_with_the_reason() -> None:
 def test_which_flags_are_without_effect() -> None:
     argv = [f"--{name}={_text(default)}" for name, default in _defaults().items()]
     inert = {each.name: each.reason for each in inert_flags(argv)}
-    assert {name for name, reason in inert.items() if reason != "not implemented yet"} == WITHOUT_EFFECT
-    assert set(inert) - WITHOUT_EFFECT <= NOT_YET
+    assert set(inert) == WITHOUT_EFFECT
 
 
 def test_usage_lists_every_flag_with_its_default() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modelpool.supervisor.placement import Isolation, Order
 from modelpool.supervisor.pool_config import (
+    BatchingMode,
     ModelPolicy,
     PoolFile,
     PoolFileError,
@@ -38,6 +39,11 @@ DEFAULTS: dict[str, Any] = {
     "gpu_memory_mb": 0,
     "placement": Order.SPREAD,
     "isolation": Isolation.PROCESS,
+    "batching": BatchingMode.FLAGS,
+    "latency_target_ms": 0.0,
+    "executors": 1,
+    "cpus": (),
+    "cpu_weight": 100,
     "settle_s": 1.0,
     "servable_versions_always_present": False,
     "fail_if_zero_versions_at_startup": False,
@@ -76,6 +82,13 @@ def test_what_frontends_are_told() -> None:
     pool = parse('[models.m]\nretry_on_crash = "never"\nmax_queued_requests = 7\npoison_dir = "/p"', "pool.toml")
     assert pool.policy("m").request_rules() == RequestRules(RetryOnCrash.NEVER, 300.0, 7, "/p")
     assert ModelPolicy().request_rules() == RequestRules()
+
+
+def test_cpus() -> None:
+    pool = parse('[models.m]\ncpus = ["4-6", "1", "5"]', "pool.toml")
+    assert pool.policy("m").cpu_numbers() == (1, 4, 5, 6)
+    assert ModelPolicy().cpu_numbers() == ()
+    assert "cpus: expected an array of numbers or ranges of CPUs" in refusal('[models.m]\ncpus = ["a"]')
 
 
 def test_a_models_table_lies_over_the_defaults() -> None:
@@ -119,7 +132,7 @@ def test_a_models_table_lies_over_the_defaults() -> None:
             '[models."a b"]\nauto_warm_up = true',
             ': [models."a b"]: unknown key auto_warm_up: did you mean auto_warmup?',
         ),
-        ("[defaults]\nbatching = {}", f": [defaults]: unknown key batching: expected one of {KEYS}"),
+        ("[defaults]\nqqqqq = {}", f": [defaults]: unknown key qqqqq: expected one of {KEYS}"),
         ("[source]\ncachedir = ''", ": [source]: unknown key cachedir: did you mean cache_dir?"),
         ("[source]\n'' = 1", ': [source]: unknown key "": expected one of cache_dir'),
         ("[default]", ": unknown table [default]: did you mean [defaults]?"),

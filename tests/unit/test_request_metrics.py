@@ -5,7 +5,7 @@ from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Family, Registry, unpack
 from modelpool.supervisor.wire.status import OK, Code
-from modelpool.worker.executor import Answer
+from modelpool.worker.executor import Task
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.request_queue import Request
 
@@ -67,12 +67,14 @@ def test_stages_of_a_worker() -> None:
     registry = Registry()
     metrics = WorkerMetrics(registry, "m", 1, "/m/1")
     request = Request(b"", 1, 1, 0, 1, 2, Method.MULTI_INFERENCE, False, b"")
-    metrics.finished(Answer(request, Code.OK, b"", began_ns=2, run_ns=3, ran_ns=4, ended_ns=5, rows=3))
+    metrics.finished(
+        Task(request, Code.OK, b"", began_ns=2, planned_ns=2, run_ns=3, ran_ns=4, finish_ns=4, ended_ns=5, examples=3)
+    )
     metrics.settle()
     assert registry.counter(families.REQUEST_EXAMPLE_COUNT_TOTAL, "m").values == [3]
     assert sum(registry.histogram(families.RUNTIME_LATENCY, "m", "MultiInference", "TF1").values[1:]) == 1
     assert stages(registry) == {"queue": 1, "deserialize": 1, "execute": 1, "serialize": 1}
-    metrics.finished(Answer(request, Code.INVALID_ARGUMENT, b"", began_ns=2, ended_ns=5))
+    metrics.finished(Task(request, Code.INVALID_ARGUMENT, b"", began_ns=2, ended_ns=5))
     metrics.settle()
     assert stages(registry)["queue"] == 2
     assert sum(registry.histogram(families.STAGE_SECONDS, "m", "1", "multi_inference", "execute").values[1:]) == 1

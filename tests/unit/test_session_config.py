@@ -10,6 +10,7 @@ from modelpool.supervisor import session_config
 from modelpool.supervisor.config_protos import ConfigProto
 from modelpool.supervisor.flags import parse
 from modelpool.supervisor.session_config import Platform
+from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import Code, PoolError
 
 
@@ -147,11 +148,33 @@ def test_defaults_of_a_platform_file_are_its_own(write: Any) -> None:
 
 
 def test_what_is_not_used_of_a_platform_file_is_logged(write: Any, caplog: pytest.LogCaptureFixture) -> None:
-    body = "session_run_load_threadpool_index { value: 0 } batching_parameters { max_batch_size { value: 2 } }"
+    body = "session_run_load_threadpool_index { value: 0 }"
     platform(f"--platform_config_file={write(platform_file(body))}")
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "field=session_run_load_threadpool_index" in said
-    assert "field=batching_parameters" in said
+
+
+def test_batching() -> None:
+    assert platform().batching is None
+    assert platform("--enable_batching").batching == Batching(thread_pool_name="model_server_batch_threads")
+    assert not platform("--enable_per_model_batching_parameters").per_model_batching, "only with --enable_batching"
+    assert platform("--enable_batching", "--enable_per_model_batching_parameters").per_model_batching
+    assert refused("--batching_parameters_file=/f") == (
+        Code.INVALID_ARGUMENT,
+        "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
+    )
+
+
+def test_batching_parameters(write: Any) -> None:
+    path = write("max_batch_size { value: 8 }")
+    assert platform("--enable_batching", f"--batching_parameters_file={path}").batching == Batching(max_batch_size=8)
+    path = write("max_batch_size { value: 8 } allowed_batch_sizes: 4")
+    assert refused("--enable_batching", f"--batching_parameters_file={path}") == (
+        Code.INVALID_ARGUMENT,
+        "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8",
+    )
+    path = write(platform_file("batching_parameters { max_batch_size { value: 2 } }"))
+    assert platform(f"--platform_config_file={path}").batching == Batching(max_batch_size=2)
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,27 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
-from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire import data, flight_recorder, sockets
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Code, Unavailable
+from modelpool.supervisor.wire.status import Code
 from modelpool.worker.control import Gauge
-from modelpool.worker.executor import Answer, failed
+from modelpool.worker.executor import Executor
 from modelpool.worker.metrics import WorkerMetrics
-from modelpool.worker.request_queue import Request
+from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session
+from modelpool.worker.work import Unbatched
 from tests.wire.conftest import WAIT_S, eventually
 
 STAY = b"stay"  # a request that is executed until it is let go
@@ -29,6 +33,10 @@ class Silent:
 
     recording = None
     on = False
+
+
+def _plan(payload: bytes) -> Plan:
+    return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
 
 
 class Worker:
@@ -42,19 +50,29 @@ class Worker:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gauge = Gauge()
         observers = Observers(self.gauge, WorkerMetrics(Registry(), "m", 1, "/m/1"), Silent(), Silent())  # type: ignore[arg-type]
-        self.session = Session(self.context, self.endpoint, self._execute, self.stop_fd, observers, capacity=capacity)
+        flights = FlightRecorder(flight_recorder.create("test"))
+        executor = Executor(self, {Method.PREDICT: _plan}, flights)
+        self.session = Session(
+            self.context,
+            self.endpoint,
+            self.stop_fd,
+            observers,
+            executor=executor,
+            work=Unbatched(executor),
+            capacity=capacity,
+        )
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
 
-    def _execute(self, request: Request) -> Answer:
-        payload = bytes(request.payload)
+    signatures: Mapping[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        payload = feeds["x"].tobytes()
         if payload == STAY:
             self.staying.set()
             assert self.go.wait(WAIT_S)
         self.executed.append(payload)
-        if payload == b"refused":
-            return failed(request, Unavailable("no").status)
-        return Answer(request, Code.OK, payload, 1, ended_ns=2)
+        return [feeds["x"]]
 
     def ended(self) -> bool:
         return not self._thread.is_alive()

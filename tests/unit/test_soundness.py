@@ -1,0 +1,94 @@
+"""Whether rows may be put together: by declaration, by the graph, and by trying it."""
+
+import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.worker import soundness
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+class Model:
+    """`y` is what `run` makes of `x`."""
+
+    def __init__(
+        self, run: Run, x: Sequence[int] | None, y: Sequence[int] | None, enum: int = types_pb2.DT_FLOAT
+    ) -> None:
+        signature = meta_graph_pb2.SignatureDef()
+        for info, name, shape in ((signature.inputs["x"], "x:0", x), (signature.outputs["y"], "y:0", y)):
+            info.name, info.dtype = name, enum
+            if shape is None:
+                info.tensor_shape.unknown_rank = True
+            else:
+                info.tensor_shape.SetInParent()
+            for size in shape or ():
+                info.tensor_shape.dim.add().size = size
+        self.signatures: Mapping[str, Any] = {"s": signature, "__saved_model_init_op": signature}
+        self._run = run
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        return [self._run(feeds["x:0"]) for _ in fetches]
+
+
+def verdict(model: Model, changing: Sequence[str] = (), seen: soundness.Seen = ()) -> soundness.Verdict:
+    verdicts = soundness.judge(model, lambda fetches: list(changing), seen)
+    assert set(verdicts) == {"s"}
+    return verdicts["s"]
+
+
+@pytest.mark.parametrize(("x", "y"), [([1], [-1]), ([-1], [1]), ([], [-1]), ([-1], []), (None, [-1]), ([-1], None)])
+def test_every_first_dimension_must_vary(x: Sequence[int] | None, y: Sequence[int] | None) -> None:
+    found = verdict(Model(lambda array: array, x, y))
+    assert not found.sound
+    assert "first dimension" in found.why
+
+
+def test_nothing_may_change_state() -> None:
+    found = verdict(Model(lambda array: array, [-1], [-1]), ["Assign"])
+    assert found == soundness.Verdict(False, "it changes state: Assign")
+
+
+def test_rows_that_are_independent() -> None:
+    found = verdict(Model(lambda array: array * 2, [-1, 3], [-1, 3]))
+    assert found == soundness.Verdict(True, "by made-up inputs: rows have the same answers together as apart")
+
+
+def mean(array: np.ndarray) -> np.ndarray:
+    return array - array.mean(axis=0)
+
+
+def total(array: np.ndarray) -> np.ndarray:
+    return array.sum(axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize(("run", "why"), [(mean, "other answers together than apart"), (total, "0th dimension")])
+def test_rows_that_are_not(run: Run, why: str) -> None:
+    found = verdict(Model(run, [-1, 3], [-1, 3]))
+    assert not found.sound
+    assert why in found.why
+
+
+def test_what_the_warmup_has_seen_is_tried_first() -> None:
+    seen = [({"x:0": np.full((1, 2), n, np.float32)}, ["y:0"]) for n in range(3)]
+    seen.append(({"other:0": np.ones(1)}, ["y:0"]))
+    found = verdict(Model(lambda array: array, [-1, -1], [-1, -1]), seen=seen)
+    assert found == soundness.Verdict(True, "by warmup requests: rows have the same answers together as apart")
+
+
+def test_without_inputs_there_is_the_declaration_and_the_graph() -> None:
+    found = verdict(Model(lambda array: array, [-1], [-1], types_pb2.DT_STRING))
+    assert found.sound
+    assert "no inputs to try it with" in found.why
+
+    def refuse(array: np.ndarray) -> np.ndarray:
+        raise InvalidArgument("not so")
+
+    found = verdict(Model(refuse, [-1], [-1]))
+    assert found.sound
+    assert "it refuses what it was tried with: not so" in found.why

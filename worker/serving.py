@@ -1,0 +1,175 @@
+"""How one worker's model is served: what is batched, in how many threads it runs, and where its graphs do.
+
+Puts together what the specification asks for and what is found of the loaded model. Main thread, before READY.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpool.supervisor.wire import batching_params
+from modelpool.supervisor.wire.flight_recorder import CAPACITY
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import Batching, WorkerSpec
+from modelpool.supervisor.wire.status import PoolError
+
+from . import batch_tensors, soundness, thread_choice
+from .batching import AutoBatcher, Batcher
+from .executor import Executor, Task
+from .learned_limit import LearnedLimit
+from .metrics import WorkerMetrics
+from .plan import Model, Plan
+from .soundness import Seen
+from .work import Batched, Unbatched, Work
+
+log = logging.getLogger(__name__)
+
+# Inputs of the warmup that are kept until the model serves.
+_MAX_SEEN = 32
+_MAX_SEEN_BYTES = 64 << 20
+# Different signatures, or sets of them, that learn for themselves; more share what they learn.
+_MAX_LEARNERS = 64
+
+
+class Watched:
+    """A model that remembers what it is run with, a little of it, until told to forget."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._seen: list[tuple[Mapping[str, np.ndarray], Sequence[str]]] = []
+        self._bytes = 0
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        return self._model.signatures
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        """As `Model.run`."""
+        outputs = self._model.run(feeds, fetches)
+        size = sum(array.nbytes for array in feeds.values())
+        if len(self._seen) < _MAX_SEEN and self._bytes + size <= _MAX_SEEN_BYTES:
+            self._seen.append((feeds, fetches))
+            self._bytes += size
+        return outputs
+
+    def seen(self) -> Seen:
+        """What it was run with; it remembers no more."""
+        seen, self._seen, self._bytes = self._seen, [], _MAX_SEEN_BYTES + 1
+        return seen
+
+
+def batching_of(spec: WorkerSpec) -> Batching | None:
+    """TF Serving's batching of this version, by flags or by its own file; None: there is none. Raises PoolError."""
+    if not spec.per_model_batching or spec.batching is None:
+        return spec.batching
+    path = Path(spec.path) / batching_params.FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return batching_params.of_version(text, str(path), spec.batching)
+
+
+def executors_of(spec: WorkerSpec, batching: Batching | None) -> int:
+    """In how many threads the model runs."""
+    if spec.prefer_tflite and spec.executors > 1:
+        log.warning("one executor: TensorFlow Lite models run in one thread %s", fields(wanted=spec.executors))
+        return 1
+    return (batching.num_batch_threads if batching is not None else 0) or spec.executors
+
+
+def work_of(
+    spec: WorkerSpec, batching: Batching | None, model: Model, executor: Executor, *, metrics: WorkerMetrics, seen: Seen
+) -> Work:
+    """What decides on what is executed next."""
+    executors = executors_of(spec, batching)
+    # What is executed at the same time has to fit the flight recorder.
+    max_tasks = CAPACITY // (executors + 1)
+    if batching is not None:
+        metrics.batches(batching.thread_pool_name)
+        batcher: Batcher[Task] = Batcher(batching, max_tasks)
+        return Batched(executor, batcher, _batched_by_all, pads=batching.pad_variable_length_inputs)
+    if not spec.auto_batching:
+        return Unbatched(executor)
+    verdicts = soundness.judge(model, changing_of(model), seen)
+    sound = frozenset(key for key, verdict in verdicts.items() if verdict.sound)
+    if not sound:
+        return Unbatched(executor)
+    metrics.batches("auto")
+    learners = Learners(spec.latency_target_ms / 1e3, metrics.learned)
+    return Batched(executor, AutoBatcher(learners.of, learners.ran, max_tasks), lambda plan: _sound_family(sound, plan))
+
+
+def _batched_by_all(plan: Plan) -> Hashable:
+    """TF Serving batches every run, whatever it is."""
+    return plan.signatures
+
+
+def _sound_family(sound: frozenset[str], plan: Plan) -> Hashable | None:
+    if not sound.issuperset(plan.signatures) or plan.feeds is None:
+        return None
+    try:
+        batch_tensors.rows_of(plan.feeds)
+    except PoolError:
+        return None  # what the model says to that is for the client to see
+    return plan.signatures
+
+
+class Learners:
+    """The LearnedLimit of each family; `tell(family's name, rows, rows per second)` when one has learned."""
+
+    def __init__(self, target_s: float, tell: Callable[[str, int, float], None]) -> None:
+        self._target_s = target_s
+        self._tell = tell
+        self._of: dict[Hashable, LearnedLimit] = {}
+        self._others = LearnedLimit(target_s)
+
+    def of(self, family: Hashable) -> LearnedLimit:
+        known = self._of.get(family)
+        if known is None:
+            if len(self._of) >= _MAX_LEARNERS:
+                return self._others
+            known = self._of[family] = LearnedLimit(self._target_s)
+        return known
+
+    def ran(self, family: Hashable, rows: int, took_s: float) -> None:
+        """A run of so many rows took so long."""
+        learner = self.of(family)
+        learner.observe(rows, took_s)
+        name = ",".join(family) if isinstance(family, tuple) and family in self._of else "other"
+        self._tell(name, learner.rows, learner.rows_per_s)
+
+
+def changing_of(model: Model) -> Callable[[Any], list[str]]:
+    """The model's own word on which operations change state; a TensorFlow Lite model keeps none."""
+    found: Callable[[Any], list[str]] | None = getattr(model, "changing_operations", None)
+    return found if found is not None else lambda fetches: []
+
+
+def choose_threads(model: Any, seen: Seen) -> None:
+    """Have graphs run in TensorFlow's pool where that is faster. Not where the operator has decided."""
+    inputs = thread_choice.sample(seen)
+    if not inputs or getattr(model, "wants_pool", True) or model.changing_operations(_all_fetches(inputs)):
+        return
+
+    def run(in_pool: bool, number: int) -> None:
+        if in_pool is not state[0]:
+            model.use_pool(in_pool)
+            state[0] = in_pool
+        model.run(*inputs[number])
+
+    state = [False]
+    in_pool = False
+    try:
+        in_pool = thread_choice.pool_is_faster(run, len(inputs))
+    except PoolError as error:
+        log.warning("threads not compared %s", fields(error=error.message))
+    model.use_pool(in_pool)
+    log.info("graphs run %s", fields(where="in TensorFlow's pool" if in_pool else "in the caller's thread"))
+
+
+def _all_fetches(inputs: Seen) -> set[str]:
+    return {name for _, fetches in inputs for name in fetches}

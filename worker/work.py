@@ -1,0 +1,192 @@
+"""What is executed next: requests of the queue by themselves, or put together by a batcher. Main thread of the worker.
+
+Decides by `batching`, plans by `executor`, and knows neither sockets nor threads. A request that is to be alone shares
+neither a run nor the time of one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from modelpool.supervisor.wire.status import PoolError
+
+from . import batch_tensors
+from .batching import AutoBatcher, Batch, Batcher, Part
+from .executor import EXPIRED, Executor, Job, Task
+from .plan import Plan
+from .request_queue import Request, RequestQueue
+
+# Requests that go by themselves and wait here, before the rest waits in the queue.
+_MAX_SINGLES = 64
+
+
+class Work(Protocol):
+    """`refused` has the tasks that are done without a run; whoever calls `next` or `admit` takes them out."""
+
+    refused: list[Task]
+
+    def admit(self, queue: RequestQueue, now_ns: int) -> None:
+        """Nobody is free: take from the queue what need not wait there."""
+
+    def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
+        """What somebody who is free is to run now, while `running` others run something. It has begun."""
+
+    def due_ns(self) -> int | None:
+        """When there will be something to run, if nothing comes; None: nothing waits here."""
+
+    def forget(self, gone: Callable[[Request], bool]) -> None:
+        """Drop what waits here and nobody awaits any more."""
+
+    def ran(self, job: Job) -> None:
+        """A batch was run."""
+
+
+class Unbatched:
+    """One request after the other, in the order of their arrival."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.refused: list[Task] = []
+        self._executor = executor
+        self._alone = False
+
+    def admit(self, queue: RequestQueue, now_ns: int) -> None:
+        """They wait in the queue."""
+
+    def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
+        first = queue.first()
+        if first is None or (running and (first.alone or self._alone)):
+            return None
+        request = queue.take()
+        assert request is not None
+        task = self._executor.plan(request)
+        if task.done:
+            self.refused.append(task)
+            return None
+        self._alone = request.alone
+        job = Job((Part(task, 0, 0),))
+        self._executor.begin(job)
+        return job
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def forget(self, gone: Callable[[Request], bool]) -> None:
+        """Nothing waits here."""
+
+    def ran(self, job: Job) -> None:
+        """Nothing is learned of it."""
+
+
+class Batched:
+    """Requests that can share a run do, as the batcher says; the others go by themselves.
+
+    `family` gives what tells plans apart whose runs cost differently, or None for one that cannot share a run. `pads`:
+    inner dimensions may differ. They raise PoolError for what must not be run at all.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        batcher: Batcher[Task] | AutoBatcher[Task],
+        family: Callable[[Plan], Hashable | None],
+        *,
+        pads: bool = False,
+    ) -> None:
+        self.refused: list[Task] = []
+        self._executor = executor
+        self._batcher = batcher
+        self._family = family
+        self._pads = pads
+        self._singles: deque[Task] = deque()
+        self._fresh: list[Task] = []
+        self._alone = False
+
+    def admit(self, queue: RequestQueue, now_ns: int) -> None:
+        self._plan(queue, now_ns)
+        self._withdraw_waiting()
+
+    def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
+        self._plan(queue, now_ns)
+        job = None if running and self._alone else self._take(running, now_ns)
+        if job is not None:
+            self._executor.begin(job)
+        self._withdraw_waiting()
+        return job
+
+    def due_ns(self) -> int | None:
+        return self._singles[0].planned_ns if self._singles else self._batcher.due_ns()
+
+    def forget(self, gone: Callable[[Request], bool]) -> None:
+        def drop(task: Task) -> bool:
+            if gone(task.request):
+                self._executor.forget(task)
+            return task.done
+
+        self._batcher.drop(drop)
+        self._singles = deque(task for task in self._singles if not drop(task))
+
+    def ran(self, job: Job) -> None:
+        if job.took_s is not None:
+            self._batcher.observe(
+                job.parts[0].task.family, sum(part.stop - part.start for part in job.parts), job.took_s
+            )
+
+    def _plan(self, queue: RequestQueue, now_ns: int) -> None:
+        while self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
+            request = queue.take()
+            if request is None:
+                return
+            task = self._executor.plan(request)
+            if not task.done:
+                self._sort(task, now_ns)
+            if task.done:
+                self.refused.append(task)
+            else:
+                self._fresh.append(task)
+
+    def _sort(self, task: Task, now_ns: int) -> None:
+        """To the batcher, or to those that go by themselves."""
+        plan = task.plan
+        assert plan is not None
+        try:
+            if not task.request.alone and plan.feeds is not None:
+                task.family = self._family(plan)
+            if task.family is not None and plan.feeds is not None:
+                task.rows = batch_tensors.rows_of(plan.feeds)
+            if not task.rows or plan.feeds is None:
+                self._singles.append(task)
+                return
+            task.key = (task.family, tuple(plan.fetches), batch_tensors.shapes_key(plan.feeds, padded=self._pads))
+            self._batcher.add(task, now_ns)
+        except PoolError as error:
+            self._executor.refuse(task, error.status)
+
+    def _take(self, running: int, now_ns: int) -> Job | None:
+        if self._singles and not (running and self._singles[0].request.alone):
+            single = self._singles.popleft()
+            self._alone = single.request.alone
+            return Job((Part(single, 0, 0),))
+        if self._singles:
+            return None
+        self._alone = False
+        while (batch := self._batcher.take(now_ns)) is not None:
+            self._drop_gone(batch, now_ns)
+            if batch.parts:
+                return Job(batch.parts, batched=True, rows=self._batcher.padded(batch.rows), opened_ns=batch.opened_ns)
+        return None
+
+    def _drop_gone(self, batch: Batch[Task], now_ns: int) -> None:
+        """Parts whose task is over: it has expired, or another part of it has failed."""
+        for part in batch.parts:
+            task = part.task
+            if not task.done and task.request.expired(now_ns):
+                self._executor.refuse(task, EXPIRED)
+                self.refused.append(task)
+        if any(part.task.done for part in batch.parts):
+            batch.drop(lambda task: task.done)
+
+    def _withdraw_waiting(self) -> None:
+        for task in self._fresh:
+            if not task.running:
+                self._executor.withdraw(task)
+        self._fresh.clear()
