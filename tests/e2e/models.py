@@ -119,6 +119,19 @@ def build_slow(path: Path) -> None:
     _save(path, signatures)
 
 
+def build_leaky(path: Path) -> None:
+    """Keeps `mib` (scalar int32) MiB more with each request, in a queue that nobody empties; `kept`: pieces so far."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        mib = tf.compat.v1.placeholder(tf.int32, shape=[], name="mib")
+        queue = tf.queue.FIFOQueue(1_000_000, [tf.float32], shared_name="leak")
+        with tf.control_dependencies([queue.enqueue(tf.fill([mib * (1 << 18)], 1.0))]):
+            kept = queue.size()
+        return {"serving_default": ({"mib": mib}, {"kept": tf.identity(kept)})}
+
+    _save(path, signatures)
+
+
 def build_sum(path: Path) -> None:
     """Two inputs: `total` = `a` + `b`, `product` = `a` * `b`; float32 of any shape."""
 
@@ -532,6 +545,7 @@ def _build_all(directory: Path) -> None:
         "dtypes": build_dtypes,
         "dtypes_tf2": build_dtypes_tf2,
         "slow": build_slow,
+        "leaky": build_leaky,
         "sum": build_sum,
         "spam": build_spam,
         "twisted": build_twisted,
