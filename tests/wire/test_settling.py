@@ -153,7 +153,7 @@ def test_a_poison_request_is_told_to_the_supervisor_and_refused_everywhere(
             assert code == "FAILED_PRECONDITION"
             assert text.startswith("This request is the same as one that killed two workers of model m version 1")
             assert ask(each, numbered(1)).result(WAIT_S) == b"third:" + numbered(1)
-    assert b"poison request servable=m/1 method=PREDICT" in frontend.log
+    eventually(lambda: b"poison request servable=m/1 method=PREDICT" in frontend.log, "the log line")
 
 
 @pytest.mark.parametrize("by", ["queue", "worker"])
