@@ -39,6 +39,8 @@ class _Process:
     device: Device
     known: bool
     """What it takes is declared, or was measured before."""
+    claim_bytes: int
+    """What it may take."""
     baseline_bytes: int
     """Used on the device, by everybody, before this process was there."""
     alone: bool
@@ -46,6 +48,8 @@ class _Process:
     pid: int | None = None
     seen: bool = False
     """NVML has named its pid."""
+    held_bytes: int = 0
+    """What NVML said last that it holds, where it says."""
     ready_s: float | None = None
     settled: bool = False
     """It was read since it has loaded its model."""
@@ -65,13 +69,17 @@ class Ledger:
 
     # -- the life of a process -------------------------------------------------------------------------------
 
-    def started(self, incarnation: Incarnation, slot: SlotId, device: Device, *, known: bool) -> None:
+    def started(
+        self, incarnation: Incarnation, slot: SlotId, device: Device, *, known: bool, claim_bytes: int = 0
+    ) -> None:
         """A process is about to come. `known`: what it takes is declared, or was measured before."""
         if not device.memory_bytes:
             return
         self._disturb(device.id)
         quiet = all(other.settled for other in self._on(device.id))
-        self._processes[incarnation] = _Process(slot, device, known, self._used.get(device.id, 0), alone=quiet)
+        self._processes[incarnation] = _Process(
+            slot, device, known, claim_bytes, self._used.get(device.id, 0), alone=quiet
+        )
 
     def spawned(self, incarnation: Incarnation, pid: int) -> None:
         if incarnation in self._processes:
@@ -110,6 +118,7 @@ class Ledger:
                 if process.device.id != reading.device.id:
                     continue
                 process.seen = process.seen or process.pid in reading.processes
+                process.held_bytes = reading.processes.get(process.pid or 0) or 0
                 if process.died_s is not None and _confirmed(process, reading, taken_s):
                     del self._processes[incarnation]
                 elif process.died_s is None and (measured := _measure(process, reading, taken_s)):
@@ -144,6 +153,11 @@ class Ledger:
     def used_bytes(self, device_id: str) -> int:
         """What everybody holds, as last read."""
         return self._used.get(device_id, 0)
+
+    def coming_bytes(self, device_id: str) -> int:
+        """What processes that are still loading may take beyond what was read of them."""
+        loading = [each for each in self._on(device_id) if each.died_s is None and not each.settled]
+        return sum(max(0, each.claim_bytes - each.held_bytes) for each in loading)
 
     def measured_bytes(self, incarnation: Incarnation) -> int:
         """What this process was seen to take; 0 while that is open."""

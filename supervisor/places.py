@@ -118,7 +118,9 @@ class Places:
 
     def started(self, slot: Slot, policy: DevicePolicy, incarnation: Incarnation) -> None:
         """A process is about to be started in this slot."""
-        self.ledger.started(incarnation, slot.id, slot.device, known=self._is_known(slot, policy))
+        self.ledger.started(
+            incarnation, slot.id, slot.device, known=self._is_known(slot, policy), claim_bytes=slot.claim_bytes
+        )
 
     def _is_known(self, slot: Slot, policy: DevicePolicy) -> bool:
         measured = self.book.need_bytes(slot.id.servable, slot.device.product) is not None
@@ -145,6 +147,8 @@ class Places:
             needs = f"needs {amount(slot.claim_bytes, up=True)}, free on {device.id} {amount(free_bytes)} at the moment"
             slot.waits_for = f"{slot.id.servable}: {needs}"
             slot.error = Status(Code.RESOURCE_EXHAUSTED, slot.waits_for)
+        elif not slot.waits_for and free_bytes < slot.claim_bytes + self.ledger.coming_bytes(device.id):
+            slot.waits_for = f"what others that are being loaded on {device.id} take"
         return not slot.waits_for
 
     def renew(self, slot: Slot, policy: DevicePolicy, rooms: Iterable[Room]) -> None:

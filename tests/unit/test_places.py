@@ -121,6 +121,25 @@ def test_memory_that_somebody_else_took_meanwhile_is_an_error_of_the_slot_until_
     assert slot.waits_for == ""
 
 
+def test_loads_side_by_side_leave_room_for_each_other() -> None:
+    """Where others hold more than was known when they were placed, no two may start on the same free memory."""
+    bench = Bench()
+    policy = DevicePolicy(memory_bytes=5 * GIB)
+    first, second = bench.slot(5 * GIB), bench.slot(5 * GIB)
+    bench.gpu.held_bytes["somebody"] = 7 * GIB  # 8 GiB are free
+    bench.look(1.0)
+    assert bench.places.may_start(first, policy, [], 1.0)
+    bench.places.started(first, policy, Incarnation(1))
+    bench.places.ledger.spawned(Incarnation(1), 7)
+    assert not bench.places.may_start(second, policy, [], 1.0)
+    assert second.waits_for == "what others that are being loaded on gpu:0 take"
+    assert second.error.code is Code.OK  # it is nobody's fault, and passes
+    bench.gpu.processes[7] = 2 * GIB
+    bench.places.ledger.ready(Incarnation(1), 0, 2.0)
+    bench.look(3.0)
+    assert bench.places.may_start(second, policy, [], 3.0)
+
+
 def test_a_claim_follows_what_was_learnt_when_the_next_process_starts() -> None:
     bench = Bench()
     slot = bench.slot(int(7.5 * GIB))
