@@ -34,6 +34,10 @@ class Device:
     def is_gpu(self) -> bool:
         return self.cuda_visible_devices != CPU.cuda_visible_devices
 
+    def is_same(self, other: "Device") -> bool:
+        """The same piece of hardware: names of MIG instances are given anew, UUIDs are not."""
+        return self.cuda_visible_devices == other.cuda_visible_devices
+
     def is_called(self, name: str) -> bool:
         """Whether an operator means this one."""
         return name == self.id or (name == self.cuda_visible_devices and self.is_gpu)

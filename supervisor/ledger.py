@@ -75,8 +75,8 @@ class Ledger:
         """A process is about to come. `known`: what it takes is declared, or was measured before."""
         if not device.memory_bytes:
             return
-        self._disturb(device.id)
-        quiet = all(other.settled for other in self._on(device.id))
+        self._disturb(device)
+        quiet = all(other.settled for other in self._on(device))
         self._processes[incarnation] = _Process(
             slot, device, known, claim_bytes, self._used.get(device.id, 0), alone=quiet
         )
@@ -97,11 +97,11 @@ class Ledger:
         if process is not None:
             process.died_s = now_s
             process.used_at_death_bytes = self._used.get(process.device.id, 0)
-            self._disturb(process.device.id)
+            self._disturb(process.device)
 
-    def _disturb(self, device_id: str) -> None:
+    def _disturb(self, device: Device) -> None:
         """A process comes or goes: what another that loads just now takes cannot be told by difference any more."""
-        for other in self._on(device_id):
+        for other in self._on(device):
             other.alone = other.alone and other.settled
 
     # -- readings --------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Ledger:
                 continue
             self._used[reading.device.id] = reading.used_bytes
             for incarnation, process in list(self._processes.items()):
-                if process.device.id != reading.device.id:
+                if not process.device.is_same(reading.device):
                     continue
                 process.seen = process.seen or process.pid in reading.processes
                 process.held_bytes = reading.processes.get(process.pid or 0) or 0
@@ -136,7 +136,7 @@ class Ledger:
 
     def _note_foreign(self, reading: Reading) -> None:
         """What others hold: known while none of ours is there, or while NVML tells ours apart; else as it was."""
-        ours = self._on(reading.device.id)
+        ours = self._on(reading.device)
         if any(process.died_s is not None for process in ours):
             return
         held = [reading.processes.get(process.pid or 0) if process.seen else None for process in ours]
@@ -154,9 +154,9 @@ class Ledger:
         """What everybody holds, as last read."""
         return self._used.get(device_id, 0)
 
-    def coming_bytes(self, device_id: str) -> int:
+    def coming_bytes(self, device: Device) -> int:
         """What processes that are still loading may take beyond what was read of them."""
-        loading = [each for each in self._on(device_id) if each.died_s is None and not each.settled]
+        loading = [each for each in self._on(device) if each.died_s is None and not each.settled]
         return sum(max(0, each.claim_bytes - each.held_bytes) for each in loading)
 
     def measured_bytes(self, incarnation: Incarnation) -> int:
@@ -169,7 +169,7 @@ class Ledger:
 
         What nobody knows yet is loaded alone, so that what it takes can be told from the device's total.
         """
-        for process in self._on(device.id):
+        for process in self._on(device):
             if process.died_s is not None and now_s - process.died_s < CONFIRM_S:
                 return f"the memory of a dead worker of {process.slot} is not confirmed free yet"
             unread = process.ready_s is None or (not process.settled and now_s - process.ready_s < READ_WITHIN_S)
@@ -185,8 +185,8 @@ class Ledger:
                 counts[process.device.id] = counts.get(process.device.id, 0) + 1
         return counts
 
-    def _on(self, device_id: str) -> list[_Process]:
-        return [process for process in self._processes.values() if process.device.id == device_id]
+    def _on(self, device: Device) -> list[_Process]:
+        return [process for process in self._processes.values() if process.device.is_same(device)]
 
 
 def _measure(process: _Process, reading: Reading, taken_s: float) -> int:

@@ -75,7 +75,8 @@ class Places:
             for device in self.inventory.devices
         }
         for slot in slots:
-            if slot.holds_place and slot.device.id in rooms:
+            # Not of a MIG instance whose name another one has now.
+            if slot.holds_place and slot.device.id in rooms and slot.device.is_same(rooms[slot.device.id].device):
                 rooms[slot.device.id].tenants.append(Tenant(slot.id, slot.claim_bytes))
         return list(rooms.values())
 
@@ -147,7 +148,7 @@ class Places:
             needs = f"needs {amount(slot.claim_bytes, up=True)}, free on {device.id} {amount(free_bytes)} at the moment"
             slot.waits_for = f"{slot.id.servable}: {needs}"
             slot.error = Status(Code.RESOURCE_EXHAUSTED, slot.waits_for)
-        elif not slot.waits_for and free_bytes < slot.claim_bytes + self.ledger.coming_bytes(device.id):
+        elif not slot.waits_for and free_bytes < slot.claim_bytes + self.ledger.coming_bytes(device):
             slot.waits_for = f"what others that are being loaded on {device.id} take"
         return not slot.waits_for
 

@@ -54,12 +54,13 @@ class DevicesOverTime(RuleBasedStateMachine):
             self.gpus[1].mig = {0: FakeGpu("MIG-0", 3 * GIB), 2: FakeGpu("MIG-2", 4 * GIB)}
         self.library = FakeLibrary(*self.gpus)
         self.nvml = RealNvml(self.library)
+        self.instances: dict[str, FakeGpu] = {}  # MIG instances that were ever made
+        self.physical("")
         self.offset = HOST_PIDS if contained else 0
         self.places = Places(Inventory.of(self.nvml.look()))
         self.now_s = 1000.0
         self.made = 0
         self.alive: dict[Incarnation, Spawn] = {}
-        self.instances: dict[str, FakeGpu] = {}
         self.holders: dict[Incarnation, FakeGpu] = {}
         self.died_s: dict[Incarnation, float] = {}
         self.patience_over = False  # memory was not given back for so long that it counts as somebody else's
@@ -185,6 +186,7 @@ class DevicesOverTime(RuleBasedStateMachine):
                 self.made += 1
                 if gone is None or index % 2:
                     gpu.mig[index] = FakeGpu(f"MIG-new{self.made}", 3 * GIB, gpu=gpu)
+                    self.physical("")
 
     @rule(number=st.integers(0, 2), how=st.sampled_from(["xid", "bus", "error", "back"]))
     def break_gpu(self, number: int, how: str) -> None:
