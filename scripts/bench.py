@@ -46,7 +46,7 @@ def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str
     loads = bench_targets.LOADS if targets else [(name, n) for name in workloads for n in args.in_flight]
     options = _serving_options(args)
     print("starting the servers ...", flush=True)
-    with bench_contenders.running(scratch, workloads, _pools(args), args.generator, not args.no_plain) as contenders:
+    with bench_contenders.running(scratch, workloads, _pools(args), not args.no_plain) as contenders:
         if targets or "serving" in args.what:
             report["serving"] = bench_serving.measure_closed(contenders, loads, options)
         if targets or "open" in args.what:
@@ -62,7 +62,9 @@ def _pools(args: argparse.Namespace) -> list[Pool]:
 
 
 def _serving_options(args: argparse.Namespace) -> bench_serving.Options:
-    return bench_serving.Options(args.rounds, args.duration_s, args.warmup_s, args.connections, args.seed)
+    return bench_serving.Options(
+        args.rounds, args.duration_s, args.warmup_s, args.connections, args.seed, args.generator
+    )
 
 
 def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
@@ -70,13 +72,13 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
     pool = Pool(args.engines[0], frontends=args.frontends)
     deadline = Deadline(args.limit_s)
     if what == "profile":
-        return bench_profile.measure(scratch, _pools(args), args.workloads, _serving_options(args), args.generator)
+        return bench_profile.measure(scratch, _pools(args), args.workloads, _serving_options(args))
     if what == "tenants":
         return bench_tenants.measure(scratch, pool, _serving_options(args), args.arrivals)
     if what == "growth":
         return bench_growth.measure(scratch, pool, "image", args.requests)
     if what == "footprint":
-        return bench_footprint.measure(scratch, pool, args.starts, args.generator)
+        return bench_footprint.measure(scratch, pool, args.starts)
     if what == "start":
         return bench_many.measure(scratch, bench_many.Options(args.models, args.plain_processes), deadline)
     if what == "neighbours":

@@ -24,7 +24,6 @@ from bench_workloads import WORKLOADS, Workload
 from modelpool.supervisor.flags import Flags
 from modelpool.supervisor.pool_config import ModelPolicy
 
-GENERATORS = ("auto", "h2load", "own")
 LOOP = "loop"
 PLAIN = "plain"
 
@@ -99,12 +98,11 @@ def default_engines() -> tuple[str, ...]:
 
 
 class ServerContender:
-    """A running server under load by one generator; each turn also tells what its processes used."""
+    """A running server under load; each turn also tells what its processes used."""
 
-    def __init__(self, server: Server, generator: str, only: str = "") -> None:
+    def __init__(self, server: Server, only: str = "") -> None:
         self.name = server.name
         self.server = server
-        self._generator = generator
         self._only = only
 
     def serves(self, workload: Workload) -> bool:
@@ -112,7 +110,7 @@ class ServerContender:
 
     def load(self, workload: Workload, plan: Plan) -> Figures:
         before = self.server.cpu_s()
-        figures = load(self.server.address(workload.rest), workload, plan, self._generator)
+        figures = load(self.server.address(workload.rest), workload, plan)
         after = self.server.cpu_s()
         answers = figures["answers"] or 1.0
         used = {_kind(role, workload): 0.0 for role in after}
@@ -128,9 +126,9 @@ def _kind(role: str, workload: Workload) -> str:
     return "worker" if role.split(" ")[1] == workload.model else "other workers"
 
 
-def load(address: str, workload: Workload, plan: Plan, generator: str) -> Figures:
-    """One turn by a generator, `auto`: the one in C where it is installed and can do what is asked."""
-    if generator_for(workload, plan, generator) == "h2load":
+def load(address: str, workload: Workload, plan: Plan) -> Figures:
+    """One turn, by the generator that the plan asks for."""
+    if generator_for(workload, plan) == "h2load":
         return {**bench_h2load.run(address, workload, plan), "generator": "h2load"}
     command = [sys.executable, str(SCRIPTS / "bench_load.py"), f"--address={address}", f"--workload={workload.name}"]
     limit_s = plan.warmup_s + plan.duration_s + 60
@@ -140,9 +138,9 @@ def load(address: str, workload: Workload, plan: Plan, generator: str) -> Figure
     return {**json.loads(done.stdout), "generator": "own"}
 
 
-def generator_for(workload: Workload, plan: Plan, wanted: str) -> str:
+def generator_for(workload: Workload, plan: Plan) -> str:
     able = not workload.rest and not plan.rate_per_s and not plan.requests and bench_h2load.program() is not None
-    return "h2load" if able and wanted in ("auto", "h2load") else "own"
+    return "h2load" if able and plan.generator != "own" else "own"
 
 
 class Loop:
@@ -184,7 +182,7 @@ def looping(workload: str, bases: Mapping[str, Path]) -> Iterator[list[Contender
 
 @contextlib.contextmanager
 def running(
-    scratch: Path, workloads: Iterable[str], which: Sequence[Pool], generator: str, plain: bool = True
+    scratch: Path, workloads: Iterable[str], which: Sequence[Pool], plain: bool = True
 ) -> Iterator[list[Contender]]:
     """All contenders for some workloads, up: pools first, then the plain server, then the loop beside `conv`."""
     wanted = list(workloads)
@@ -197,11 +195,11 @@ def running(
             needed = {n: b for n, b in bases.items() if not pool.only or n in (pool.only, HALF_PLUS_TWO)}
             server = pool.server(scratch, needed)
             stack.enter_context(server.running())
-            all_of_them.append(ServerContender(server, generator, pool.only))
+            all_of_them.append(ServerContender(server, pool.only))
         if plain:
             server = plain_of(scratch, {name: bench_models.version_of(base) for name, base in bases.items()})
             stack.enter_context(server.running())
-            all_of_them.append(ServerContender(server, generator))
+            all_of_them.append(ServerContender(server))
             if "conv" in wanted:
                 all_of_them += stack.enter_context(looping("conv", bases))
         yield all_of_them

@@ -21,16 +21,16 @@ MIB = 1024 * 1024
 _SEVERAL = ("tiny", "mlp", "string")
 
 
-def measure(scratch: Path, pool: Pool, times: int, generator: str) -> dict[str, Any]:
+def measure(scratch: Path, pool: Pool, times: int) -> dict[str, Any]:
     """Seconds and bytes, as a JSON document."""
     one, several = bench_models.build(["tiny"]), bench_models.build(_SEVERAL)
     print("  start to the first answer ...", flush=True)
     starts = _starts(scratch, pool, one, times)
     print("  memory ...", flush=True)
     memory = {
-        "pool, one model": _loaded(pool.server(scratch, one), generator),
-        "plain, one model": _loaded(_plain(scratch, one), generator),
-        f"pool, {len(several)} models": _loaded(pool.server(scratch, several), generator),
+        "pool, one model": _loaded(pool.server(scratch, one)),
+        "plain, one model": _loaded(_plain(scratch, one)),
+        f"pool, {len(several)} models": _loaded(pool.server(scratch, several)),
     }
     return {"start_s": starts, "memory": memory}
 
@@ -56,10 +56,10 @@ def _starts(scratch: Path, pool: Pool, bases: Mapping[str, Path], times: int) ->
     return {name: statistics.median(values) for name, values in seen.items()}
 
 
-def _loaded(server: Server, generator: str) -> list[dict[str, Any]]:
+def _loaded(server: Server) -> list[dict[str, Any]]:
     """The memory of a server by itself, after some load: two at once would share TensorFlow's pages."""
     with server.running():
-        bench_contenders.load(server.address(), WORKLOADS["tiny"], Plan(32, 0.5, 1.0), generator)
+        bench_contenders.load(server.address(), WORKLOADS["tiny"], Plan(32, 0.5, 1.0))
         return [each.to_dict() for each in server.memory()]
 
 

@@ -36,8 +36,8 @@ def measure(scratch: Path, pool: Pool, workload: str, requests: int) -> dict[str
 
 def _after(server: Server, workload: str, requests: int) -> dict[str, int]:
     """Send so many requests; resident memory by process then."""
-    plan = Plan(IN_FLIGHT, 0.0, _PART_LIMIT_S, requests=requests)
-    figures = bench_contenders.load(server.address(), WORKLOADS[workload], plan, "own")
+    plan = Plan(IN_FLIGHT, 0.0, _PART_LIMIT_S, requests=requests, generator="own")
+    figures = bench_contenders.load(server.address(), WORKLOADS[workload], plan)
     if figures["failures"] or figures["wrong"]:
         raise SystemExit(f"{figures['failures']:.0f} failed and {figures['wrong']:.0f} wrong answers to {workload}")
     time.sleep(_SETTLE_S)  # what was in flight at the end is still on its way

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bench_contenders
+from bench_plan import CONNECTIONS, GENERATORS
 from bench_workloads import WORKLOADS
 
 WHAT = {
@@ -69,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--no_plain", action="store_true", help="leave out the plain server and the loop")
     add("--replicas", type=int, default=1, help="conv also on so many replicas (1: not)")
     add("--frontends", type=int, default=1, help="of each pool (1)")
-    add("--generator", choices=bench_contenders.GENERATORS, default="auto", help="h2load where it is installed (auto)")
-    add("--connections", type=int, default=4, help="gRPC connections of a generator, at most (4)")
+    add("--generator", choices=GENERATORS, default="auto", help="of closed loops; h2load where it is installed (auto)")
+    add("--connections", type=int, default=CONNECTIONS, help="gRPC connections of a generator, at most (4)")
     add("--share", type=float, default=0.7, help="open: of each one's capacity; above 1: requests/s (0.7)")
     add("--arrivals", choices=("poisson", "constant"), default="poisson", help="open: how requests come (poisson)")
     add("--seed", type=int, default=1, help="of the arrivals (1)")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 CONNECTIONS = 4
+GENERATORS = ("auto", "h2load", "own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +11,8 @@ class Plan:
     """`in_flight` requests for `duration_s` after `warmup_s`; or, with a `rate_per_s`, an open loop.
 
     An open loop is `poisson` or `constant`; `seed` fixes the times. `requests`: end a closed loop early, after so many
-    answers. REST has one connection per request in flight.
+    answers. REST has one connection per request in flight. `generator`: `own` or `h2load`; what that cannot do, and
+    `auto` where it is not installed, is done by our own.
     """
 
     in_flight: int
@@ -21,6 +23,7 @@ class Plan:
     arrivals: str = "poisson"
     seed: int = 1
     requests: int = 0
+    generator: str = "auto"
 
     def words(self) -> list[str]:
         """As arguments of `bench_load.py`."""

@@ -54,7 +54,7 @@ class Way:
         ]
 
 
-def measure(scratch: Path, pools: Sequence[Pool], workloads: Sequence[str], options: Options, generator: str) -> Any:
+def measure(scratch: Path, pools: Sequence[Pool], workloads: Sequence[str], options: Options) -> Any:
     """One profile for each pool, workload and load, as a JSON document."""
     bases = bench_models.build(workloads)
     config = scratch / "monitoring.config"
@@ -66,26 +66,26 @@ def measure(scratch: Path, pools: Sequence[Pool], workloads: Sequence[str], opti
         with server.running():
             for name in workloads:
                 for in_flight in LOADS:
-                    plan = options.plan(in_flight)
-                    found = _profile(server, WORKLOADS[name], plan, generator, program)
+                    plan = replace(options.plan(in_flight), generator="own")
+                    found = _profile(server, WORKLOADS[name], plan, program)
                     profiles.append({"server": pool.name, "workload": name, "in_flight": in_flight, **found})
                     print(f"  {pool.name}: {name}, {in_flight} in flight: done", flush=True)
     return profiles
 
 
-def _profile(server: Server, workload: Workload, plan: Plan, generator: str, program: str | None) -> dict[str, Any]:
+def _profile(server: Server, workload: Workload, plan: Plan, program: str | None) -> dict[str, Any]:
     """First undisturbed, for the times, then under py-spy, for the functions."""
-    status = bench_contenders.load(server.address(), STATUS, plan, "own")
+    status = bench_contenders.load(server.address(), STATUS, plan)
     clock = StageClock(server.address(rest=True), workload.model)
     roles = {pid: role for pid, role in server.roles().items() if _concerned(role, workload)}
     stages_before, threads_before = clock.read(), bench_threads.read(roles)
-    figures = bench_contenders.load(server.address(workload.rest), workload, plan, generator)
+    figures = bench_contenders.load(server.address(workload.rest), workload, plan)
     threads = bench_threads.read(roles)
     stages = clock.read().since(stages_before)
     stacks: dict[str, Any] = {"py-spy": {"error": "it could not be installed"}}
     if program is not None:
         longer = replace(plan, duration_s=plan.duration_s + 1.0)
-        load = partial(bench_contenders.load, server.address(workload.rest), workload, longer, generator)
+        load = partial(bench_contenders.load, server.address(workload.rest), workload, longer)
         stacks = _stacks(program, roles, plan.duration_s, load)
     way = Way(figures["mean_us"], status["mean_us"], stages.mean_us())
     return {

@@ -26,9 +26,12 @@ class Options:
     warmup_s: float
     connections: int
     seed: int
+    generator: str
 
     def plan(self, in_flight: int) -> Plan:
-        return Plan(in_flight, self.warmup_s, self.duration_s, self.connections, seed=self.seed)
+        return Plan(
+            in_flight, self.warmup_s, self.duration_s, self.connections, seed=self.seed, generator=self.generator
+        )
 
 
 def measure_closed(contenders: Sequence[Contender], loads: Sequence[tuple[str, int]], options: Options) -> list[Cell]:
@@ -49,7 +52,7 @@ def measure_open(
     arrivals: str,
     options: Options,
 ) -> list[Cell]:
-    """As `measure_closed`, at `share` of what each contender did in a closed loop just before.
+    """As `measure_closed`, at `share` of what each contender did in a closed loop just before, by the same generator.
 
     (A rate in requests/s instead of a share: `share` above 1.)
     """
@@ -57,10 +60,11 @@ def measure_open(
     for name, in_flight in loads:
         workload = WORKLOADS[name]
         able = [each for each in contenders if each.serves(workload) and not each.name.startswith("loop")]
+        closed = replace(options.plan(in_flight), generator="own")
         plans = []
         for each in able:
-            rate = share if share > 1 else share * capacity(each, workload, options.plan(in_flight))
-            plans.append(replace(options.plan(in_flight), rate_per_s=rate, arrivals=arrivals))
+            rate = share if share > 1 else share * capacity(each, workload, closed)
+            plans.append(replace(closed, rate_per_s=rate, arrivals=arrivals))
         found = _in_turn(able, plans, workload, options, f"{name}, open loop")
         for plan, cell in zip(plans, found, strict=True):
             load = {"workload": name, "in_flight": in_flight, "rate_per_s": plan.rate_per_s}

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,16 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
     """Every round and the medians by condition, as a JSON document."""
     server = pool.server(scratch, bench_models.build([A, B]))
     with server.running():
-        a = bench_contenders.ServerContender(server, "own")
-        a.load(WORKLOADS[A], options.plan(_CAPACITY_AT))  # warm
+        a = bench_contenders.ServerContender(server)
+        closed = replace(options.plan(_CAPACITY_AT), generator="own")
+        a.load(WORKLOADS[A], closed)  # warm
         with _on_half(server):
-            capacity = bench_serving.capacity(a, WORKLOADS[A], options.plan(_CAPACITY_AT))
+            capacity = bench_serving.capacity(a, WORKLOADS[A], closed)
         rate = capacity * SHARE
         print(f"  A ({A}) does {capacity:.0f}/s on half of the CPUs; from now on {rate:.0f}/s are sent", flush=True)
         taken: dict[str, list[dict[str, Any]]] = {ALONE: [], HALF: [], FLOODED: []}
         for i in range(options.rounds):
-            plan = Plan(
-                _CAPACITY_AT,
-                options.warmup_s,
-                options.duration_s,
-                options.connections,
-                rate,
-                arrivals,
-                options.seed + i,
-            )
+            plan = replace(closed, rate_per_s=rate, arrivals=arrivals, seed=options.seed + i)
             for condition, rounds in taken.items():
                 with _condition(condition, server, plan):
                     rounds.append(a.load(WORKLOADS[A], plan))
