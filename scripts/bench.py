@@ -50,7 +50,8 @@ def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str
         if targets or "serving" in args.what:
             report["serving"] = bench_serving.measure_closed(contenders, loads, options)
         if targets or "open" in args.what:
-            loads = [("tiny", 32)] if targets else [(name, 32) for name in workloads]
+            at = bench_serving.CAPACITY_AT
+            loads = [("tiny", at)] if targets else [(name, at) for name in workloads]
             own = contenders[:1] if targets else contenders
             report["open"] = bench_serving.measure_open(own, loads, args.share, args.arrivals, options)
         servers = [each for each in contenders if isinstance(each, ServerContender)]

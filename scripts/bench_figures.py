@@ -51,8 +51,12 @@ def spread(rounds: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def ratio_of_rounds(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], name: str) -> float:
-    """The median of the ratios of rounds that were taken one after the other: what slows both down falls out."""
-    return statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=False) if b[name])
+    """The median of the ratios of rounds that were taken one after the other: what slows both down falls out.
+
+    Not a number when there is nothing to divide by in any round.
+    """
+    ratios = [a[name] / b[name] for a, b in zip(ours, theirs, strict=False) if b[name]]
+    return statistics.median(ratios) if ratios else math.nan
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

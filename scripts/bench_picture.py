@@ -21,7 +21,8 @@ _FONT = "font-family='system-ui, sans-serif'"
 def render(report: Mapping[str, Any]) -> str:
     """The closed-loop cells of the report. Raises ValueError when there are none beside a plain server."""
     cells = [each for each in report.get("serving", ()) if not each["server"].startswith("loop")]
-    groups = [key for key in _loads(cells) if bench_serving.find(cells, *key, "plain") is not None]
+    answered = [each for each in cells if each["server"] == "plain" and each["median"]["requests_per_s"]]
+    groups = [key for key in _loads(cells) if bench_serving.find(answered, *key, "plain") is not None]
     if not groups:
         raise ValueError("the report has no figures of a plain server to draw others against")
     servers = [*dict.fromkeys(each["server"] for each in cells if each["server"] != "plain"), "plain"]

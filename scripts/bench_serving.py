@@ -14,6 +14,8 @@ from bench_contenders import Contender
 from bench_plan import Plan
 from bench_workloads import WORKLOADS, Workload
 
+CAPACITY_AT = 32  # requests in flight in the closed loop that finds out what a server can do
+
 Cell = dict[str, Any]
 
 

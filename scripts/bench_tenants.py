@@ -28,7 +28,6 @@ A, B = "mlp", "conv"
 ALONE, HALF, FLOODED = "alone", "alone, half of the CPUs", "B flooded"
 SHARE = 0.5
 _FLOOD = 32
-_CAPACITY_AT = 32
 
 
 def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
     server = pool.server(scratch, bench_models.build([A, B]))
     with server.running():
         a = bench_contenders.ServerContender(server)
-        closed = replace(options.plan(_CAPACITY_AT), generator="own")
+        closed = replace(options.plan(bench_serving.CAPACITY_AT), generator="own")
         a.load(WORKLOADS[A], closed)  # warm
         with _on_half(server):
             capacity = bench_serving.capacity(a, WORKLOADS[A], closed)

@@ -54,6 +54,10 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert bench_figures.ratio_of_rounds(ours, theirs, "requests_per_s") == 4
 
 
+def test_there_is_no_ratio_to_nothing() -> None:
+    assert math.isnan(bench_figures.ratio_of_rounds([{"a": 1}], [{"a": 0}], "a"))
+
+
 def test_medians_are_of_the_figures_that_every_round_has() -> None:
     assert bench_figures.medians([{"a": 1, "b": 5}, {"a": 3}, {"a": 2}]) == {"a": 2}
 

@@ -89,19 +89,32 @@ def test_growth(growth_mib: float, passed: bool) -> None:
     assert row(of, "image: growth").passed is passed
 
 
+def opened(p50_us: float, p99_us: float) -> dict[str, Any]:
+    """At 70 % of 10,000/s, where 32 in flight take 3.2 ms each."""
+    figures = {"p50_us": p50_us, "p99_us": p99_us}
+    return report(open=[{"workload": "tiny", "server": "envoy", "rate_per_s": 7000, "share": 0.7, "median": figures}])
+
+
 @pytest.mark.parametrize(("p99_us", "passed"), [(500, True), (501, False)])
 def test_open_loop(p99_us: float, passed: bool) -> None:
-    opened = {"workload": "tiny", "server": "envoy", "median": {"p50_us": 100, "p99_us": p99_us}}
-    assert row(report(open=[opened]), "tiny, open loop").passed is passed
+    assert row(opened(100, p99_us), "tiny, open loop").passed is passed
 
 
-def test_two_tenants() -> None:
+def test_an_open_loop_that_was_saturated_says_nothing() -> None:
+    found = row(opened(3300, 3400), "tiny, open loop")
+    assert (found.passed, found.measured) == (None, "3400 us / 3300 us: saturated")
+
+
+@pytest.mark.parametrize(("p50_us", "passed"), [(10, False), (33_000, None)])
+def test_two_tenants(p50_us: float, passed: bool | None) -> None:
     conditions = {
-        name: {"median": {"p99_us": p99_us}}
+        name: {"median": {"p50_us": p50_us, "p99_us": p99_us}}
         for name, p99_us in zip(bench_targets.FLOODED_AND_ALONE, (30, 20), strict=True)
     }
-    found = row(report(tenants={"p99_ratio": 1.6, "conditions": conditions}), "two tenants")
-    assert (found.passed, found.measured) == (False, "30 us / 20 us")
+    tenants = {"p99_ratio": 1.6, "capacity_per_s": 1000, "conditions": conditions}
+    found = row(report(tenants=tenants), "two tenants")
+    assert found.passed is passed
+    assert found.measured.startswith("30 us / 20 us")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,13 @@ def test_the_picture_follows_from_the_report_alone() -> None:
     assert bench_picture.render(of) == bench_picture.render(json.loads(json.dumps(of)))
     texts = [each.text for each in ElementTree.fromstring(bench_picture.render(of)).iter(f"{SVG}text")]
     assert "a<b, 1 in flight" in texts
+
+
+def test_a_plain_server_that_answered_nothing_is_no_measure() -> None:
+    cells = [cell("tiny", 32, "envoy", [400]), cell("tiny", 32, "plain", [0])]
+    assert row(report(serving=cells), "tiny, 32 in flight, envoy:").passed is False
+    with pytest.raises(ValueError, match="no figures"):
+        bench_picture.render(report(serving=cells))
 
 
 def test_no_picture_without_a_plain_server() -> None:
