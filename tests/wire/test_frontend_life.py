@@ -187,10 +187,15 @@ def test_drain_finishes_what_is_in_flight(stage: Stage, frontend: FakeFrontendOw
     eventually(lambda: _refuses(frontend.spec.rest_port), "the REST port closed")
     eventually(lambda: _refuses(frontend.spec.grpc_port), "the gRPC port closed")
     assert frontend.process.poll() is None
+    assert idle.sock.recv(1) == b"", "an idle connection is closed while others are served"
+    with pytest.raises(grpc.RpcError) as sent_away:
+        channel.unary_unary(PREDICT)(REQUEST_M, timeout=WAIT_S)
+    assert sent_away.value.code() is grpc.StatusCode.UNAVAILABLE, "the old connection takes no new call (GOAWAY)"
     worker.release()
     assert call.result(WAIT_S).startswith(b"echo:")
     reply = client.getresponse()
     assert (reply.status, reply.read()) == (200, b"echo:{}")
+    assert reply.getheader("Connection") == "close"
     assert frontend.wait_exit() == 0
     client.close()
     idle.close()
