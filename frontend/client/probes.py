@@ -119,10 +119,10 @@ class Probes:
     def padded(self, model: str, size_bytes: int) -> bytes:
         """The request of a probed model, made bigger to this size by a field that no server reads."""
         request = self._models[model].request
-        for length in range(max(0, size_bytes - len(request) - 12), size_bytes - len(request)):
-            padded = request + _PADDING_TAG + _varint(length) + bytes(length)
-            if len(padded) == size_bytes:
-                return padded
+        for width in range(1, 6):
+            length = size_bytes - len(request) - len(_PADDING_TAG) - width
+            if 0 <= length < 1 << 7 * width:
+                return request + _PADDING_TAG + _varint(length, width) + bytes(length)
         raise InputError(f"size_bytes: expected at least {len(request) + 4}, got {size_bytes}")
 
     def start(self) -> None:
@@ -200,10 +200,7 @@ def _value(spec: TensorSpec) -> Any:
     return np.full(shape, b"", object) if spec.dtype == "string" else np.zeros(shape, row.stored)
 
 
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+def _varint(value: int, width: int) -> bytes:
+    """In so many bytes, which may be more than it needs: lengths that take a byte more would leave out a size."""
+    groups = [value >> 7 * place & 0x7F for place in range(width)]
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])

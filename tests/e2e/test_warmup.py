@@ -122,7 +122,7 @@ from pathlib import Path
 
 from modelpool.supervisor.wire import codec
 from modelpool.worker import main
-inherited = main.Inherited(int(sys.argv[2]), int(sys.argv[3]))
+inherited = main.Inherited(int(sys.argv[2]), int(sys.argv[3]), -1, 2)
 sys.exit(main.run(codec.decode(Path(sys.argv[1]).read_bytes()), inherited, "INFO"))
 """
 _WITHIN_MS = 60_000
