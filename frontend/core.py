@@ -234,7 +234,7 @@ class Core:
         """Send, hold or refuse a request that has no worker any more, or none yet."""
         try:
             target = self.routes.find(pending.spec)
-            if pending.alone and self.quarantine:
+            if self.quarantine:
                 self._refuse_quarantined(target.servable, pending.method, pending.payload)
         except FailedPrecondition as error:
             self._refuse(pending, error)

@@ -198,6 +198,22 @@ def test_poison_is_refused_and_so_is_what_is_the_same_for_a_while() -> None:
     in_loop(test)
 
 
+def test_what_came_after_a_suspect_and_is_the_same_is_refused_with_it() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.route(7)
+        guilty = bench.submit(payload=b"bad")
+        bench.die(7, executing=[guilty.request_id])
+        bench.route(8)
+        late = bench.submit(payload=b"bad")
+        bench.die(8, executing=[guilty.request_id])
+        bench.route(9)
+        assert isinstance(late.answer.exception(), FailedPrecondition)
+        assert bench.links[9].sent == []
+
+    in_loop(test)
+
+
 def test_a_quarantine_that_another_frontend_found() -> None:
     async def test() -> None:
         bench = Bench()
