@@ -765,3 +765,31 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_requests_may_wait_for_a_version_that_was_served_and_comes_back() -> None:
+    world = World(restart=RestartPolicy(max_load_retries=5, max_restarts=3, backoff_base_s=1.0))
+
+    def returning() -> bool:
+        (version,) = world.tables[-1].models[0].versions
+        return version.returning
+
+    world.aspire(1)
+    assert not returning()
+    world.die(world.incarnation(1), KILLED)  # never served: nobody waits for it
+    assert not returning()
+    world.now_s += 1.0
+    world.advance()
+    world.ready(1)
+    assert not returning()
+    world.die(world.incarnation(1), KILLED)
+    assert returning()
+    world.die(world.incarnation(1), KILLED)  # while it loads: the next try is due after a wait
+    assert returning()
+    world.now_s += 1.0
+    world.advance()
+    world.ready(1)
+    assert not returning()
+    world.die(world.incarnation(1), KILLED)  # one death too many
+    assert not returning()
+    assert world.states() == {1: ServableState.END}

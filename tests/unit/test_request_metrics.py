@@ -89,3 +89,18 @@ def test_warmup_and_request_log() -> None:
     assert registry.histogram(families.MODEL_WARMUP_LATENCY, "/m/1", "OK").values[0] == 500_000
     assert registry.counter(families.MODEL_WARMUP_RECORDS_READ, "/m/1", "OK").values == [5]
     assert registry.counter(families.REQUEST_LOG_COUNT, "m", "OK").values == [1]
+
+
+def test_the_requests_of_dead_workers() -> None:
+    metrics = RequestMetrics(lambda name: name == "m")
+    for fate in ("queued", "queued", "poison"):
+        metrics.settled("m", fate)
+    metrics.quarantine_refused("m")
+    told = {(sample.family, sample.labels): unpack(sample.values) for sample in metrics.changed(7, 3)}
+    assert told == {
+        ("modelpool_frontend_payload_in_flight_bytes", ()): [7.0],
+        ("modelpool_frontend_requests_held", ()): [3.0],
+        ("modelpool_requests_of_dead_workers_total", ("m", "queued")): [2.0],
+        ("modelpool_requests_of_dead_workers_total", ("m", "poison")): [1.0],
+        ("modelpool_quarantine_refusals_total", ("m",)): [1.0],
+    }
