@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, settings
 
 import modelpool.supervisor.wire.protos  # noqa: F401
 
-# A machine that is busy with other things makes no test wrong.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine that is busy with other things makes no test wrong, and the same code has the same result each time:
+# `--hypothesis-profile=searching` looks for new examples.
+_ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("any machine", derandomize=True, **_ANY_MACHINE)
+settings.register_profile("searching", **_ANY_MACHINE)
 settings.load_profile("any machine")
 
 # Of each kind, in the suite; `scripts/fuzz` sends many more.
