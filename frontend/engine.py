@@ -16,13 +16,16 @@ AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class Engine(Protocol):
-    """The ports of one frontend. `bind`, `start` and `stop` are called once each, in this order, in the event loop."""
+    """The ports of one frontend. Called in the event loop: `bind`, `start` and `stop` once each, in this order."""
 
     def bind(self) -> None:
         """Take ports and socket file. Raises BindFailed."""
 
     async def start(self) -> None:
         """Take requests; returns when all of them are listened on."""
+
+    async def leave(self) -> None:
+        """Serve as before, and have clients go elsewhere with their next connection, as far as the protocol lets."""
 
     async def stop(self, grace_s: float) -> None:
         """Stop accepting, let what is in flight finish within `grace_s`, and remove the socket file."""

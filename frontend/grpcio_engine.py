@@ -27,6 +27,9 @@ class GrpcioEngine:
         if self._rest is not None:
             self._rest.start()
 
+    async def leave(self) -> None:
+        """REST's replies close their connections by themselves."""
+
     async def stop(self, grace_s: float) -> None:
         await asyncio.gather(*(server.stop(grace_s) for server in (self._grpc, self._rest) if server is not None))
 

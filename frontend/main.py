@@ -3,20 +3,20 @@
 Standard input brings the FrontendSpec (a big-endian length of four bytes, then the encoded message) and stays open as
 a lifeline: its end means that the supervisor is dead. SIGTERM and SIGINT are ignored, because a terminal sends Ctrl-C
 to the whole process group and it is the supervisor that drains the frontend, by message.
+
+Here it is decided which engine ends the protocols. As an Envoy the process goes on in `envoy_app`.
 """
 
 import logging
 import sys
 
-import uvloop
-
 from modelpool.supervisor.wire import lifeline
-from modelpool.supervisor.wire.log import configure
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.log import configure, fields
+from modelpool.supervisor.wire.messages import Engine, FrontendSpec
+from modelpool.supervisor.wire.status import PoolError
 
+from . import envoy
 from .frontend_spec import read_spec
-from .grpcio_engine import GrpcioEngine
-from .session import Session
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,36 @@ def main() -> int:
     try:
         spec = read_spec(_STDIN_FD)
         configure(f"frontend:{spec.incarnation}", spec.log_level)
-        code: int = uvloop.run(_run(spec))
+        failure: PoolError | None = None
+        if spec.engine is not Engine.GRPCIO:
+            try:
+                envoy.become(spec)
+            except PoolError as error:
+                failure = error
+        return _serve(spec, failure)
     except Exception:
         log.exception("frontend failed")
         return 1
+
+
+def _serve(spec: FrontendSpec, failure: PoolError | None) -> int:
+    """Serve by grpcio. `failure`: why this process is no Envoy; where it had to be one, it says so and ends."""
+    import uvloop  # noqa: PLC0415 - an Envoy does not need what is imported here
+
+    from .no_engine import NoEngine  # noqa: PLC0415
+    from .session import Session  # noqa: PLC0415
+
+    async def run() -> int:
+        if failure is not None and spec.engine is Engine.ENVOY:
+            return await Session(spec, _STDIN_FD, lambda *_: NoEngine(failure)).run()
+        if failure is not None:
+            log.info("gRPC and REST by grpcio and uvicorn %s", fields(why_not_envoy=failure.message))
+        from .grpcio_engine import GrpcioEngine  # noqa: PLC0415
+
+        return await Session(spec, _STDIN_FD, GrpcioEngine).run()
+
+    code: int = uvloop.run(run())
     return code
-
-
-async def _run(spec: FrontendSpec) -> int:
-    return await Session(spec, _STDIN_FD, GrpcioEngine).run()
 
 
 if __name__ == "__main__":

@@ -170,6 +170,7 @@ class Session:
         """Not ready any more: whoever balances the load is to send its clients elsewhere."""
         self._pages.leaving = True
         self._services.leave()
+        self._start_task(self._engine.leave())
 
     async def _drain(self, timeout_s: float) -> None:
         log.info("draining %s", fields(timeout_s=timeout_s))

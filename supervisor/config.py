@@ -14,6 +14,7 @@ from .service_manager import ServiceSocket
 from .session_config import Platform
 from .wire import sockets
 from .wire.ids import Incarnation
+from .wire.messages import Engine
 
 # TF Serving loads a server's first models with so many threads per CPU (core/aspired_versions_manager.h,
 # kDefaultInitialLoadThreads of model_servers/server_core.cc); loads are mostly reading.
@@ -28,6 +29,7 @@ class PoolConfig:
     grpc_port: int
     rest_port: int
     grpc_socket_path: str
+    engine: Engine
     frontends: int
     rest_timeout_s: float
     max_request_bytes: int
@@ -87,6 +89,7 @@ def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: i
         grpc_port=flags.port,
         rest_port=0 if flags.rest_api_port == flags.port else flags.rest_api_port,
         grpc_socket_path=flags.grpc_socket_path,
+        engine=Engine(flags.frontend),
         frontends=flags.frontends,
         rest_timeout_s=max(0.0, flags.rest_api_timeout_in_ms / 1000),
         max_request_bytes=flags.max_request_bytes,

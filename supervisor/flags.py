@@ -14,6 +14,7 @@ from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from .wire.messages import Engine
 from .wire.status import InvalidArgument
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -181,6 +182,12 @@ class Flags:
         Section.LISTENING,
     )
 
+    frontend: str = flag(
+        "auto",
+        "What ends gRPC and REST: envoy, grpcio (with uvicorn), or auto: envoy where it can run.",
+        Section.LISTENING,
+        one_of=tuple(engine.value for engine in Engine),
+    )
     frontends: int = flag(
         1,
         "Processes that take requests, all on the same ports.",

@@ -19,6 +19,7 @@ from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import (
     DrainFrontend,
+    Engine,
     FrontendHello,
     FrontendListening,
     FrontendSpec,
@@ -61,12 +62,17 @@ class Frontends:
     def __init__(
         self,
         count: int,
+        engine: Engine,
         spec: Callable[[Incarnation, int], FrontendSpec],
+        *,
         processes: Processes,
         control: ControlSocket,
         board: RouteBoard,
     ) -> None:
         self._short_lives = [0] * count
+        self.engine = engine
+        """What new ones are to be made of."""
+        self._greeted = False
         self._spec = spec
         self._processes = processes
         self._control = control
@@ -121,6 +127,10 @@ class Frontends:
             return
         log.error("frontend gone %s", fields(incarnation=incarnation, pid=frontend.pid, cause=exit_.cause))
         self.restarts += 1
+        if self.engine is Engine.AUTO and not self._greeted:
+            # Where Envoy cannot start, it dies before it has said a word.
+            log.error("frontends are made of grpcio from now on, none could be had with Envoy")
+            self.engine = Engine.GRPCIO
         lived_s = self._loop.time() - frontend.started_s
         short_lives = self._short_lives[frontend.seat] + 1 if lived_s < _MIN_LIFE_S else 0
         self._short_lives[frontend.seat] = short_lives
@@ -167,6 +177,7 @@ class Frontends:
         frontend.heard_s = self._loop.time()
         match message:
             case FrontendHello():
+                self._greeted = True
                 self._control.send(Peer.FRONTEND, incarnation, self._board.join(incarnation))
                 if self._leaving:
                     self._control.send(Peer.FRONTEND, incarnation, LameDuck())

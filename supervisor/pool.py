@@ -132,7 +132,12 @@ class Pool:
         self._quarantines = Quarantines()
         self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(
-            config.frontends, self._frontend_spec, self._processes, self._control, self._manager.board
+            config.frontends,
+            config.engine,
+            self._frontend_spec,
+            processes=self._processes,
+            control=self._control,
+            board=self._manager.board,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -391,9 +396,12 @@ class Pool:
             profiler=endpoints.profiler,
             metrics_path=endpoints.metrics_path,
             frontends=self._config.frontends,
+            engine=self._frontends.engine,
         )
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
+        sockets.envoy_admin(self._config.runtime_dir, incarnation).unlink(missing_ok=True)
+        sockets.envoy_config(self._config.runtime_dir, incarnation).unlink(missing_ok=True)
         self._frontends.exited(incarnation, exit_)
         for worker in self._manager.serving():
             self._control.send(Peer.WORKER, worker, FrontendDied(incarnation))

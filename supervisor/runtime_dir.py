@@ -46,11 +46,11 @@ class RuntimeDir:
             raise AlreadyExists(
                 f"runtime_dir: {path} belongs to a running pool; choose another --runtime_dir"
             ) from None
-        self._remove_sockets()
+        self._remove_files()
 
     def remove(self) -> None:
         """Remove what this pool made: its sockets and lock, and the directory unless it was there before."""
-        self._remove_sockets()
+        self._remove_files()
         (self.path / _LOCK).unlink(missing_ok=True)
         if self._made:
             try:
@@ -59,9 +59,10 @@ class RuntimeDir:
                 log.info("runtime directory kept %s", fields(path=self.path, error=error))
         os.close(self._lock)
 
-    def _remove_sockets(self) -> None:
+    def _remove_files(self) -> None:
         for entry in self.path.iterdir():
-            if entry.is_socket() and sockets.is_socket_name(entry.name):
+            is_socket = entry.is_socket() and sockets.is_socket_name(entry.name)
+            if is_socket or (entry.is_file() and sockets.is_envoy_config(entry.name)):
                 entry.unlink(missing_ok=True)
 
 

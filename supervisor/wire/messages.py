@@ -132,10 +132,19 @@ class Tls:
     client_verify: bool
 
 
+class Engine(StrEnum):
+    """What a frontend is made of."""
+
+    AUTO = "auto"
+    GRPCIO = "grpcio"
+    ENVOY = "envoy"
+
+
 @dataclass(frozen=True, slots=True)
 class FrontendSpec:
     """All a frontend needs to know; written to its standard input. Port 0 and path "" mean: do not listen.
 
+    `engine`: what ends the protocols; auto: Envoy where it can run, else grpcio.
     `grpc_arguments`: channel arguments of the gRPC server, values as they were written. `health`, `reflection` and
     `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere. `frontends`: so
     many share the pool's requests; each may have that part of what a model may have waiting.
@@ -158,6 +167,7 @@ class FrontendSpec:
     profiler: bool = False
     metrics_path: str = ""
     frontends: int = 1
+    engine: Engine = Engine.GRPCIO
 
 
 # -- worker to supervisor ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Sends never block: a full queue is an answer to the caller, not a wait. Each soc
 """
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ DATA_HWM = 1_000
 
 _CONTROL_NAME = "control"
 _DATA_PREFIX = "w"
+_ENVOY_ADMIN_PREFIX = "a"
+_ENVOY_CONFIG_PREFIX = "c"
+_SOCKET = re.compile(rf"[{_DATA_PREFIX}{_ENVOY_ADMIN_PREFIX}][0-9]+", re.ASCII)
+_ENVOY_CONFIG = re.compile(rf"{_ENVOY_CONFIG_PREFIX}[0-9]+\.json", re.ASCII)
 
 
 class Peer(StrEnum):
@@ -53,9 +58,29 @@ def data_endpoint(runtime_dir: Path, incarnation: Incarnation) -> str:
     return ipc_endpoint(runtime_dir / f"{_DATA_PREFIX}{incarnation}")
 
 
+def envoy_admin(runtime_dir: Path, frontend: Incarnation) -> Path:
+    """The socket by which a frontend that is an Envoy gives orders to itself."""
+    return runtime_dir / f"{_ENVOY_ADMIN_PREFIX}{frontend}"
+
+
+def envoy_config(runtime_dir: Path, frontend: Incarnation) -> Path:
+    """The file with the configuration of a frontend that becomes an Envoy, there until Envoy has read it."""
+    return runtime_dir / f"{_ENVOY_CONFIG_PREFIX}{frontend}.json"
+
+
+def folder(endpoint: str) -> Path:
+    """The runtime directory that an endpoint lies in."""
+    return Path(endpoint.removeprefix("ipc://")).parent
+
+
 def is_socket_name(name: str) -> bool:
     """Whether a file of this name in a runtime directory is one of our sockets."""
-    return name == _CONTROL_NAME or (name.startswith(_DATA_PREFIX) and name[len(_DATA_PREFIX) :].isdigit())
+    return name == _CONTROL_NAME or _SOCKET.fullmatch(name) is not None
+
+
+def is_envoy_config(name: str) -> bool:
+    """Whether a file of this name in a runtime directory is an Envoy's configuration."""
+    return _ENVOY_CONFIG.fullmatch(name) is not None
 
 
 def ipc_endpoint(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests: the models, a pool for tests that leave it as it was, and pools of one's own."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,19 @@ from tests.e2e.pool import Pool, StartPool, model_config, running_pool
 DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 
 
+# What depends on how the protocols are ended is tested with both engines; all else with the default one.
+OF_BOTH_ENGINES = {
+    *("test_crash", "test_errors", "test_grpc_cases", "test_reload", "test_rest_cases"),
+    *("test_rest_errors", "test_shutdown", "test_switches"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
+        metafunc.parametrize("engine", ["grpcio", "envoy"] if both else ["auto"], scope="session")
+
+
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The directory with all models of the demo and of the tests."""
@@ -19,20 +32,35 @@ def models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_pool(models: Path) -> Iterator[Pool]:
-    """One pool of all good models for the whole session; a test that uses it leaves every worker alive."""
+def shared_pools(models: Path) -> Iterator[Callable[[str], Pool]]:
+    """For each engine one pool of all good models, started when it is asked for, for the whole session."""
     names = ("demo", "dense", "half_plus_two", "dtypes", "dtypes_tf2", "sum", "twisted", "slow", "tflite", "spam")
     config = model_config({name: models / name for name in names}, {"dense": DENSE_POLICY})
-    with running_pool(config, "--max_request_bytes=1000000") as pool:
-        pool.wait_available(*names)
-        yield pool
+    started: dict[str, Pool] = {}
+    with contextlib.ExitStack() as stack:
+
+        def of(engine: str) -> Pool:
+            if engine not in started:
+                flags = ("--max_request_bytes=1000000", f"--frontend={engine}")
+                started[engine] = stack.enter_context(running_pool(config, *flags))
+                started[engine].wait_available(*names)
+            return started[engine]
+
+        yield of
 
 
 @pytest.fixture
-def start_pool() -> Iterator[StartPool]:
+def shared_pool(shared_pools: Callable[[str], Pool], engine: str) -> Pool:
+    """A test that uses it leaves every worker alive."""
+    # Where the engine does not matter, a pool that is there already will do.
+    return shared_pools("envoy" if engine == "auto" else engine)
+
+
+@pytest.fixture
+def start_pool(engine: str) -> Iterator[StartPool]:
     """Starts a pool of the test's own: `start_pool(config_text, *flags)`; all end with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda config, *flags: stack.enter_context(running_pool(config, *flags))
+        yield lambda config, *flags: stack.enter_context(running_pool(config, f"--frontend={engine}", *flags))
 
 
 @pytest.fixture

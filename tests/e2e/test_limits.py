@@ -10,7 +10,7 @@ from tests.e2e.pool import StartPool, model_config, predict_request, starting_po
 from tests.e2e.tensor_proto import tensor, values
 
 SUPERVISOR_RSS_MB = 60
-FRONTEND_RSS_MB = 80
+FRONTEND_RSS_MB = 120
 SECOND_WORKER_PSS_MB = 100
 START_BEYOND_IMPORT_S = 1.5
 # A machine may be busy with something else for a while.

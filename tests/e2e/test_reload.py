@@ -22,10 +22,10 @@ ONLY_LISTS = (
 
 
 @pytest.fixture(scope="module")
-def reloaded_pool(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+def reloaded_pool(models: Path, tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Pool]:
     pool_file = tmp_path_factory.mktemp("reload") / "pool.toml"
     pool_file.write_text('[defaults]\nsettle_s = 0\n[models.unmarked]\ncomplete_marker = "COMPLETE"\n')
-    flags = (f"--reload_timeout_s={RELOAD_TIMEOUT_S}", f"--pool_config_file={pool_file}")
+    flags = (f"--frontend={engine}", f"--reload_timeout_s={RELOAD_TIMEOUT_S}", f"--pool_config_file={pool_file}")
     with running_pool(model_config({"numbered": models / "numbered"}), *flags) as pool:
         pool.wait_available("numbered")
         yield pool

@@ -53,8 +53,9 @@ HALF = "/v1/models/half_plus_two:predict"
 
 
 @pytest.fixture(scope="module")
-def pool(models: Path) -> Iterator[Pool]:
-    with running_pool(model_config({name: models / name for name in MODELS}), *FLAGS) as started:
+def pool(models: Path, engine: str) -> Iterator[Pool]:
+    config = model_config({name: models / name for name in MODELS})
+    with running_pool(config, f"--frontend={engine}", *FLAGS) as started:
         started.wait_available(*MODELS)
         yield started
 
@@ -175,14 +176,15 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def secured(models: Path, tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Secured]:
     servers, clients = Authority("servers"), Authority("clients")
     pair, path = servers.issue("localhost"), tmp_path_factory.mktemp("tls") / "ssl.pbtxt"
     fields = {"server_key": pair.key, "server_cert": pair.cert, "custom_ca": clients.cert}
     lines = [f"{name}: {json.dumps(text)}" for name, text in fields.items()]
     path.write_text("\n".join([*lines, "client_verify: true"]), encoding="utf-8")
     flags = (f"--ssl_config_file={path}", f"--rest_ssl_config_file={path}")
-    with starting_pool(model_config({"half_plus_two": models / "half_plus_two"}), *flags) as pool:
+    config = model_config({"half_plus_two": models / "half_plus_two"})
+    with starting_pool(config, f"--frontend={engine}", *flags) as pool:
 
         def listens() -> bool:
             assert pool.running, pool.log

@@ -44,6 +44,8 @@ def test_sockets_of_a_dead_pool_are_cleared_and_nothing_else(base: Path) -> None
     (base / "pool").mkdir(mode=0o700)
     leave_socket(base / "pool" / "control")
     leave_socket(base / "pool" / "w7")
+    leave_socket(base / "pool" / "a7")
+    (base / "pool" / "c7.json").write_text("{}")
     leave_socket(base / "pool" / "somebody-elses")
     (base / "pool" / "w8").write_text("a file")
     directory = RuntimeDir(base / "pool")

@@ -20,6 +20,7 @@ import zmq
 from modelpool.supervisor.wire import codec, data, sockets
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import (
+    Engine,
     FrontendHello,
     FrontendListening,
     FrontendSpec,
@@ -224,8 +225,9 @@ class FakeFrontendOwner:
 class Stage:
     """Makes frontends and workers in one folder, and ends them all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: Engine) -> None:
         self.folder = folder
+        self.engine = engine
         self.context: zmq.Context[Socket] = zmq.Context()
         self.owners: list[FakeFrontendOwner] = []
         self.workers: list[FakeWorker] = []
@@ -248,6 +250,7 @@ class Stage:
             "rest_timeout_s": 30.0,
             "max_request_bytes": 4 << 20,
             "log_level": "INFO",
+            "engine": self.engine,
         }
         owner = FakeFrontendOwner(
             self.context,
@@ -266,10 +269,28 @@ class Stage:
         self.context.destroy(0)
 
 
+# Whatever clients can see of a frontend is tested with both engines.
+OF_BOTH_ENGINES = {
+    "test_frontend_life",
+    "test_frontend_requests",
+    "test_grpc_surface",
+    "test_health",
+    "test_rest_surface",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" not in metafunc.fixturenames:
+        return
+    both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
+    alone = metafunc.definition.get_closest_marker("grpcio_only") is not None
+    metafunc.parametrize("engine", [Engine.GRPCIO, Engine.ENVOY] if both and not alone else [Engine.GRPCIO])
+
+
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def stage(engine: Engine) -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(prefix="mp"))
-    stage = Stage(folder)
+    stage = Stage(folder, engine)
     try:
         yield stage
     finally:

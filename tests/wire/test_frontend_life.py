@@ -16,6 +16,7 @@ import pytest
 from modelpool.supervisor.wire import codec
 from modelpool.supervisor.wire.messages import (
     DrainFrontend,
+    Engine,
     FrontendBindFailed,
     FrontendStats,
     ModelRoute,
@@ -107,6 +108,9 @@ def test_a_taken_port_is_named(stage: Stage, field: str, name: str, host: str) -
         frontend.send(OpenPorts())
         assert f"cannot listen on {name} {port}: " in frontend.expect(FrontendBindFailed).message
         assert frontend.wait_exit() == 1
+
+
+MOST_RESIDENT_MB = {Engine.GRPCIO: 80, Engine.ENVOY: 120}
 
 
 def test_unix_socket(stage: Stage) -> None:
@@ -296,6 +300,7 @@ BUGS = {
 }
 
 
+@pytest.mark.grpcio_only
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_in_a_callback_ends_the_process(stage: Stage, bug: str) -> None:
     frontend = stage.frontend(program=_WITH_A_BUG.format(bug=BUGS[bug]), rest_timeout_s=0.1)
@@ -315,6 +320,7 @@ def test_a_bug_in_a_callback_ends_the_process(stage: Stage, bug: str) -> None:
     assert b"frontend failed" in frontend.log
 
 
+@pytest.mark.grpcio_only
 def test_a_failure_of_somebody_else_s_callback_is_logged_only(stage: Stage) -> None:
     bug = "session.Session._handle_routes = lambda self, _: self._loop.call_soon(fail)"
     frontend = stage.frontend(program=_WITH_A_BUG.format(bug=bug))
@@ -326,7 +332,7 @@ def test_a_failure_of_somebody_else_s_callback_is_logged_only(stage: Stage) -> N
 
 
 def test_memory_and_imports(frontend: FakeFrontendOwner) -> None:
-    assert resident_mb(frontend.process.pid) < 80
+    assert resident_mb(frontend.process.pid) < MOST_RESIDENT_MB[frontend.spec.engine]
     maps = Path(f"/proc/{frontend.process.pid}/maps").read_text()
     assert "libtensorflow" not in maps
     assert "numpy" not in maps

@@ -277,6 +277,7 @@ def test_a_drain_waits_for_no_reflecting_client(reflecting: tuple[FakeFrontendOw
     asks.put(None)
 
 
+@pytest.mark.grpcio_only
 def test_nothing_is_loaded_for_reflection_before_somebody_asks(stage: Stage) -> None:
     owner = stage.frontend(reflection=True, program=TELLS_MODULES)
     owner.open_ports()

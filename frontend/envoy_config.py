@@ -1,0 +1,239 @@
+"""The configuration of the Envoy that a frontend becomes, from its spec. Pure: a document in, nothing done.
+
+One listener for gRPC (TCP port and unix socket) and one for REST. Both end in pyvoy's filter, which hands each request
+to our ASGI applications in the same process. Envoy adds and changes as little as it can: no paths made neat, no
+headers of its own but `date`. There is no admin port, but a socket in the pool's private directory, for the drain.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelpool.supervisor.wire.messages import FrontendSpec, Tls
+
+Document = dict[str, Any]
+
+APP_MODULE = "modelpool.frontend.envoy_app"
+GRPC_STATS, REST_STATS = "grpc", "rest"
+# Gauges of the two listeners that say whether all has been answered and has left this process.
+RUNNING, UNSENT = "downstream_rq_active", "downstream_cx_tx_bytes_buffered"
+
+_TYPE = "type.googleapis.com/envoy.extensions."
+# What a client may send before we have read it: per stream, and per connection. Big tensors come in few turns.
+_STREAM_WINDOW_BYTES = 16 << 20
+_CONNECTION_WINDOW_BYTES = 64 << 20
+_BACKLOG = 4096
+_RELEASED_BYTES = 256 << 20
+_REST_KEEP_ALIVE_S = 120
+_MAX_HEADERS = 1000
+# pyvoy cannot answer a path that is no UTF-8 when its percent signs are resolved; so Envoy does.
+_CONTINUED = "%[89ab][0-9a-f]"
+UTF8_PATH = (
+    "(?i)(?:[^%?]"
+    "|%[0-7][0-9a-f]"
+    f"|%(?:c[2-9a-f]|d[0-9a-f]){_CONTINUED}"
+    f"|%e0%[ab][0-9a-f]{_CONTINUED}"
+    f"|%e[1-9a-cef](?:{_CONTINUED}){{2}}"
+    f"|%ed%[89][0-9a-f]{_CONTINUED}"
+    f"|%f0%[9ab][0-9a-f](?:{_CONTINUED}){{2}}"
+    f"|%f[1-3](?:{_CONTINUED}){{3}}"
+    f"|%f4%8[0-9a-f](?:{_CONTINUED}){{2}}"
+    r")*(?:\?.*)?"
+)
+_MAX_REGEX_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the machine says. `pyvoy_module`: pyvoy's shared library; `ipv6`: there are such addresses."""
+
+    pyvoy_module: str
+    admin_path: str
+    max_connections: int
+    ipv6: bool
+
+
+def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:
+    """Envoy's bootstrap configuration, to be written as JSON. It holds the keys of TLS."""
+    listeners = []
+    if spec.grpc_port or spec.grpc_socket_path:
+        listeners.append(_grpc_listener(spec, around))
+    if spec.rest_port:
+        listeners.append(_rest_listener(spec, around))
+    return {
+        "admin": {"address": {"pipe": {"path": around.admin_path, "mode": 0o600}}},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": RUNNING}, {"suffix": UNSENT}]}}},
+        "layered_runtime": {
+            "layers": [{"name": "ours", "static_layer": {"re2.max_program_size.error_level": _MAX_REGEX_SIZE}}]
+        },
+        # What big requests have taken goes back to the system.
+        "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
+        "overload_manager": {"resource_monitors": [_connection_limit(around.max_connections)]},
+        "static_resources": {"listeners": listeners},
+    }
+
+
+def _connection_limit(count: int) -> Document:
+    """Descriptors are kept for the frontend's own sockets, whatever clients do."""
+    kind = "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"@type": f"{_TYPE}{kind}", "max_active_downstream_connections": count},
+    }
+
+
+def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
+    addresses = []
+    if spec.grpc_port:
+        addresses.append(_tcp(spec.grpc_port, around))
+    if spec.grpc_socket_path:
+        addresses.append({"pipe": {"path": spec.grpc_socket_path}})
+    arguments = spec.grpc_arguments
+    options: Document = {"idle_timeout": _ms(arguments, "grpc.max_connection_idle_ms") or "0s"}
+    age = _ms(arguments, "grpc.max_connection_age_ms")
+    if age:
+        options["max_connection_duration"] = age
+    http2: Document = {
+        "initial_stream_window_size": _STREAM_WINDOW_BYTES,
+        "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+        "override_stream_error_on_invalid_http_message": True,
+    }
+    streams = _integer(arguments, "grpc.max_concurrent_streams")
+    if streams > 0:
+        http2["max_concurrent_streams"] = streams
+    keepalive = _ms(arguments, "grpc.keepalive_time_ms")
+    if keepalive:
+        timeout = _ms(arguments, "grpc.keepalive_timeout_ms") or "20s"
+        http2["connection_keepalive"] = {"interval": keepalive, "timeout": timeout}
+    manager = {
+        "codec_type": "HTTP2",
+        "http2_protocol_options": http2,
+        "common_http_protocol_options": {**options, "max_headers_count": _MAX_HEADERS},
+    }
+    return _listener(GRPC_STATS, addresses, _manager(GRPC_STATS, around, manager), _tls(spec.grpc_tls, "h2"))
+
+
+def _rest_listener(spec: FrontendSpec, around: Surroundings) -> Document:
+    malformed = "Malformed request: %REQ(:METHOD)% %REQ(:PATH)%"
+    manager = {
+        "codec_type": "HTTP1",
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "localhost"},
+        "common_http_protocol_options": {"idle_timeout": f"{_REST_KEEP_ALIVE_S}s", "max_headers_count": _MAX_HEADERS},
+        "local_reply_config": {
+            "mappers": [
+                {
+                    "filter": {
+                        "status_code_filter": {
+                            "comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}
+                        }
+                    },
+                    "status_code": 400,
+                    "body_format_override": {"json_format": {"error": malformed}},
+                }
+            ]
+        },
+    }
+    return _listener(
+        REST_STATS,
+        [_tcp(spec.rest_port, around)],
+        _manager(REST_STATS, around, manager),
+        _tls(spec.rest_tls, "http/1.1"),
+    )
+
+
+def _tcp(port: int, around: Surroundings) -> Document:
+    if around.ipv6:
+        return {"socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}}
+    return {"socket_address": {"address": "0.0.0.0", "port_value": port}}  # noqa: S104 - as TF Serving
+
+
+def _listener(name: str, addresses: list[Document], manager: Document, tls: Document | None) -> Document:
+    chain: Document = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    if tls is not None:
+        chain["transport_socket"] = tls
+    return {
+        "name": name,
+        "address": addresses[0],
+        "additional_addresses": [{"address": address} for address in addresses[1:]],
+        "filter_chains": [chain],
+        "tcp_backlog_size": _BACKLOG,
+        "enable_reuse_port": True,
+        # A body is taken in as it comes; more than this is never waiting for it but in the sender's window.
+        "per_connection_buffer_limit_bytes": _STREAM_WINDOW_BYTES,
+    }
+
+
+def _manager(name: str, around: Surroundings, of_protocol: Document) -> Document:
+    """An HttpConnectionManager that ends in the application of this name."""
+    app = {"app": f"{APP_MODULE}:{name}", "interface": "asgi", "lifespan": False, "loop": "asyncio"}
+    pyvoy = {
+        "@type": f"{_TYPE}filters.http.dynamic_modules.v3.DynamicModuleFilter",
+        "dynamic_module_config": {"module": {"local": {"filename": around.pyvoy_module}}},
+        "filter_name": "pyvoy",
+        "terminal_filter": True,
+        "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(app)},
+    }
+    return {
+        "@type": f"{_TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "skip_xff_append": True,
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "max_request_headers_kb": 96,
+        # How long a request takes is for its deadline to say.
+        "stream_idle_timeout": "0s",
+        "drain_timeout": "0.1s",
+        "route_config": {"virtual_hosts": [{"name": name, "domains": ["*"]}]},
+        "http_filters": [
+            {"name": "envoy.filters.http.rbac", "typed_config": _only_utf8_paths()},
+            {"name": "pyvoy", "typed_config": pyvoy},
+        ],
+        **of_protocol,
+    }
+
+
+def _only_utf8_paths() -> Document:
+    utf8 = {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": UTF8_PATH}}}}
+    return {
+        "@type": f"{_TYPE}filters.http.rbac.v3.RBAC",
+        "rules": {
+            "action": "ALLOW",
+            "policies": {"utf8": {"permissions": [utf8], "principals": [{"any": True}]}},
+        },
+    }
+
+
+def _tls(tls: Tls | None, protocol: str) -> Document | None:
+    """TF Serving's SSLConfig: without `client_verify` no certificate is asked for, whatever `custom_ca` holds."""
+    if tls is None:
+        return None
+    pair = {
+        "private_key": {"inline_string": tls.server_key},
+        "certificate_chain": {"inline_string": tls.server_cert},
+    }
+    common: Document = {"tls_certificates": [pair], "alpn_protocols": [protocol]}
+    if tls.client_verify:
+        common["validation_context"] = {"trusted_ca": {"inline_string": tls.custom_ca}}
+    context = {
+        "@type": f"{_TYPE}transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": common,
+        "require_client_certificate": tls.client_verify,
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _integer(arguments: Mapping[str, str], key: str) -> int:
+    """An argument's value; 0 where there is none, or none that is a number of 32 bits."""
+    text = arguments.get(key, "").strip()
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    return value if value < 1 << 31 else 0
+
+
+def _ms(arguments: Mapping[str, str], key: str) -> str:
+    """A duration as Envoy writes it, "" for none. 2**31 - 1 is gRPC's way to say for ever."""
+    value = _integer(arguments, key)
+    return f"{value / 1000:.3f}s" if 0 < value < (1 << 31) - 1 else ""

@@ -1,0 +1,161 @@
+"""The engine in Envoy's process: lets Envoy listen, sees that it does, drains it. In the event loop.
+
+Envoy's main thread waits in `Gate.wait` until `start`; then it binds what its configuration says. It has no way to tell
+of it, so the process looks at its own descriptors.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import FrontendSpec
+
+from . import unix_socket
+from .bind_error import BindFailed
+from .engine import AsgiApp
+from .envoy_admin import EnvoyAdmin
+from .grpc_asgi import GrpcApp
+from .grpc_calls import Methods
+from .rest_disconnect import polled_when_empty
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.01
+
+
+class Gate:
+    """Where Envoy's main thread waits for the engine to open; made before the core's thread."""
+
+    def __init__(self, admin_path: Path) -> None:
+        self._admin_path = admin_path
+        self._opened = threading.Event()
+        self._engine: EnvoyEngine | None = None
+
+    def make_engine(self, spec: FrontendSpec, methods: Methods, rest: AsgiApp | None) -> "EnvoyEngine":
+        """A `MakeEngine`; in the core's thread."""
+        self._engine = EnvoyEngine(spec, methods, rest, EnvoyAdmin(self._admin_path), self._opened)
+        return self._engine
+
+    def wait(self) -> "EnvoyEngine":
+        """In Envoy's main thread: the engine, as soon as it wants the ports."""
+        self._opened.wait()
+        assert self._engine is not None
+        return self._engine
+
+
+class EnvoyEngine:
+    """An `Engine`. `grpc` and `rest` are the applications, which run in `loop`."""
+
+    def __init__(
+        self,
+        spec: FrontendSpec,
+        methods: Methods,
+        rest: AsgiApp | None,
+        admin: EnvoyAdmin,
+        opened: threading.Event,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.grpc = GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments)
+        self.rest: AsgiApp = _nothing if rest is None else polled_when_empty(rest)
+        self._spec = spec
+        self._admin = admin
+        self._opened = opened
+        self._owns_socket = False
+
+    def bind(self) -> None:
+        """See that Envoy can have the ports and the socket: it ends without a word to us when it cannot."""
+        for name, port in (("port: cannot listen on gRPC", self._spec.grpc_port), _rest_port(self._spec)):
+            if port:
+                _require_bindable(name, port)
+        if self._spec.grpc_socket_path:
+            unix_socket.claim(self._spec.grpc_socket_path)
+            self._owns_socket = True
+
+    async def start(self) -> None:
+        self._opened.set()
+        spec = self._spec
+        places: tuple[int | str, ...] = (spec.grpc_port, spec.rest_port, spec.grpc_socket_path)
+        wanted = {place for place in places if place}
+        while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
+            await asyncio.sleep(_LOOK_S)
+
+    async def leave(self) -> None:
+        """Envoy closes HTTP/1 connections with their next reply and says GOAWAY on HTTP/2."""
+        await self._ordered(self._admin.send_clients_away())
+
+    async def stop(self, grace_s: float) -> None:
+        self.grpc.drain()
+        if self._opened.is_set():
+            await self._ordered(self._drain(time.monotonic() + grace_s))
+        self.remove_socket()
+
+    async def _drain(self, ends_s: float) -> None:
+        await self._admin.stop_listening()
+        while not await self._admin.is_quiet() and time.monotonic() < ends_s:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(_LOOK_S)
+
+    @staticmethod
+    async def _ordered(order: Coroutine[Any, Any, None]) -> None:
+        try:
+            await order
+        except (OSError, TimeoutError) as error:
+            log.error("Envoy does not take orders %s", fields(error=error))
+
+    def remove_socket(self) -> None:
+        if self._owns_socket:
+            unix_socket.remove(self._spec.grpc_socket_path)
+
+
+async def _nothing(scope: object, receive: object, send: object) -> None:
+    """The REST API where there is no port for it: no listener leads here."""
+
+
+def _rest_port(spec: FrontendSpec) -> tuple[str, int]:
+    return "rest_api_port: cannot listen on REST", spec.rest_port
+
+
+def _require_bindable(name: str, port: int) -> None:
+    """Raises BindFailed when nobody could listen on `port` beside the other frontends."""
+    try:
+        try:
+            _bind(socket.AF_INET6, "::", port)
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            _bind(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - TF Serving listens on all interfaces
+    except OSError as error:
+        reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+        raise BindFailed(f"{name} port {port}: {reason}") from error
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family is socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        probe.bind((host, port))
+
+
+def listened_on() -> set[int | str]:
+    """The TCP ports and the paths of unix sockets that this process listens on."""
+    found: set[int | str] = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as each:
+                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    address = each.getsockname()
+                    found.add(address if isinstance(address, str) else address[1])
+        except OSError:
+            continue  # closed meanwhile, or of a kind that does not listen
+    return found

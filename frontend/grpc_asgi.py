@@ -1,0 +1,260 @@
+"""gRPC over ASGI, as Envoy hands it to us: frames, deadlines, compression and trailers around our handlers. Event loop.
+
+Every call of a model comes this way, so a unary call of one small message costs one `receive`, three `send`s and
+nothing else: no task, no timer, no second `receive`. Whether its client is still there is asked only of calls that have
+been running for a moment (`calls_in_progress`). Written against pyvoy's ASGI, where `send` does its work when it is
+called and is awaited for back pressure only, and never fails when the client is gone.
+gRPC over HTTP/2: github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Texts are those of gRPC's own servers.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any
+
+from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.status import (
+    Internal,
+    PoolError,
+    Unavailable,
+    Unimplemented,
+    truncated,
+)
+
+from . import grpc_frames
+from .calls_in_progress import CallsInProgress, ClientGone
+from .engine import Receive, Send
+from .grpc_calls import BUG, Methods, Stream, Unary, retry_metadata
+from .grpc_compression import ACCEPTED, Packing
+from .grpc_frames import Frames
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
+_CONTENT_TYPE = (b"content-type", b"application/grpc")
+_ACCEPTS = (b"grpc-accept-encoding", ACCEPTED)
+_OK_START: dict[str, Any] = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [_CONTENT_TYPE, _ACCEPTS],
+    "trailers": True,
+}
+_OK_TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+_EMPTY_BODY: dict[str, Any] = {"type": "http.response.body", "body": b""}
+_TIMEOUT_UNITS_NS = {
+    b"H": 3600 * 10**9,
+    b"M": 60 * 10**9,
+    b"S": 10**9,
+    b"m": 10**6,
+    b"u": 10**3,
+    b"n": 1,
+}
+_MAX_TIMEOUT_DIGITS = 8
+_GOING = "The server is shutting down"
+
+
+class GrpcApp:
+    """An ASGI application that serves `methods`.
+
+    `max_request_bytes` bounds a message, packed and unpacked; `arguments`: gRPC's channel arguments, of which the
+    limit and the compression of replies count here.
+    """
+
+    def __init__(self, methods: Methods, max_request_bytes: int, arguments: Mapping[str, str]) -> None:
+        self._unary = dict(methods.unary)
+        self._streams = dict(methods.streams)
+        self._limit_bytes = grpc_frames.limit_bytes(max_request_bytes, arguments)
+        self._packing = Packing.of(arguments)
+        self._in_progress = CallsInProgress()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse what comes from now on, on connections that are still there."""
+        self._draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handle = self._unary.get(scope["path"])
+        try:
+            if handle is not None and not self._draining:
+                await self._call_unary(handle, scope, receive, send)
+            else:
+                await self._call_other(scope, receive, send)
+        except ClientGone:
+            return
+        except PoolError as error:
+            _refuse(scope, send, error)
+        except Exception:
+            log.exception("gRPC handler failed %s", fields(path=scope["path"]))
+            _refuse(scope, send, Internal(BUG))
+
+    # -- one message in, one out -----------------------------------------------------------------------------------
+
+    async def _call_unary(self, handle: Unary, scope: Scope, receive: Receive, send: Send) -> None:
+        call = _Call(scope["headers"])
+        message = await self._message(call, receive)
+        with self._in_progress.watched(receive, call.deadline_ns):
+            reply = await handle(message, call)
+        accepted = call.headers.get(b"grpc-accept-encoding", b"")
+        encoding, framed = self._packing.pack(reply, accepted)
+        send(_OK_START if encoding is None else _start_of(encoding))
+        send({"type": "http.response.body", "body": framed})
+        send(_OK_TRAILERS)
+
+    async def _message(self, call: "_Call", receive: Receive) -> bytes:
+        """The one message of a unary call. Raises PoolError, ClientGone."""
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGone
+        body: bytes = event["body"]
+        # Nearly always the whole message has come at once.
+        if len(body) >= grpc_frames.HEAD_BYTES and body[0] == 0:
+            size = grpc_frames.size_of(body, self._limit_bytes)
+            if len(body) == size + grpc_frames.HEAD_BYTES:
+                return body[grpc_frames.HEAD_BYTES :]
+        frames = Frames(self._limit_bytes, call.encoding)
+        frames.add(body)
+        while (message := await frames.next()) is None:
+            if not event["more_body"]:
+                raise Internal("Request without a whole message")
+            event = await receive()
+            if event["type"] != "http.request":
+                raise ClientGone
+            frames.add(event["body"])
+        return message
+
+    # -- streams, and what is not served ---------------------------------------------------------------------------
+
+    async def _call_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = _Call(scope["headers"])
+        if not call.headers.get(b"content-type", b"").startswith(_CONTENT_TYPE[1]) or scope["method"] != "POST":
+            send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"0")]})
+            send(_EMPTY_BODY)
+            return
+        if self._draining:
+            raise Unavailable(_GOING)
+        handle = self._streams.get(scope["path"])
+        if handle is None:
+            raise Unimplemented("Method not found!")
+        await self._call_stream(handle, call, scope, receive, send)
+
+    async def _call_stream(self, handle: Stream, call: "_Call", scope: Scope, receive: Receive, send: Send) -> None:
+        """Requests are read as the handler wants them, and one ahead, which tells of a client that is gone."""
+        requests: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
+        frames = Frames(self._limit_bytes, call.encoding)
+        with self._in_progress.cancelled_with(_read(frames, receive, requests)):
+            started = False
+            failure: PoolError | None = None
+            try:
+                async for reply in handle(_items(requests), call):
+                    if not started:
+                        send(_OK_START)
+                        started = True
+                    await send({"type": "http.response.body", "body": grpc_frames.plain(reply), "more_body": True})
+            except PoolError as error:
+                failure = error
+        if failure is not None and not started:
+            raise failure
+        if not started:
+            send(_OK_START)
+        send(_EMPTY_BODY)
+        send(_OK_TRAILERS if failure is None else _trailers(failure))
+
+
+class _Call:
+    """A call of `grpc_calls`. Headers that come more than once are there as they came last."""
+
+    __slots__ = ("_all", "deadline_ns", "headers")
+
+    def __init__(self, headers: Headers) -> None:
+        self._all = headers
+        self.headers = dict(headers)
+        timeout = self.headers.get(b"grpc-timeout")
+        self.deadline_ns = data.NO_DEADLINE_NS
+        if timeout is not None:
+            duration_ns = timeout_ns(timeout)
+            if duration_ns is not None:
+                self.deadline_ns = time.monotonic_ns() + duration_ns
+
+    @property
+    def encoding(self) -> bytes:
+        return self.headers.get(b"grpc-encoding", b"identity")
+
+    def metadata(self, key: str) -> str | None:
+        wanted = key.encode()
+        return next((value.decode("utf-8", "replace") for name, value in self._all if name == wanted), None)
+
+
+@lru_cache(maxsize=1024)
+def timeout_ns(text: bytes) -> int | None:
+    """The duration in a `grpc-timeout`; None for what is none, which gRPC's servers ignore."""
+    digits, unit = text[:-1], _TIMEOUT_UNITS_NS.get(text[-1:])
+    if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
+        return None
+    return int(digits) * unit
+
+
+def percent_encoded(message: str) -> bytes:
+    """A text as `grpc-message` carries it: printable ASCII but for the percent sign, UTF-8 in percent signs else."""
+    raw = message.encode("utf-8", "replace")
+    return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
+
+
+async def _read(frames: Frames, receive: Receive, requests: "asyncio.Queue[bytes | None]") -> None:
+    """Put each message of a stream in `requests`, then None; raises ClientGone when the client goes, then or before."""
+    more = True
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGone
+        frames.add(event["body"])
+        while (message := await frames.next()) is not None:
+            await requests.put(message)
+        if more and not event["more_body"]:
+            more = False
+            await requests.put(None)
+        elif not more:
+            # pyvoy's answer for a request that ended with its headers, again and again (see `rest_disconnect`).
+            await asyncio.sleep(0.05)
+
+
+async def _items(requests: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
+    while (message := await requests.get()) is not None:
+        yield message
+
+
+def _start_of(encoding: bytes) -> dict[str, Any]:
+    return {**_OK_START, "headers": [_CONTENT_TYPE, _ACCEPTS, (b"grpc-encoding", encoding)]}
+
+
+def _trailers(error: PoolError) -> dict[str, Any]:
+    status = error.status
+    headers = [
+        (b"grpc-status", b"%d" % status.code),
+        (b"grpc-message", percent_encoded(truncated(status.message))),
+        *((key.encode(), value.encode()) for key, value in retry_metadata(error)),
+    ]
+    return {"type": "http.response.trailers", "headers": headers}
+
+
+def _refuse(scope: Scope, send: Send, error: PoolError) -> None:
+    """The end of a call that has sent nothing.
+
+    In trailers, so that the headers that every HTTP server adds are not among them; a client that takes none gets all
+    at once, as headers.
+    """
+    trailers = _trailers(error)
+    if (b"te", b"trailers") in scope["headers"]:
+        send(_OK_START)
+        send(_EMPTY_BODY)
+        send(trailers)
+    else:
+        headers = [_CONTENT_TYPE, *trailers["headers"]]
+        send({"type": "http.response.start", "status": 200, "headers": headers})
+        send(_EMPTY_BODY)

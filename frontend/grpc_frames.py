@@ -1,0 +1,91 @@
+"""gRPC's frames: a flag, a length of four bytes, a message; cut out of the parts of a body as they come. Event loop.
+
+Nothing is kept beyond the limit of a message, and a message is copied once on its way out of its parts.
+"""
+
+import struct
+from collections.abc import Mapping
+
+from modelpool.supervisor.wire.status import Internal, ResourceExhausted
+
+from . import grpc_arguments, grpc_compression
+
+HEAD_BYTES = 5
+_HEAD = struct.Struct(">BI")
+_MAX_MESSAGE_BYTES = (1 << 31) - 1
+
+
+def limit_bytes(max_request_bytes: int, arguments: Mapping[str, str]) -> int:
+    """The biggest message taken: the operator's argument where there is one (-1: as big as can be)."""
+    given = dict(grpc_arguments.server_options(max_request_bytes, arguments))["grpc.max_receive_message_length"]
+    return given if isinstance(given, int) and given >= 0 else _MAX_MESSAGE_BYTES
+
+
+def plain(message: bytes) -> bytes:
+    """A frame with the message as it is."""
+    return _HEAD.pack(0, len(message)) + message
+
+
+def packed(message: bytes) -> bytes:
+    """A frame with a message that is packed already."""
+    return _HEAD.pack(1, len(message)) + message
+
+
+def size_of(head: bytes, limit: int) -> int:
+    """The size of the message whose frame begins with `head`. Raises ResourceExhausted when it is over the limit."""
+    size: int = _HEAD.unpack_from(head)[1]
+    if size > limit:
+        raise ResourceExhausted(f"SERVER: Received message larger than max ({size} vs. {limit})")
+    return size
+
+
+class Frames:
+    """The messages of one direction of a call. `encoding`: how those are packed that say so."""
+
+    def __init__(self, limit: int, encoding: bytes) -> None:
+        self._limit = limit
+        self._encoding = encoding
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """A part of the body, as it came. Raises ResourceExhausted as soon as a head announces too much."""
+        if part:
+            self._parts.append(part)
+            self._size += len(part)
+        if self._size >= HEAD_BYTES:
+            size_of(self._head(), self._limit)
+
+    async def next(self) -> bytes | None:
+        """The next message, unpacked; None while it is not all there. Raises PoolError for what is no frame."""
+        if self._size < HEAD_BYTES:
+            return None
+        head = self._head()
+        end = size_of(head, self._limit) + HEAD_BYTES
+        if self._size < end:
+            return None
+        flag = head[0]
+        message = self._take(end)
+        if flag == 0:
+            return message
+        if flag != 1:
+            raise Internal(f"Bad frame: expected a flag of 0 or 1, got {flag}")
+        return await grpc_compression.unpack(self._encoding, message, self._limit)
+
+    def _head(self) -> bytes:
+        if len(self._parts[0]) < HEAD_BYTES:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+    def _take(self, end: int) -> bytes:
+        """The message of the first frame, which ends at `end`; what comes after it stays."""
+        rest = self._size - end
+        last = self._parts[-1]
+        if rest:
+            # `add` looks at each part, so that only the last can reach beyond the frame or hold further ones.
+            self._parts[-1] = last[: len(last) - rest]
+        self._parts[0] = self._parts[0][HEAD_BYTES:]
+        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = [last[len(last) - rest :]] if rest else []
+        self._size = rest
+        return message

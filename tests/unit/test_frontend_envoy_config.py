@@ -1,0 +1,96 @@
+"""What Envoy is told, from a frontend's spec."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelpool.frontend import envoy_config
+from modelpool.frontend.envoy_config import Surroundings, bootstrap
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.messages import FrontendSpec, Tls
+
+AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", 1000, ipv6=True)
+SPEC = FrontendSpec(Incarnation(1), "ipc:///run/control", 8500, 8501, "/run/grpc.sock", 30.0, 1 << 20, "INFO")
+TLS = Tls("KEY", "CERT", "CA", client_verify=False)
+
+
+def listeners(spec: FrontendSpec, around: Surroundings = AROUND) -> dict[str, Any]:
+    document = json.loads(json.dumps(bootstrap(spec, around)))
+    return {listener["name"]: listener for listener in document["static_resources"]["listeners"]}
+
+
+def test_port_and_socket_share_a_listener() -> None:
+    grpc = listeners(SPEC)["grpc"]
+    assert grpc["address"]["socket_address"] == {"address": "::", "port_value": 8500, "ipv4_compat": True}
+    assert grpc["additional_addresses"] == [{"address": {"pipe": {"path": "/run/grpc.sock"}}}]
+    old = listeners(SPEC, replace(AROUND, ipv6=False))
+    assert old["rest"]["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 8501}
+
+
+def test_only_what_is_asked_for_is_listened_on() -> None:
+    assert set(listeners(replace(SPEC, rest_port=0))) == {"grpc"}
+    assert set(listeners(replace(SPEC, grpc_port=0, grpc_socket_path=""))) == {"rest"}
+    alone = listeners(replace(SPEC, grpc_port=0))["grpc"]
+    assert alone["address"] == {"pipe": {"path": "/run/grpc.sock"}}
+    assert alone["additional_addresses"] == []
+
+
+def test_tls_of_each_listener() -> None:
+    found = listeners(replace(SPEC, grpc_tls=replace(TLS, client_verify=True), rest_tls=TLS))
+    grpc, rest = (found[name]["filter_chains"][0]["transport_socket"]["typed_config"] for name in ("grpc", "rest"))
+    assert grpc["require_client_certificate"] is True
+    assert grpc["common_tls_context"]["validation_context"] == {"trusted_ca": {"inline_string": "CA"}}
+    assert grpc["common_tls_context"]["alpn_protocols"] == ["h2"]
+    assert rest["require_client_certificate"] is False
+    assert "validation_context" not in rest["common_tls_context"]
+    assert "transport_socket" not in listeners(SPEC)["grpc"]["filter_chains"][0]
+
+
+def test_channel_arguments() -> None:
+    arguments = {
+        "grpc.max_concurrent_streams": "7",
+        "grpc.max_connection_age_ms": "1500",
+        "grpc.max_connection_idle_ms": "2147483647",
+        "grpc.keepalive_time_ms": "x",
+    }
+    listener = listeners(replace(SPEC, grpc_arguments=arguments))["grpc"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["http2_protocol_options"]["max_concurrent_streams"] == 7
+    assert "connection_keepalive" not in manager["http2_protocol_options"]
+    assert manager["common_http_protocol_options"]["max_connection_duration"] == "1.500s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "0s"
+
+
+def test_admin_is_a_private_socket() -> None:
+    assert bootstrap(SPEC, AROUND)["admin"] == {"address": {"pipe": {"path": "/run/a1", "mode": 0o600}}}
+
+
+PATH = re.compile(envoy_config.UTF8_PATH, re.DOTALL)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="%?")))
+def test_every_text_is_a_path(text: str) -> None:
+    assert PATH.fullmatch("/" + "".join(f"%{byte:02x}" for byte in text.encode()))
+    assert PATH.fullmatch("/" + text + "?%ff")
+
+
+@given(st.binary(max_size=6))
+def test_what_is_no_utf8_is_none(raw: bytes) -> None:
+    path = "".join(f"%{byte:02X}" for byte in raw)
+    try:
+        unquote_to_bytes(path).decode()
+        expected = True
+    except UnicodeDecodeError:
+        expected = False
+    assert (PATH.fullmatch(path) is not None) is expected
+
+
+@pytest.mark.parametrize("path", ["/%", "/%g0", "/%c3", "/%ed%a0%80", "/%c0%80", "/%f4%90%80%80"])
+def test_broken_ones(path: str) -> None:
+    assert PATH.fullmatch(path) is None
