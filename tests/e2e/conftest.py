@@ -13,16 +13,13 @@ DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 
 
 # What depends on how the protocols are ended is tested with both engines; all else with the default one.
-OF_BOTH_ENGINES = {
-    *("test_crash", "test_errors", "test_grpc_cases", "test_reload", "test_rest_cases"),
-    *("test_rest_errors", "test_shutdown", "test_switches"),
-}
+OF_BOTH_ENGINES = {"test_errors", "test_grpc_cases", "test_rest_cases", "test_rest_errors"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
-        metafunc.parametrize("engine", ["grpcio", "envoy"] if both else ["auto"], scope="session")
+        metafunc.parametrize("engine", ["grpcio", "envoy"] if both else ["grpcio"], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +49,7 @@ def shared_pools(models: Path) -> Iterator[Callable[[str], Pool]]:
 @pytest.fixture
 def shared_pool(shared_pools: Callable[[str], Pool], engine: str) -> Pool:
     """A test that uses it leaves every worker alive."""
-    # Where the engine does not matter, a pool that is there already will do.
-    return shared_pools("envoy" if engine == "auto" else engine)
+    return shared_pools(engine)
 
 
 @pytest.fixture

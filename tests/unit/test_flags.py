@@ -74,7 +74,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "reload_timeout_s": 120.0,
     "rest_ssl_config_file": "",
     "enable_grpc_reflection": True,
-    "frontend": "auto",
+    "frontend": "grpcio",
     "frontends": 1,
     "profiler_dir": "",
 }
