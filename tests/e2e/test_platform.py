@@ -125,7 +125,7 @@ from google.protobuf import text_format
 
 def shown(text):
     config = loader.session_config(text_format.Parse(text, config_pb2.ConfigProto()).SerializeToString())
-    return [config.allow_soft_placement, config.gpu_options.allow_growth, loader.thread_pool(config)]
+    return [config.allow_soft_placement, config.gpu_options.allow_growth, loader.wants_pool(config)]
 
 def limited():
     given = text_format.Parse("gpu_options { per_process_gpu_memory_fraction: 0.5 }", config_pb2.ConfigProto())
@@ -138,14 +138,14 @@ print(json.dumps([[shown(text) for text in json.loads(sys.argv[1])], limited()])
 
 
 def test_our_defaults_of_a_session_give_way_to_the_operators() -> None:
-    """[soft placement, GPU memory as needed, RunOptions.inter_op_thread_pool], where -1 is the caller's thread."""
+    """[soft placement, GPU memory as needed, operations in the session's own pool instead of the caller's thread]."""
     wanted = {
-        "": [True, True, -1],
-        "intra_op_parallelism_threads: 4 inter_op_parallelism_threads: 1": [True, True, -1],
-        "inter_op_parallelism_threads: 2": [True, True, 0],
-        "session_inter_op_thread_pool { num_threads: 1 }": [True, True, 0],
-        "gpu_options { per_process_gpu_memory_fraction: 0.5 }": [True, False, -1],
-        "gpu_options { per_process_gpu_memory_fraction: 0.5 allow_growth: true }": [True, True, -1],
+        "": [True, True, False],
+        "intra_op_parallelism_threads: 4 inter_op_parallelism_threads: 1": [True, True, False],
+        "inter_op_parallelism_threads: 2": [True, True, True],
+        "session_inter_op_thread_pool { num_threads: 1 }": [True, True, True],
+        "gpu_options { per_process_gpu_memory_fraction: 0.5 }": [True, False, False],
+        "gpu_options { per_process_gpu_memory_fraction: 0.5 allow_growth: true }": [True, True, False],
     }
     command = [sys.executable, "-c", _SESSIONS, json.dumps(list(wanted))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
