@@ -25,8 +25,10 @@ from .wire.messages import WorkerSpec
 log = logging.getLogger(__name__)
 
 MODULE = "modelpool.worker.fork_server"
-# It is not started again sooner than this after its last start.
+# One that lived for less than this died young. The first in a row is replaced at once, so that a kill delays no load;
+# each one more waits for longer, up to the same time, so that one that cannot live costs a start now and then.
 _MIN_LIFE_S = 5.0
+_FIRST_WAIT_S = 1.0
 # An answer takes milliseconds, but the first ones wait for TensorFlow's import, from a cold disk at worst.
 _ANSWER_TIMEOUT_S = 300.0
 
@@ -44,6 +46,7 @@ class ForkServer:
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._young_deaths = 0
         self._channel: socket.socket | None = None
         self._backlog: deque[tuple[Incarnation, bytes, tuple[int, ...]]] = deque()
         self._asked: dict[Incarnation, float] = {}
@@ -118,8 +121,9 @@ class ForkServer:
         waiting = {entry[0] for entry in self._backlog}
         if not self._closed:
             log.error("fork server gone %s", fields(cause=cause))
-            delay_s = max(0.0, _MIN_LIFE_S - (self._loop.time() - self._started_s))
-            self._loop.call_later(delay_s, self.start)
+            died_young = self._loop.time() - self._started_s < _MIN_LIFE_S
+            self._young_deaths = self._young_deaths + 1 if died_young else 0
+            self._loop.call_later(restart_delay_s(self._young_deaths), self.start)
         for incarnation in [asked for asked in self._asked if asked not in waiting]:
             self.settle(incarnation, 0, f"the fork server was {cause}")
 
@@ -189,3 +193,10 @@ class ForkServer:
             self._loop.remove_writer(self._channel.fileno())
             self._channel.close()
             self._channel = None
+
+
+def restart_delay_s(young_deaths: int) -> float:
+    """How long there is no fork server after a death; `young_deaths`: so many in a row, this one included."""
+    if young_deaths <= 1:
+        return 0.0
+    return float(min(_MIN_LIFE_S, _FIRST_WAIT_S * 2.0 ** min(young_deaths - 2, 60)))
