@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
+
 from . import fork_server
 from .black_box import BlackBox
 from .cgroup import MemoryGroups
@@ -189,10 +191,20 @@ class Processes:
         while self._workers or self._frontends or self._fork_server.pid is not None:
             self._child_gone.clear()
             await self._child_gone.wait()
+        await self._end_orphans()
         self._memory.close()
         self._loop.remove_signal_handler(signal.SIGCHLD)
         os.close(self._lifeline_write)
         os.close(self._lifeline_read)
+
+    async def _end_orphans(self) -> None:
+        """Whoever is left has been left by a worker, or was being forked when the fork server was killed."""
+        while children := psutil.Process().children():
+            self._child_gone.clear()
+            for child in children:
+                _kill(child.pid, signal.SIGKILL)
+            self._reap()
+            await self._child_gone.wait()
 
     # -- what happens ----------------------------------------------------------------------------------------
 
