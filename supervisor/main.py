@@ -61,7 +61,7 @@ usage: modelpool serve [flags]     serve SavedModels; `modelpool serve --help` l
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command of this process, and end with its exit code."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -205,7 +205,3 @@ def _inventory(nvml: RealNvml) -> Inventory:
         return Inventory()
     log.info("devices %s", fields(devices=",".join(device.id for device in found.devices)))
     return found
-
-
-if __name__ == "__main__":
-    main()
