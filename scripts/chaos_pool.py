@@ -1,5 +1,6 @@
 """A pool of a chaos scene: started, hurt by pid, looked at from outside, ended. Knows nothing of the scenes."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from typing import Any, Self
 import bench_memory
 import bench_server
 
-from modelpool.supervisor import control_client
+from modelpool.supervisor.control_client import ControlClient
+from modelpool.supervisor.wire.messages import StatusReply, StatusRequest
 from modelpool.supervisor.wire.status import PoolError
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -44,6 +46,9 @@ class ChaosPool:
         self.port, self.rest_port = bench_server.free_port(), bench_server.free_port()
         self.runtime_dir = runtime_dir or scratch / f"run-{self.port}"
         self.log = scratch / f"pool-{self.port}.log"
+        self.crash_dir = scratch / f"crashes-{self.port}"
+        self._open = contextlib.ExitStack()
+        self._control: ControlClient | None = None
         self._models = tuple(models)
         self._mark = uuid.uuid4().hex
         self._before_exec = before_exec
@@ -52,6 +57,7 @@ class ChaosPool:
         settings.write_text(pool_file, encoding="utf-8")
         self._command = [str(Path(sys.executable).parent / "modelpool"), "serve", f"--port={self.port}"]
         self._command += [f"--rest_api_port={self.rest_port}", f"--runtime_dir={self.runtime_dir}"]
+        self._command += [f"--crash_dir={self.crash_dir}"]
         self._command += [f"--model_config_file={config}", f"--pool_config_file={settings}", *flags]
 
     def __enter__(self) -> Self:
@@ -87,8 +93,10 @@ class ChaosPool:
 
     def status(self) -> dict[str, Any]:
         """The status document; empty while the pool does not answer."""
+        if self._control is None:
+            self._control = self._open.enter_context(ControlClient(self.runtime_dir))
         try:
-            document: dict[str, Any] = json.loads(control_client.status(self.runtime_dir))
+            document: dict[str, Any] = json.loads(self._control.ask(StatusRequest, StatusReply).body)
         except PoolError:
             return {}
         return document
@@ -103,15 +111,30 @@ class ChaosPool:
     def frontends(self) -> list[int]:
         return [each["pid"] for each in self.status()["frontends"]]
 
+    def crash_reports(self, model: str) -> list[dict[str, Any]]:
+        """Of the workers of a model, the oldest first."""
+        reports = [json.loads(path.read_text()) for path in sorted(self.crash_dir.glob("*.json"))]
+        return [report for report in reports if report["model"] == model]
+
     def cause(self, incarnation: int) -> str:
         """How a worker that is gone has ended, by the log: the status forgets one that was replaced."""
         log = self.log.read_text("utf-8", "replace")
         found = re.search(rf"worker gone .* incarnation={incarnation} .* cause=('.*?'|\S+)", log)
         return found[1] if found else ""
 
+    def serving_worker(self, model: str, for_s: float = 0.0) -> dict[str, Any]:
+        """The worker of a model once it has served for so long."""
+
+        def ready() -> Any:
+            worker = self.worker(model)
+            return worker if worker["state"] == "ready" and worker["state_s"] >= for_s else None
+
+        worker: dict[str, Any] = self.until(ready, 60.0, f"{model} ready")
+        return worker
+
     def kill_worker(self, model: str, how: signal.Signals = signal.SIGKILL) -> int:
         """Signal the worker of a model that serves; its incarnation."""
-        worker = self.until(lambda: (found := self.worker(model))["state"] == "ready" and found, 60.0, f"{model} ready")
+        worker = self.serving_worker(model)
         os.kill(worker["pid"], how)
         incarnation: int = worker["incarnation"]
         return incarnation
@@ -154,6 +177,8 @@ class ChaosPool:
         return up and bool(status["supervisor"]["serving"])
 
     def _end(self) -> None:
+        self._control = None
+        self._open.close()
         if self.process.poll() is None:
             self.process.terminate()
             try:

@@ -1,5 +1,6 @@
 """Scenes in which workers die or stand still, while others serve."""
 
+import os
 import signal
 import statistics
 import time
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from chaos_load import Calls, Load, Span
+from chaos_log import PoolLog, Ready
 from chaos_pool import ChaosPool
 from chaos_scene import Check, Scene, Stage
 
@@ -15,6 +17,8 @@ _P99_FACTOR = 1.2
 _BEYOND_LOAD_S = 0.5
 _CLIENTS = 8
 _EVERY_S = 3.0
+# One that dies sooner than this after it was ready may be taken for one that never was any good.
+_READY_FOR_S = 1.1
 # What a worker executes at the same time when it does not batch.
 _EXECUTING = 1
 _ONCE, _NEVER = "once", "never"
@@ -34,7 +38,7 @@ def kills(stage: Stage, retry: str) -> list[Check]:
     Stretches without kills and with them take turns, so that whatever else the machine does hits both.
     """
     models = {"a": stage.models / "work", "b": stage.models / "work"}
-    turns, turn_s = (1, 3.0) if stage.short else (4, 15.0)
+    turns, calm_turn_s, hurt_turn_s = (1, 2.0, 3.0) if stage.short else (4, 8.0, 15.0)
     calm: list[Span] = []
     hurt: list[Span] = []
     back: list[Back] = []
@@ -42,11 +46,12 @@ def kills(stage: Stage, retry: str) -> list[Check]:
         ChaosPool(stage.scratch, models, f'[models.a]\nretry_on_crash = "{retry}"\n') as pool,
         Load(pool.target, {"a": _CLIENTS, "b": _CLIENTS}) as load,
     ):
+        log = PoolLog(pool.log)
         for _ in range(turns):
             calm_s = time.monotonic()
-            time.sleep(turn_s)
+            time.sleep(calm_turn_s)
             hurt_s = time.monotonic()
-            back += _kill_again_and_again(pool, "a", turn_s, stage.seconds(_EVERY_S, 1.0))
+            back += _kill_again_and_again(pool, log, "a", hurt_turn_s, stage.seconds(_EVERY_S, 1.0))
             calm.append((calm_s, hurt_s))
             hurt.append((hurt_s, time.monotonic()))
     a, b = (load.calls[model] for model in "ab")
@@ -92,17 +97,24 @@ def _available_in_time(back: list[Back], stage: Stage) -> list[Check]:
     ]
 
 
-def _kill_again_and_again(pool: ChaosPool, model: str, duration_s: float, every_s: float) -> list[Back]:
-    """Each time only when it is back."""
+def _kill_again_and_again(pool: ChaosPool, log: PoolLog, model: str, duration_s: float, every_s: float) -> list[Back]:
+    """Each time only when it is back. When that was, the log says: to ask for it would slow what is measured."""
     back: list[Back] = []
     ends_s = time.monotonic() + duration_s
     while time.monotonic() < ends_s:
-        killed_s = time.monotonic()
-        worker = pool.wait_replaced(model, pool.kill_worker(model))
-        after_s = time.monotonic() - killed_s
-        back.append(Back(after_s, after_s - worker["load_s"] - worker["warmup_s"]))
-        time.sleep(max(0.0, killed_s + every_s - time.monotonic()))
+        worker = pool.serving_worker(model, _READY_FOR_S)
+        killed_s = time.time()
+        os.kill(worker["pid"], signal.SIGKILL)
+        ready = pool.until(partial(_later, log, model, worker["incarnation"]), 60.0, f"{model} is back")
+        after_s = ready.at_s - killed_s
+        back.append(Back(after_s, after_s - ready.load_s - ready.warmup_s))
+        time.sleep(max(0.0, killed_s + every_s - time.time()))
     return back
+
+
+def _later(log: PoolLog, model: str, incarnation: int) -> Ready | None:
+    """A worker of this model that has become ready since, and is none that was there before."""
+    return next((each for each in log.ready() if each.model == model and each.incarnation > incarnation), None)
 
 
 def stopped(stage: Stage) -> list[Check]:
