@@ -148,6 +148,8 @@ class Reader:
                     tensor.content = raw[start:at] if isinstance(raw, memoryview) else memoryview(raw)[start:at]
                 else:
                     _values(raw, start, at, number, tensor)
+        if at != end:
+            raise _Unusual
         _check(tensor)
         return tensor
 
