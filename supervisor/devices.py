@@ -10,9 +10,17 @@ from typing import Protocol
 
 from .wire.status import PoolError
 
-# Xids after which the GPU needs a reset or the host a restart (NVIDIA's Xid catalog). Others, such as 13, 31, 43 and
-# 45, speak of one process, whose death is all there is to handle; 63, 92 and 94 leave the GPU usable.
-FATAL_XIDS = frozenset({46, 48, 61, 62, 64, 79, 95, 119, 120, 140, 143})
+FATAL_XIDS = frozenset({46, 48, 61, 62, 64, 79, 95, 110, 119, 120, 140, 143, 151, 156, 158})
+"""Xids after which the GPU needs a reset, or the host a restart, before it can be used again.
+
+By NVIDIA's Xid catalog (https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, for Ampere and newer):
+those whose immediate action is RESET_GPU, RESTART_VM or RESTART_BM; 48, whose text says so; and 61, which the catalog
+for older GPUs has (the micro-controller stopped). Not among them: what speaks of one process, whose death is all there
+is to handle (13, 31, 43, 45, 94: RESTART_APP or IGNORE); what leaves the GPU usable (63, 92); what speaks of NVLink
+(74, 136, 144 to 150, 155), which a worker on one GPU does without; and 109 (a context switch took too long), which the
+catalog would have reset, and NVIDIA's device plugin for Kubernetes takes for the application's. 154 only says what
+follows from another one.
+"""
 # A device that answers with some other error so often in a row is lost; one that NVML calls lost is so at once.
 SILENT_LOOKS = 3
 

@@ -66,7 +66,7 @@ def test_after_a_fatal_xid_no_instance_of_the_gpu_comes_back(number: int) -> Non
     assert set(found.lost) == {"gpu:1:mig:0"}
 
 
-@pytest.mark.parametrize("number", [13, 31, 43, 45, 63, 92, 94, 109])
+@pytest.mark.parametrize("number", [13, 31, 43, 45, 63, 74, 92, 94, 109, 154])
 def test_xids_of_a_process_take_no_gpu_away(number: int) -> None:
     found = Inventory.of(snapshot(Reading(A)))
     assert not found.update(snapshot(Reading(A), xids=[Xid("gpu:0", number)]))
