@@ -34,9 +34,10 @@ class _Outcome:
 
 
 class RequestMetrics:
-    """Counts one frontend's requests. `is_known`: the routes name the model."""
+    """Counts one frontend's requests. `is_known`: the routes name the model; `on`: somebody can ask for the page."""
 
-    def __init__(self, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, is_known: Callable[[str], bool], *, on: bool = True) -> None:
+        self._on = on
         self._registry = Registry()
         self._is_known = is_known
         self._outcomes: dict[tuple[str, str, str, Code], _Outcome] = {}
@@ -51,6 +52,8 @@ class RequestMetrics:
         `entrypoint`: GRPC or REST; `api`: the RPC's name, or the verb of a REST path in small letters ("" for GET and
         for what is no path of ours); `model`: as the client names it ("" for none); `started_ns`: CLOCK_MONOTONIC.
         """
+        if not self._on:
+            return
         outcome = self._outcomes.get((entrypoint, api, model, code))
         if outcome is None:
             outcome = self._outcome(entrypoint, api, self._label(model), code)
@@ -70,6 +73,8 @@ class RequestMetrics:
 
     def changed(self, payload_bytes: int, held: int) -> tuple[MetricSample, ...]:
         """What the next report must say, with `payload_bytes` in flight and so many requests held for a worker."""
+        if not self._on:
+            return ()
         self._payload.set(payload_bytes)
         self._held.set(held)
         return self._registry.changed()

@@ -68,7 +68,7 @@ class Session:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._control = Control(self._context, spec, self._handle_message)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
-        self._metrics = RequestMetrics(lambda name: bool(self._core.routes.versions(name)))
+        self._metrics = RequestMetrics(lambda name: bool(self._core.routes.versions(name)), on=bool(spec.metrics_path))
         self._core = Core(
             lambda route, on_message: WorkerLink(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
             self._control.release,

@@ -28,7 +28,8 @@ def arrange(
         # Those that were replaced are forgotten elsewhere, with what they have served.
         servable.slots = [slot for slot in servable.slots if slot.holds_place or slot.succeeded_by or slot.replaces]
     decision = places.arrange(servable, settings.devices, rooms)
-    servable.slots += [new_slot(place) for place in decision.add]
+    for place in decision.add:
+        servable.slots.append(new_slot(place))
     servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
     going = {SlotState.STOPPED, SlotState.DRAINING}
 

@@ -23,6 +23,7 @@ from .restart import Death, GiveUp, RestartHistory, RestartPolicy
 from .routes import RouteBoard
 from .servable import Servable, Slot
 from .transition_policy import Presence, next_transition
+from .turns import Turns
 from .wire.flight_recorder import Recording
 from .wire.ids import Incarnation, SlotId
 from .wire.log import fields
@@ -59,7 +60,7 @@ class Spawn:
     """Start a worker for this slot. `urgent`: it brings back what was served before, and clients wait.
 
     `memory_limit_bytes`: TensorFlow's part of what the process may take of the device; 0 for no limit.
-    `renewal`: it is to replace one that serves.
+    `renewal`: it is to replace one that serves. `part` of `parts`: which, where replicas divide something.
     """
 
     incarnation: Incarnation
@@ -69,6 +70,8 @@ class Spawn:
     urgent: bool
     memory_limit_bytes: int = 0
     renewal: bool = False
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Manager:
         self._commands: list[Command] = []
         self._stopping = False
         self._due_s: float | None = None
+        self._turns = Turns()
         self._rooms: list[Room] | None = None
         self._arranged = -1
         self._late = False
@@ -349,6 +353,8 @@ class Manager:
             overdue = self._overdue(slot)
             if overdue is not None:
                 times.append(overdue.at_s if slot.doubted_s is None else slot.doubted_s + _DOUBT_S)
+        if self._turns.due_s is not None:
+            times.append(self._turns.due_s)
         return min(times, default=None)
 
     def shut_down(self, now_s: float) -> None:
@@ -425,10 +431,13 @@ class Manager:
     # -- details ---------------------------------------------------------------------------------------------
 
     def _apply_transitions(self, now_s: float) -> None:
+        # Only GPUs have room for so many and no more.
+        short = bool(self._options.places.inventory.gpus)
+        waiting = self._turns.waiting(self.models.values(), now_s) if short else ()
         for model in self.models.values():
             available = model.available_versions(self.board.acked_epoch)
             transition = next_transition(model.settings.transition, model.snapshots(self.board.acked_epoch))
-            for version in transition.load:
+            for version in transition.load if model.name not in waiting else ():
                 self._place(model.servables[version], now_s)
             for version in transition.unload:
                 if version in available:
@@ -443,7 +452,8 @@ class Manager:
 
         def new_slot(place: Place) -> Slot:
             history = RestartHistory(self._restart_policy(settings), self._options.jitter)
-            return Slot(place.slot, place.device, history, place.claim_bytes, since_s=now_s)
+            part = servable.free_part()
+            return Slot(place.slot, place.device, history, place.claim_bytes, since_s=now_s, part=part)
 
         was, acked = servable.refusal, self.board.acked_epoch
         leaving = arrange(servable, settings, places, self._all_rooms(), new_slot=new_slot, acked_epoch=acked)
@@ -502,8 +512,9 @@ class Manager:
         places.started(slot, policy, incarnation)
         limit_bytes = places.limit_bytes(slot, policy)
         urgent, renewal = slot.ever_ready or slot.urgent, slot.replaces is not None
+        parts = max(1, servable.wanted_slots)
         self._commands.append(
-            Spawn(incarnation, slot.id, servable.path, slot.device, urgent, limit_bytes, renewal=renewal)
+            Spawn(incarnation, slot.id, servable.path, slot.device, urgent, limit_bytes, renewal, slot.part, parts)
         )
         log.info("starting worker %s", fields(**self._names(slot), path=servable.path, restarts=slot.restarts))
 

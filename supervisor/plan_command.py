@@ -74,9 +74,9 @@ def _of_command_line(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -
 
 
 def plan(models: Sequence[ModelConfig], pool_file: PoolFile, places: Places, cache_dir: str = "") -> Plan:
-    """Place every version that a start would load, in the order of the configuration.
+    """Place every version that a start would load, in the order of the configuration, which is also a start's.
 
-    A start goes by the order in which the folders are found to be whole: where not everything fits, that decides.
+    But for a folder that takes longer than `turns.LOOK_S` to look at, or to become whole: others go before it.
     """
     rooms, notes = places.rooms(()), []
     decisions: list[tuple[ServableId, Decision]] = []

@@ -5,6 +5,7 @@ Decides nothing about models: `manager` does. What is decided here is the order 
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import socket
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import memory_book, restart_command, session_config, status
+from . import cpu_parts, memory_book, restart_command, session_config, status
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
 from .config import PoolConfig
@@ -31,7 +32,7 @@ from .manager import AnnounceDeath, Kill, Manager, ManagerOptions, Publish, Repo
 from .memory_limit import Sample
 from .model_config import ModelConfig
 from .places import Places
-from .pool_config import BatchingMode, PoolFile
+from .pool_config import BatchingMode, ModelPolicy, PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Processes, ProcessEvents
 from .profilings import Asker, Profilings
@@ -337,8 +338,10 @@ class Pool:
             latency_target_ms=policy.latency_target_ms,
             executors=policy.executors,
             run_again=policy.retry_on_crash is not RetryOnCrash.NEVER,
-            cpus=policy.cpu_numbers(),
+            cpus=_cpus(policy, command),
             cpu_weight=policy.cpu_weight,
+            replica=command.slot.replica,
+            metrics=bool(self._config.endpoints.metrics_path),
             deadly_size_bytes=self._chaos.deadly_size_bytes(command.slot.servable.name),
         )
 
@@ -576,6 +579,14 @@ class Pool:
             **self._config.listening(),
         }
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))
+
+
+def _cpus(policy: ModelPolicy, command: Spawn) -> tuple[int, ...]:
+    """Those that a worker may use, () for all."""
+    cpus = policy.cpu_numbers()
+    if policy.divide_cpus and command.parts > 1:
+        return cpu_parts.part(cpus or os.sched_getaffinity(0), command.part, command.parts)
+    return cpus
 
 
 def _ignored(peer: Peer, incarnation: Incarnation, message: Message) -> None:

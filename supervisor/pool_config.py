@@ -177,6 +177,11 @@ class ModelPolicy:
         "threads.",
         form=_CPUS,
     )
+    divide_cpus: bool = key(
+        False,
+        "Whether each replica of a version has a part of `cpus` (of all CPUs, where that is empty) for itself, instead "
+        "of all of them together. A change counts for workers started after it.",
+    )
     cpu_weight: int = key(
         100,
         "The share of the CPU of each of its workers when the CPU is short, to 100 of a process that has all.",

@@ -17,7 +17,7 @@ def begin(servable: Servable, slot: Slot, *, urgent: bool, now_s: float) -> Slot
     """The slot that is to serve instead of `slot`: a new one, or the one that is on its way."""
     replacement = servable.replacement(slot)
     if replacement is None:
-        replacement = Slot(slot.id, slot.device, slot.history, slot.claim_bytes, since_s=now_s)
+        replacement = Slot(slot.id, slot.device, slot.history, slot.claim_bytes, since_s=now_s, part=slot.part)
         replacement.urgent, replacement.replaces = urgent, slot
         servable.slots.append(replacement)
     return replacement

@@ -4,6 +4,7 @@ The state of a slot is private (`lifecycle`); what is published is TF Serving's 
 nowhere else, so that no client can be told AVAILABLE of a version that nobody serves.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ class Slot:
     history: RestartHistory
     claim_bytes: int = 0
     """What its process may take of the device's memory, where that is accounted."""
+    part: int = 0
+    """Which, where the replicas of the servable divide something among themselves."""
     waits_for: str = ""
     """What keeps its process from being started on the device."""
     state: SlotState = SlotState.PENDING
@@ -180,6 +183,11 @@ class Servable:
     def replacement(self, slot: Slot) -> Slot | None:
         """The one that is to serve instead of `slot`, where it is on its way."""
         return next((each for each in self.slots if each.replaces is slot), None)
+
+    def free_part(self) -> int:
+        """The lowest that no slot which stays has."""
+        taken = {slot.part for slot in self.slots if slot.stays}
+        return next(part for part in itertools.count() if part not in taken)
 
     @property
     def has_failed(self) -> bool:

@@ -48,6 +48,8 @@ class Task:
     """How many rows it has, when it may share a run."""
     examples: int = 0
     """How many rows its first input had when it was run."""
+    signatures: tuple[str, ...] = ()
+    """The keys of those that it asks for; of a request that could not be read there are none."""
     plan: Plan | None = None
     outputs: Sequence[Array] = ()
     key: Hashable = None
@@ -125,7 +127,8 @@ class Executor:
             planner = self._planners.get(request.method)
             if planner is None:
                 raise Unimplemented(f"This worker does not serve {request.method.name}")
-            task.plan = planner(request.payload)
+            task.plan = plan = planner(request.payload)
+            task.signatures = plan.signatures
             task.planned_ns = time.monotonic_ns()
         except PoolError as error:
             self.refuse(task, error.status)

@@ -156,7 +156,9 @@ def _prepare(
     model = _load(spec)
     loaded_s = time.monotonic()
     phase.enter(WorkerPhase.WARMING)
-    metrics = WorkerMetrics(link.metrics, spec.name, spec.version, spec.path)
+    metrics = WorkerMetrics(
+        link.metrics, spec.name, spec.version, spec.path, f"{spec.device}#{spec.replica}", on=spec.metrics
+    )
     watched = serving.Watched(model)
     calls = Calls.of(
         watched,

@@ -1,19 +1,20 @@
 """What a worker counts of its requests: stages, results, runs of the model. Main thread; the control thread reports it.
 
-A request costs a dict lookup, an add and an append here. TF Serving's metrics among these are of the same moments:
-`RecordRuntimeLatency` and `RecordRequestExampleCount` (servables/tensorflow/util.cc) after a run that went well,
-`model_warmup_latency` (saved_model_warmup_util.cc) at the end of the warmup.
+A request costs a dict lookup, an add and an append here, and nothing where nobody can ask for the page. Stages are told
+apart by signature: those that the loaded model has, never what a request calls one. TF Serving's metrics among these
+are of the same moments: `RecordRuntimeLatency` and `RecordRequestExampleCount` (servables/tensorflow/util.cc) after a
+run that went well, `model_warmup_latency` (saved_model_warmup_util.cc) at the end of the warmup.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.metrics import Counter, Histogram, Registry
+from modelpool.supervisor.wire.metrics import Counter, Family, Histogram, Registry
 from modelpool.supervisor.wire.status import Code, Status
 
 from .executor import Job, Task
@@ -21,6 +22,9 @@ from .executor import Job, Task
 _RUNTIME = "TF1"
 # Counting many at once takes a fifth of the time; an idle worker has counted all.
 _SETTLE_EVERY = 256
+# Signatures, or sets of them in one MultiInference, of one method that are told apart; the rest is one.
+MAX_SIGNATURES = 64
+OTHER_SIGNATURES = "(other)"
 _APIS = {
     Method.PREDICT: "Predict",
     Method.REST_PREDICT: "Predict",
@@ -32,36 +36,77 @@ _APIS = {
 }
 
 
-class _OfMethod:
-    """The metrics of one method, and by result."""
+class _Stages:
+    """The stages of the requests of one method for one signature. `runtime`: TF Serving's metric of the same runs."""
 
-    __slots__ = ("_count", "_results", "deserialize", "execute", "queue", "runtime", "serialize", "waiting")
+    __slots__ = ("_deserialize", "_execute", "_queue", "_runtime", "_serialize", "_stage")
 
-    def __init__(self, registry: Registry, model: str, version: str, method: Method) -> None:
-        def stage(name: str) -> Histogram:
-            return registry.histogram(families.STAGE_SECONDS, model, version, method.name.lower(), name)
-
-        self.queue, self.deserialize = stage("queue"), stage("deserialize")
-        self.execute, self.serialize = stage("execute"), stage("serialize")
-        self._results: dict[Code, Counter] = {}
-        self.waiting: list[Task] = []
-        api = _APIS.get(method)
-        self.runtime = registry.histogram(families.RUNTIME_LATENCY, model, api, _RUNTIME) if api else None
-        self._count = partial(registry.counter, families.WORKER_REQUESTS, model, version, method.name.lower())
+    def __init__(self, stage: Callable[[str], Histogram], runtime: Histogram | None) -> None:
+        self._stage = stage
+        self._queue, self._deserialize = stage("queue"), stage("deserialize")
+        self._execute, self._serialize = stage("execute"), stage("serialize")
+        self._runtime = runtime
 
     def count(self, tasks: Sequence[Task]) -> None:
         """The stages of these requests. Of one that failed in the run or behind it, those before."""
-        _merge(self.queue, np.array([(t.began_ns or t.request.received_ns) - t.request.sent_ns for t in tasks]) / 1e9)
+        _merge(self._queue, [(t.began_ns or t.request.received_ns) - t.request.sent_ns for t in tasks])
         ran = [task for task in tasks if task.ran_ns]
         if not ran:
             return
-        _merge(self.deserialize, np.array([task.planned_ns - task.began_ns for task in ran]) / 1e9)
-        _merge(self.execute, np.array([task.ran_ns - task.run_ns for task in ran]) / 1e9)
-        good = [task for task in ran if task.code is Code.OK]
+        _merge(self._deserialize, [task.planned_ns - task.began_ns for task in ran])
+        shared = [task.run_ns - task.planned_ns for task in ran if task.rows]
+        if shared:
+            _merge(self._stage("batch"), shared)
+        runs = [task.ran_ns - task.run_ns for task in ran]
+        _merge(self._execute, runs)
+        good = [task.ended_ns - task.finish_ns for task in ran if task.code is Code.OK]
         if good:
-            _merge(self.serialize, np.array([task.ended_ns - task.finish_ns for task in good]) / 1e9)
-            if self.runtime is not None:
-                _merge(self.runtime, np.array([task.ran_ns - task.run_ns for task in good]) // 1000)
+            _merge(self._serialize, good)
+            if self._runtime is not None:
+                if len(good) < len(ran):
+                    runs = [task.ran_ns - task.run_ns for task in ran if task.code is Code.OK]
+                _merge(self._runtime, runs, 1000)
+
+
+class _OfMethod:
+    """The metrics of one method: by result, and by signature."""
+
+    __slots__ = ("_count", "_of_signatures", "_results", "_runtime", "_stage", "waiting")
+
+    def __init__(self, registry: Registry, model: str, version: str, worker: str, method: Method) -> None:
+        def stage(signature: str, name: str) -> Histogram:
+            labels = (model, version, signature, worker, method.name.lower(), name)
+            return registry.histogram(families.STAGE_SECONDS, *labels)
+
+        self._stage = stage
+        self._of_signatures: dict[str, _Stages] = {}
+        self._results: dict[Code, Counter] = {}
+        self.waiting: list[Task] = []
+        api = _APIS.get(method)
+        self._runtime = registry.histogram(families.RUNTIME_LATENCY, model, api, _RUNTIME) if api else None
+        self._count = partial(registry.counter, families.WORKER_REQUESTS, model, version, method.name.lower())
+
+    def count(self, tasks: Sequence[Task]) -> None:
+        """The stages of these requests."""
+        if len({task.signatures for task in tasks}) == 1:
+            self._stages(tasks[0].signatures).count(tasks)
+            return
+        apart: dict[tuple[str, ...], list[Task]] = {}
+        for task in tasks:
+            apart.setdefault(task.signatures, []).append(task)
+        for signatures, own in apart.items():
+            self._stages(signatures).count(own)
+
+    def _stages(self, signatures: tuple[str, ...]) -> _Stages:
+        name = ",".join(sorted(signatures))
+        known = self._of_signatures.get(name)
+        if known is None:
+            if len(self._of_signatures) >= MAX_SIGNATURES:
+                name = OTHER_SIGNATURES
+            known = self._of_signatures.get(name)
+            if known is None:
+                known = self._of_signatures[name] = _Stages(partial(self._stage, name), self._runtime)
+        return known
 
     def result(self, code: Code) -> Counter:
         counter = self._results.get(code)
@@ -70,9 +115,18 @@ class _OfMethod:
         return counter
 
 
-def _merge(histogram: Histogram, values: Any) -> None:
-    places = np.searchsorted(histogram.family.bounds, values)
-    histogram.merge(float(values.sum()), np.bincount(places, minlength=len(histogram.family.bounds) + 1).tolist())
+def _merge(histogram: Histogram, times_ns: Sequence[int], unit_ns: int = 1_000_000_000) -> None:
+    """Count these times. In units smaller than a second they are whole ones, as TF Serving has its microseconds."""
+    times = np.array(times_ns)
+    values = times / 1e9 if unit_ns == 1_000_000_000 else times // unit_ns
+    bounds = _bounds(histogram.family)
+    places = bounds.searchsorted(values)
+    histogram.merge(float(values.sum()), np.bincount(places, minlength=len(bounds) + 1).tolist())
+
+
+@cache
+def _bounds(family: Family) -> Any:
+    return np.array(family.bounds)
 
 
 class _Batches:
@@ -109,10 +163,17 @@ class _Batches:
 
 
 class WorkerMetrics:
-    """The metrics of one worker's model."""
+    """The metrics of one worker's model.
 
-    def __init__(self, registry: Registry, name: str, version: int, path: str) -> None:
+    `worker`: its place, which the next incarnation has, too; `on`: somebody can ask for them.
+    """
+
+    def __init__(
+        self, registry: Registry, name: str, version: int, path: str, worker: str = "", *, on: bool = True
+    ) -> None:
         self._registry = registry
+        self._worker = worker
+        self._on = on
         self._name = name
         self._version = str(version)
         self._path = path
@@ -121,7 +182,8 @@ class WorkerMetrics:
 
     def batches(self, thread_pool_name: str) -> None:
         """There will be batches."""
-        self._batches = _Batches(self._registry, self._name, self._version, thread_pool_name)
+        if self._on:
+            self._batches = _Batches(self._registry, self._name, self._version, thread_pool_name)
 
     def batch(self, job: Job) -> None:
         """A batch was run."""
@@ -130,16 +192,20 @@ class WorkerMetrics:
 
     def learned(self, signature: str, rows: int, rows_per_s: float) -> None:
         """What `batching = "auto"` takes for the best now."""
+        if not self._on:
+            return
         labels = (self._name, self._version, signature)
         self._registry.gauge(families.BATCH_LEARNED_ROWS, *labels).set(rows)
         self._registry.gauge(families.BATCH_LEARNED_RATE, *labels).set(rows_per_s)
 
     def finished(self, task: Task) -> None:
         """A request has its answer. What it took is counted at the next `settle`, how it ended at once."""
+        if not self._on:
+            return
         method = task.request.method
         known = self._methods.get(method)
         if known is None:
-            known = self._methods[method] = _OfMethod(self._registry, self._name, self._version, method)
+            known = self._methods[method] = _OfMethod(self._registry, self._name, self._version, self._worker, method)
         known.result(task.code).add()
         known.waiting.append(task)
         if len(known.waiting) >= _SETTLE_EVERY:

@@ -68,7 +68,8 @@ class WorkerSpec:
     `batching`: TF Serving's; with `per_model_batching` the version's own file says so, if there is one, and `batching`
     gives the threads. `auto_batching`: batches without any setting but `latency_target_ms` (0: none). `executors`: so
     many threads run the model. `run_again`: requests of a batch that failed may be executed one by one. `cpus`: those
-    that it may use, all when empty; `cpu_weight`: its share of them, 100 at the most.
+    that it may use, all when empty; `cpu_weight`: its share of them, 100 at the most. `metrics`: somebody can ask for
+    them.
     """
 
     incarnation: Incarnation
@@ -107,6 +108,8 @@ class WorkerSpec:
     run_again: bool = True
     cpus: tuple[int, ...] = ()
     cpu_weight: int = 100
+    replica: int = 0
+    metrics: bool = True
 
     @property
     def log_name(self) -> str:

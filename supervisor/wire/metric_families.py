@@ -56,9 +56,13 @@ SETTLED_REQUESTS = Family("modelpool_requests_of_dead_workers_total", Kind.COUNT
 QUARANTINE_REFUSALS = Family("modelpool_quarantine_refusals_total", Kind.COUNTER, ("model",))
 # What a worker has done: of the versions apart, which a client's request need not name.
 WORKER_REQUESTS = Family("modelpool_worker_requests_total", Kind.COUNTER, ("model", "version", "method", "code"))
-# stage: queue (from the frontend's send to the begin of its execution), deserialize, execute (the model), serialize.
+# stage: queue (from the frontend's send to the begin of its execution), deserialize, batch (waiting for others to share
+# a run with), execute (the model), serialize. worker: device and replica, "gpu:0#1", whatever process is there.
 STAGE_SECONDS = Family(
-    "modelpool_request_stage_seconds", Kind.HISTOGRAM, ("model", "version", "method", "stage"), _SECONDS
+    "modelpool_request_stage_seconds",
+    Kind.HISTOGRAM,
+    ("model", "version", "signature", "worker", "method", "stage"),
+    _SECONDS,
 )
 
 # Rows and requests of each run of a batch; rows that were run only to fill one up.

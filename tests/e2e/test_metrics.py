@@ -16,6 +16,7 @@ from tests.prometheus_text import Page, parse
 PATH = "/monitoring/prometheus/metrics"
 COUNT = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
+STAGES = "modelpool_request_stage_seconds_count"
 HALF, VERSION = "half_plus_two", "123"
 
 
@@ -39,7 +40,7 @@ def ask(pool: Pool, model: str = HALF) -> None:
 
 
 def stage_count(page: Page, stage: str) -> float:
-    return page.total("modelpool_request_stage_seconds_count", model=HALF, version=VERSION, stage=stage)
+    return page.total(STAGES, model=HALF, version=VERSION, stage=stage)
 
 
 def test_counts_are_what_was_sent(pool: Pool) -> None:
@@ -71,6 +72,11 @@ def test_counts_are_what_was_sent(pool: Pool) -> None:
     runtime = ":tensorflow:serving:runtime_latency_count"
     assert page.value(runtime, model_name=HALF, API="Predict", runtime="TF1") == stage_count(page, "execute")
     assert 0 < page.total("modelpool_request_stage_seconds_sum", model=HALF, stage="queue") < 60
+    labels = {"model": HALF, "worker": "cpu#0", "signature": "serving_default", "method": "predict"}
+    assert page.total(STAGES, stage="execute", **labels) - before.total(STAGES, stage="execute", **labels) == 5
+    # What cannot be read has no signature, whatever the client called it.
+    found = {dict(each)["signature"] for each in page.values[STAGES]}
+    assert found <= {"", "serving_default"}
 
 
 def test_the_pool_describes_itself(pool: Pool) -> None:

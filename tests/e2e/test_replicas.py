@@ -23,6 +23,7 @@ def pool_file(replicas: int) -> str:
         [models.half_plus_two]
         devices = "cpu"
         replicas = {replicas}
+        divide_cpus = true
         [models.dense]
         devices = ["gpu:0", "GPU-00000000"]
         """
@@ -33,6 +34,14 @@ def workers(pool: Pool) -> list[Any]:
     (version,) = pool.model("half_plus_two")["versions"]
     assert version["state"] == "AVAILABLE"
     return [worker for worker in version["workers"] if worker["state"] == "ready"]
+
+
+def assert_cpus_are_divided(pool: Pool) -> None:
+    """Each worker has CPUs of its own, and together they have all."""
+    first, second = (os.sched_getaffinity(worker["pid"]) for worker in workers(pool))
+    own = os.sched_getaffinity(0)
+    assert first | second == own
+    assert not first & second or len(own) == 1
 
 
 @contextmanager
@@ -66,6 +75,7 @@ def test_replicas(models: Path, start_pool: StartPool, tmp_path: Path) -> None:
     pool = start_pool(config, f"--pool_config_file={path}", "--model_config_file_poll_wait_seconds=1")
     eventually(lambda: len(workers(pool)) == 2, WITHIN_S, "two workers")
     assert sorted(worker["replica"] for worker in workers(pool)) == [0, 1]
+    assert_cpus_are_divided(pool)
 
     code, text = refusal(lambda: pool.predict(predict_request("dense", {"inputs": tensor([[0.5] * 15])})))
     why = "dense/2: devices names gpu:0, GPU-00000000; this host has cpu"
@@ -85,6 +95,7 @@ def test_replicas(models: Path, start_pool: StartPool, tmp_path: Path) -> None:
         eventually(
             lambda: len({worker["pid"] for worker in workers(pool)} - {killed["pid"]}) == 2, WITHIN_S, "it is back"
         )
+        assert_cpus_are_divided(pool)
         (new,) = (worker for worker in workers(pool) if worker["pid"] != kept["pid"])
         eventually(
             lambda: all(w["served"] > new["served"] + 20 for w in workers(pool) if w["pid"] == new["pid"]), WITHIN_S

@@ -58,7 +58,7 @@ def test_only_what_changed_is_reported() -> None:
 
 def test_a_report_travels() -> None:
     registry = Registry()
-    registry.histogram(families.STAGE_SECONDS, "m", "1", "predict", "queue").observe(0.25)
+    registry.histogram(families.STAGE_SECONDS, "m", "1", "s", "cpu#0", "predict", "queue").observe(0.25)
     report = MetricsReport(registry.changed())
     assert codec.decode(codec.encode(report)) == report
 
@@ -114,7 +114,7 @@ def test_every_family_has_its_type_line_in_order() -> None:
 def test_numbers_of_ours_are_written_out() -> None:
     registry = Registry()
     registry.gauge(families.PAYLOAD_IN_FLIGHT).set(123456789012)
-    registry.histogram(families.STAGE_SECONDS, "m", "1", "predict", "queue").observe(0.1234567891)
+    registry.histogram(families.STAGE_SECONDS, "m", "1", "s", "cpu#0", "predict", "queue").observe(0.1234567891)
     text = metrics_text.page(book_of(registry).series()).decode()
     assert "modelpool_frontend_payload_in_flight_bytes{} 123456789012\n" in text
     assert 'stage="queue"} 0.1234567891\n' in text

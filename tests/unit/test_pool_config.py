@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "latency_target_ms": 0.0,
     "executors": 1,
     "cpus": (),
+    "divide_cpus": False,
     "cpu_weight": 100,
     "settle_s": 1.0,
     "servable_versions_always_present": False,

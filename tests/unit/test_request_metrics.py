@@ -6,7 +6,7 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Family, Registry, unpack
 from modelpool.supervisor.wire.status import OK, Code
 from modelpool.worker.executor import Task
-from modelpool.worker.metrics import WorkerMetrics
+from modelpool.worker.metrics import MAX_SIGNATURES, OTHER_SIGNATURES, WorkerMetrics
 from modelpool.worker.request_queue import Request
 
 
@@ -57,28 +57,77 @@ def test_names_that_are_no_label() -> None:
 
 def stages(registry: Registry) -> dict[str, float]:
     return {
-        sample.labels[3]: sum(unpack(sample.values)[1:])
+        sample.labels[-1]: sum(unpack(sample.values)[1:])
         for sample in registry.changed()
         if sample.family == families.STAGE_SECONDS.name
     }
 
 
+def answered(method: Method, *signatures: str, rows: int = 0) -> Task:
+    request = Request(b"", 1, 1, 0, 1, 2, method, False, b"")
+    times = {"began_ns": 2, "planned_ns": 2, "run_ns": 3, "ran_ns": 4, "finish_ns": 4, "ended_ns": 5}
+    return Task(request, Code.OK, b"", **times, examples=3, rows=rows, signatures=signatures)
+
+
 def test_stages_of_a_worker() -> None:
     registry = Registry()
-    metrics = WorkerMetrics(registry, "m", 1, "/m/1")
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", "gpu:0#1")
     request = Request(b"", 1, 1, 0, 1, 2, Method.MULTI_INFERENCE, False, b"")
-    metrics.finished(
-        Task(request, Code.OK, b"", began_ns=2, planned_ns=2, run_ns=3, ran_ns=4, finish_ns=4, ended_ns=5, examples=3)
-    )
+    metrics.finished(answered(Method.MULTI_INFERENCE, "b", "a"))
     metrics.settle()
     assert registry.counter(families.REQUEST_EXAMPLE_COUNT_TOTAL, "m").values == [3]
     assert sum(registry.histogram(families.RUNTIME_LATENCY, "m", "MultiInference", "TF1").values[1:]) == 1
     assert stages(registry) == {"queue": 1, "deserialize": 1, "execute": 1, "serialize": 1}
     metrics.finished(Task(request, Code.INVALID_ARGUMENT, b"", began_ns=2, ended_ns=5))
     metrics.settle()
-    assert stages(registry)["queue"] == 2
-    assert sum(registry.histogram(families.STAGE_SECONDS, "m", "1", "multi_inference", "execute").values[1:]) == 1
+    assert stages(registry)["queue"] == 1
+    labels = ("m", "1", "a,b", "gpu:0#1", "multi_inference")
+    assert sum(registry.histogram(families.STAGE_SECONDS, *labels, "execute").values[1:]) == 1
+    assert sum(registry.histogram(families.STAGE_SECONDS, *labels, "queue").values[1:]) == 1
+    assert sum(registry.histogram(families.STAGE_SECONDS, *labels[:2], "", *labels[3:], "queue").values[1:]) == 1
     assert registry.counter(families.WORKER_REQUESTS, "m", "1", "multi_inference", "INVALID_ARGUMENT").values == [1]
+
+
+def test_signatures_are_told_apart_and_their_number_is_bounded() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", "cpu#0")
+    for number in range(2 * MAX_SIGNATURES):
+        metrics.finished(answered(Method.PREDICT, f"s{number:03}"))
+        metrics.finished(answered(Method.PREDICT, "s000"))
+    metrics.settle()
+    queues = {
+        sample.labels[2]: sum(unpack(sample.values)[1:])
+        for sample in registry.changed()
+        if sample.family == families.STAGE_SECONDS.name and sample.labels[-1] == "queue"
+    }
+    assert len(queues) == MAX_SIGNATURES + 1
+    assert queues["s000"] == 2 * MAX_SIGNATURES + 1
+    assert queues["s001"] == 1
+    assert queues[OTHER_SIGNATURES] == MAX_SIGNATURES
+
+
+def test_waiting_for_others_is_a_stage_of_what_may_share_a_run() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", "cpu#0")
+    metrics.finished(answered(Method.PREDICT, "s"))
+    metrics.settle()
+    assert "batch" not in stages(registry)
+    metrics.finished(answered(Method.PREDICT, "s", rows=2))
+    metrics.settle()
+    assert stages(registry)["batch"] == 1
+
+
+def test_nothing_is_counted_where_nobody_can_ask() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", on=False)
+    metrics.batches("threads")
+    metrics.learned("s", 1, 1.0)
+    metrics.finished(answered(Method.PREDICT, "s"))
+    metrics.settle()
+    assert registry.changed() == ()
+    frontend = RequestMetrics(lambda name: True, on=False)
+    frontend.finished(GRPC, "Predict", "m", Code.OK, 0)
+    assert frontend.changed(1, 1) == ()
 
 
 def test_warmup_and_request_log() -> None:
