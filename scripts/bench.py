@@ -23,10 +23,12 @@ import bench_footprint
 import bench_growth
 import bench_machine
 import bench_many
+import bench_monitoring
 import bench_neighbours
 import bench_options
 import bench_picture
 import bench_profile
+import bench_replicas
 import bench_serving
 import bench_targets
 import bench_tenants
@@ -74,6 +76,10 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
     deadline = Deadline(args.limit_s)
     if what == "profile":
         return bench_profile.measure(scratch, _pools(args), args.workloads, _serving_options(args))
+    if what == "metrics":
+        return bench_monitoring.measure(scratch, pool, args.workloads, _serving_options(args))
+    if what == "replicas":
+        return bench_replicas.measure(scratch, pool, _serving_options(args))
     if what == "tenants":
         return bench_tenants.measure(scratch, pool, _serving_options(args), args.arrivals)
     if what == "growth":
@@ -118,6 +124,8 @@ REPORTS: dict[str, Callable[[Any], None]] = {
     "memory": bench_footprint.print_memory,
     "tenants": bench_tenants.print_report,
     "growth": bench_growth.print_report,
+    "metrics": bench_monitoring.print_report,
+    "replicas": bench_replicas.print_report,
     "profile": bench_profile.print_report,
     "footprint": bench_footprint.print_report,
     "start": bench_many.print_report,

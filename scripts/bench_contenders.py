@@ -72,6 +72,11 @@ class Pool:
         flags += [f"--frontends={self.frontends}"] if self.frontends > 1 else []
         return pool_of(scratch, bases, settings, *flags, *more, name=self.name)
 
+    def of_model(self, scratch: Path, bases: Mapping[str, Path], model: str, *lines: str) -> Server:
+        """The same with settings of one model's own."""
+        flags = [f"--frontend={self.engine}"] if self.engine else []
+        return pool_of(scratch, bases, "\n".join([f"[models.{model}]", *lines, ""]), *flags, name=self.name)
+
 
 def settings_known() -> set[str]:
     """Names of the flags, and of the keys of the pool's file, that this version of the server knows."""

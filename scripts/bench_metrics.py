@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PATH = "/monitoring/prometheus/metrics"
-STAGES = ("queue", "deserialize", "execute", "serialize")
+STAGES = ("queue", "deserialize", "batch", "execute", "serialize")
 _FAMILY = "modelpool_request_stage_seconds"
 _LINE = re.compile(_FAMILY + r"_(sum|count)\{([^}]*)\} (\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')

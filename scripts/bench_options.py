@@ -15,6 +15,8 @@ WHAT = {
     "profile": "where the microseconds of a request go",
     "tenants": "a tenant's latency while another is flooded",
     "growth": "memory over many requests",
+    "metrics": "what metrics cost at peak: the pool with and without, and the code by itself",
+    "replicas": "two replicas on a CPU each against one on one, and one killed under load",
     "footprint": "start to the first answer, memory of each process",
     "start": "many models in one pool",
     "neighbours": "latency while another model loads",

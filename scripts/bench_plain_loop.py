@@ -1,11 +1,12 @@
-"""TensorFlow without any server: one process that calls a model again and again. `bench_plain_loop.py WORKLOAD DIR`.
+"""TensorFlow without any server: one process that calls a model again and again.
 
-Each line of its standard input is a warm-up and a duration in seconds and a number of threads that loop; for each it
-prints figures as JSON. The call is that of the pool's workers and of the plain server; the input is an array that is
-there already.
+`bench_plain_loop.py WORKLOAD DIR [CPU]`: on that CPU alone. Each line of its standard input is a warm-up and a duration
+in seconds and a number of threads that loop; for each it prints figures as JSON. The call is that of the pool's workers
+and of the plain server; the input is an array that is there already.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -49,7 +50,9 @@ def figures(model: PlainModel, x: Any, warmup_s: float, duration_s: float, threa
 
 
 def main() -> int:
-    workload, directory = sys.argv[1:]
+    workload, directory, *cpus = sys.argv[1:]
+    if cpus:
+        os.sched_setaffinity(0, map(int, cpus))  # before TensorFlow makes its threads
     model = PlainModel(Path(directory))
     x = INPUTS[workload]()
     model.run(x)

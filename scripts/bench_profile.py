@@ -26,7 +26,12 @@ from bench_workloads import STATUS, WORKLOADS, Workload
 
 LOADS = (1, 32)
 _MONITORING = "prometheus_config { enable: true }\n"
-_PARSE_NAMES = {"deserialize": "worker: parse", "execute": "worker: execute", "serialize": "worker: serialise"}
+_PARSE_NAMES = {
+    "deserialize": "worker: parse",
+    "batch": "worker: wait for others",
+    "execute": "worker: execute",
+    "serialize": "worker: serialise",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Way:
 
     def parts(self, in_flight: int) -> list[tuple[str, float]]:
         """In the order of the way; with many in flight the frontend's share cannot be told from its own queue."""
-        stages = [(_PARSE_NAMES[name], self.stages_us.get(name, 0.0)) for name in STAGES if name != "queue"]
+        named = [(_PARSE_NAMES[name], self.stages_us.get(name)) for name in STAGES if name != "queue"]
+        stages = [(name, us) for name, us in named if us is not None]
         queue = self.stages_us.get("queue", 0.0)
         known = queue + sum(us for _, us in stages)
         if in_flight > 1:

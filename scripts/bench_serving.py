@@ -109,7 +109,7 @@ def _by_role(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 # -- tables ------------------------------------------------------------------------------------------------------
 
-_HEAD = ("workload", "load", "server", "requests/s", "p50 us", "p99 us", "CPU us", "generator", "bad", "spread")
+HEAD = ("workload", "load", "server", "requests/s", "p50 us", "p99 us", "CPU us", "generator", "bad", "spread")
 
 
 def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
@@ -143,7 +143,7 @@ def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> C
 
 def print_report(cells: Sequence[Cell]) -> None:
     """The table that a person reads."""
-    print(bench_figures.table(_HEAD, rows(cells)))
+    print(bench_figures.table(HEAD, rows(cells)))
     print("CPU us: of all processes of the server, per request; (x): times the plain server, median over the rounds;")
     print("generator: which one, its share of a CPU, and p99 of how late it sent in an open loop;")
     print("bad: failed or wrong answers; spread: (most - least) / median of the rounds' requests/s")
