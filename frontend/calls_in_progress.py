@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.status import DeadlineExceeded
@@ -25,6 +25,14 @@ class ClientGone(Exception):
     """The client gave up, or its connection ended."""
 
 
+class Watched(Protocol):
+    """A call as this module has it. `seen`: it was there at the last look, and may be asked after its client now."""
+
+    seen: bool
+
+    def look(self, now_ns: int) -> None: ...
+
+
 class _Watched:
     __slots__ = ("asking", "deadline_ns", "failure", "receive", "seen", "task")
 
@@ -35,6 +43,12 @@ class _Watched:
         self.seen = False
         self.asking: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
+
+    def look(self, now_ns: int) -> None:
+        if self.asking is None:
+            self.asking = asyncio.get_running_loop().create_task(_until_gone(self))
+        if self.deadline_ns != data.NO_DEADLINE_NS and now_ns > self.deadline_ns + _GRACE_NS:
+            self.give_up(DeadlineExceeded("Deadline exceeded"))
 
     def give_up(self, failure: Exception) -> None:
         if self.failure is None:
@@ -47,8 +61,19 @@ class CallsInProgress:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._calls: set[_Watched] = set()
+        self._calls: set[Watched] = set()
         self._looking = False
+
+    def add(self, call: Watched) -> None:
+        """Look after it until it is discarded."""
+        self._calls.add(call)
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def discard(self, call: Watched) -> None:
+        """It is over."""
+        self._calls.discard(call)
 
     @contextmanager
     def watched(self, receive: Receive, deadline_ns: int) -> Iterator[None]:
@@ -59,10 +84,7 @@ class CallsInProgress:
         task = asyncio.current_task()
         assert task is not None
         call = _Watched(task, receive, deadline_ns)
-        self._calls.add(call)
-        if not self._looking:
-            self._looking = True
-            self._loop.call_later(_LOOK_S, self._look)
+        self.add(call)
         try:
             yield
         except asyncio.CancelledError:
@@ -71,7 +93,7 @@ class CallsInProgress:
             task.uncancel()
             raise call.failure from None
         finally:
-            self._calls.discard(call)
+            self.discard(call)
             if call.asking is not None:
                 call.asking.cancel()
 
@@ -104,13 +126,9 @@ class CallsInProgress:
     def _look(self) -> None:
         now_ns = time.monotonic_ns()
         for call in self._calls:
-            if not call.seen:
-                call.seen = True
-                continue
-            if call.asking is None:
-                call.asking = self._loop.create_task(_until_gone(call))
-            if call.deadline_ns != data.NO_DEADLINE_NS and now_ns > call.deadline_ns + _GRACE_NS:
-                call.give_up(DeadlineExceeded("Deadline exceeded"))
+            if call.seen:
+                call.look(now_ns)
+            call.seen = True
         self._looking = bool(self._calls)
         if self._looking:
             self._loop.call_later(_LOOK_S, self._look)

@@ -32,7 +32,8 @@ from modelpool.supervisor.wire.status import (
 from . import settling
 from .balance import Balance, Candidate
 from .callback import guarded
-from .in_flight import Answer, Bounds, Connect, Pending, Witness, Worker, in_order_of_suspicion
+from .deadlines import Deadlines
+from .in_flight import Answer, Bounds, Connect, Pending, Sink, Witness, Worker, in_order_of_suspicion
 from .model_queue import ModelQueue
 from .model_spec import ModelSpec
 from .quarantine import Quarantine
@@ -61,6 +62,7 @@ class Core:
         self._witness = witness
         self._bounds = bounds or Bounds()
         self._next_id = 1
+        self._deadlines = Deadlines(self._expire)
         self._pending: dict[int, Pending] = {}
         self._held: dict[int, Pending] = {}
         self._queues: dict[str, ModelQueue] = {}
@@ -85,20 +87,24 @@ class Core:
             self.drop(pending)
 
     def submit(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Pending:
+        """`begin` with a future for the answer: `Pending.answer`."""
+        return self.begin(method, payload, spec, deadline_ns, self._loop.create_future())
+
+    def begin(
+        self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int, sink: Sink
+    ) -> Pending:
         """Send a request to the worker that `balance` picks, or hold it until there is one. Never blocks.
 
-        `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none. Raises what `Routes.find` raises,
-        DeadlineExceeded when it has passed already, Overloaded when the model's queue or a budget is full, and
-        FailedPrecondition for what is in quarantine.
+        `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none; `sink` gets the answer, once this has
+        returned. Raises what `Routes.find` raises, DeadlineExceeded when it has passed already, Overloaded when the
+        model's queue or a budget is full, and FailedPrecondition for what is in quarantine.
         """
         target = self.routes.find(spec)
         now_ns = time.monotonic_ns()
-        remaining_s = 0.0
         if deadline_ns != data.NO_DEADLINE_NS:
             deadline_ns = min(deadline_ns, _MAX_DEADLINE_NS)
-            remaining_s = (deadline_ns - now_ns) / 1e9
-            if remaining_s <= 0:
-                raise DeadlineExceeded(_deadline_text(target.servable))
+            if deadline_ns <= now_ns:
+                raise DeadlineExceeded(settling.deadline_text(target.servable))
         worker = self._pick(target) if target.workers else None
         queue = self._queues[target.servable.name] if worker is None else worker.queue
         size_bytes = len(payload)
@@ -107,15 +113,14 @@ class Core:
             self._refuse_quarantined(target.servable, method, payload)
         request_id = self._next_id
         self._next_id += 1
-        answer = self._loop.create_future()
-        pending = Pending(request_id, method, payload, spec, deadline_ns, target.servable, queue, answer)
+        pending = Pending(request_id, method, payload, spec, deadline_ns, target.servable, queue, sink)
         if worker is not None and not self._send(pending, worker, now_ns):
             raise queue.full(_LINK_FULL, now_ns)
         self._pending[request_id] = pending
         queue.enter(size_bytes, now_ns)
         self.in_flight_bytes += size_bytes
         if deadline_ns != data.NO_DEADLINE_NS:
-            pending.timer = self._loop.call_later(remaining_s, self._expire, pending)
+            self._deadlines.add(pending)
         if worker is None:
             self._hold(pending)
         return pending
@@ -160,7 +165,9 @@ class Core:
 
     def _remove(self, pending: Pending) -> None:
         del self._pending[pending.request_id]
-        if pending.timer is not None:
+        if pending.deadline_ns != data.NO_DEADLINE_NS:
+            self._deadlines.remove(pending)
+        elif pending.timer is not None:
             pending.timer.cancel()
         size_bytes = len(pending.payload)
         pending.queue.leave(size_bytes)
@@ -175,49 +182,48 @@ class Core:
     def _settle(self, pending: Pending, code: Code, payload: bytes) -> None:
         self._remove(pending)
         self.answered += 1
-        if not pending.answer.done():
-            pending.answer.set_result((code, payload))
+        if not pending.sink.done():
+            pending.sink.set_result((code, payload))
 
     def _refuse(self, pending: Pending, error: PoolError) -> None:
         """Settle with an error that may say more than code and text."""
         self._remove(pending)
         self.answered += 1
-        if not pending.answer.done():
-            pending.answer.set_exception(error)
+        if not pending.sink.done():
+            pending.sink.set_exception(error)
 
-    @guarded
     def _expire(self, pending: Pending) -> None:
         if pending.worker is not None:
             self.balance.expired(pending.worker.incarnation)
         self._cancel(pending)
         waited = "" if pending.worker is not None else "; its worker died and there was no other yet"
-        self._settle(pending, Code.DEADLINE_EXCEEDED, (_deadline_text(pending.servable) + waited).encode())
+        self._settle(pending, Code.DEADLINE_EXCEEDED, (settling.deadline_text(pending.servable) + waited).encode())
 
     def handle_reply(self, incarnation: Incarnation, frames: list[bytes]) -> None:
         """A message from a worker. Replies to requests that are settled, dropped or sent elsewhere are ignored."""
         try:
             header, payload = frames
-            reply = data.unpack_reply(header)
+            request_id, code, retry_after_ms = data.reply_fields(header)
         except (ValueError, InvalidArgument) as error:
             log.warning("ignored a malformed reply %s", fields(incarnation=incarnation, error=error))
             return
-        pending = self._pending.get(reply.request_id)
+        pending = self._pending.get(request_id)
         if pending is None or pending.worker is None or pending.worker.incarnation != incarnation:
             return
-        self.balance.answered(incarnation, reply.code)
+        self.balance.answered(incarnation, code)
         pending.queue.throughput.answered += 1
-        if reply.retry_after_ms:
-            status = Status(reply.code, payload.decode("utf-8", "replace"))
-            self._refuse(pending, StatusError(status, reply.retry_after_ms))
+        if retry_after_ms:
+            status = Status(code, payload.decode("utf-8", "replace"))
+            self._refuse(pending, StatusError(status, retry_after_ms))
         else:
-            self._settle(pending, reply.code, payload)
+            self._settle(pending, code, payload)
 
     # -- requests that wait for a worker -------------------------------------------------------------------------
 
     def _hold(self, pending: Pending) -> None:
         """Keep it until a route table has a worker for it, or says that there will be none."""
         self._held[pending.request_id] = pending
-        if pending.timer is None:
+        if pending.deadline_ns == data.NO_DEADLINE_NS and pending.timer is None:
             pending.timer = self._loop.call_later(self._bounds.hold_s, self._give_up, pending)
 
     @guarded
@@ -248,7 +254,7 @@ class Core:
             self._hold(pending)
             return
         self._held.pop(pending.request_id, None)
-        if pending.deadline_ns == data.NO_DEADLINE_NS and pending.timer is not None:
+        if pending.timer is not None:
             pending.timer.cancel()
             pending.timer = None
         now_ns = time.monotonic_ns()
@@ -391,7 +397,3 @@ class Core:
     def held(self) -> int:
         """Requests that wait for a worker."""
         return len(self._held)
-
-
-def _deadline_text(servable: ServableId) -> str:
-    return f"Deadline exceeded before model {servable.name} version {servable.version} answered"

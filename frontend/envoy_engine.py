@@ -24,6 +24,7 @@ from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
+from .grpc_direct import DirectGrpc
 from .rest_disconnect import polled_when_empty
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class EnvoyEngine:
         opened: threading.Event,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.grpc = GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments)
+        self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments), methods.forwards)
         self.rest: AsgiApp = _nothing if rest is None else polled_when_empty(rest)
         self._spec = spec
         self._admin = admin

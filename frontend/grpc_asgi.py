@@ -38,13 +38,13 @@ Headers = list[tuple[bytes, bytes]]
 
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _ACCEPTS = (b"grpc-accept-encoding", ACCEPTED)
-_OK_START: dict[str, Any] = {
+OK_START: dict[str, Any] = {
     "type": "http.response.start",
     "status": 200,
     "headers": [_CONTENT_TYPE, _ACCEPTS],
     "trailers": True,
 }
-_OK_TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+OK_TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 _EMPTY_BODY: dict[str, Any] = {"type": "http.response.body", "body": b""}
 _TIMEOUT_UNITS_NS = {
     b"H": 3600 * 10**9,
@@ -68,29 +68,34 @@ class GrpcApp:
     def __init__(self, methods: Methods, max_request_bytes: int, arguments: Mapping[str, str]) -> None:
         self._unary = dict(methods.unary)
         self._streams = dict(methods.streams)
-        self._limit_bytes = grpc_frames.limit_bytes(max_request_bytes, arguments)
+        self.limit_bytes = grpc_frames.limit_bytes(max_request_bytes, arguments)
         self._packing = Packing.of(arguments)
         self._in_progress = CallsInProgress()
-        self._draining = False
+        self.draining = False
+
+    @property
+    def replies_plain(self) -> bool:
+        """No reply is ever packed."""
+        return self._packing.encoding is None
 
     def drain(self) -> None:
         """Refuse what comes from now on, on connections that are still there."""
-        self._draining = True
+        self.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handle = self._unary.get(scope["path"])
         try:
-            if handle is not None and not self._draining:
+            if handle is not None and not self.draining:
                 await self._call_unary(handle, scope, receive, send)
             else:
                 await self._call_other(scope, receive, send)
         except ClientGone:
             return
         except PoolError as error:
-            _refuse(scope, send, error)
+            refuse(scope, send, error)
         except Exception:
             log.exception("gRPC handler failed %s", fields(path=scope["path"]))
-            _refuse(scope, send, Internal(BUG))
+            refuse(scope, send, Internal(BUG))
 
     # -- one message in, one out -----------------------------------------------------------------------------------
 
@@ -101,9 +106,9 @@ class GrpcApp:
             reply = await handle(message, call)
         accepted = call.headers.get(b"grpc-accept-encoding", b"")
         encoding, framed = self._packing.pack(reply, accepted)
-        send(_OK_START if encoding is None else _start_of(encoding))
+        send(OK_START if encoding is None else _start_of(encoding))
         send({"type": "http.response.body", "body": framed})
-        send(_OK_TRAILERS)
+        send(OK_TRAILERS)
 
     async def _message(self, call: "_Call", receive: Receive) -> bytes:
         """The one message of a unary call. Raises PoolError, ClientGone."""
@@ -111,12 +116,10 @@ class GrpcApp:
         if event["type"] != "http.request":
             raise ClientGone
         body: bytes = event["body"]
-        # Nearly always the whole message has come at once.
-        if len(body) >= grpc_frames.HEAD_BYTES and body[0] == 0:
-            size = grpc_frames.size_of(body, self._limit_bytes)
-            if len(body) == size + grpc_frames.HEAD_BYTES:
-                return body[grpc_frames.HEAD_BYTES :]
-        frames = Frames(self._limit_bytes, call.encoding)
+        message = grpc_frames.only_message(body, self.limit_bytes)  # nearly always the whole message has come at once
+        if message is not None:
+            return message
+        frames = Frames(self.limit_bytes, call.encoding)
         frames.add(body)
         while (message := await frames.next()) is None:
             if not event["more_body"]:
@@ -137,7 +140,7 @@ class GrpcApp:
             send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"0")]})
             send(_EMPTY_BODY)
             return
-        if self._draining:
+        if self.draining:
             raise Unavailable(_GOING)
         handle = self._streams.get(scope["path"])
         if handle is None:
@@ -147,14 +150,14 @@ class GrpcApp:
     async def _call_stream(self, handle: Stream, call: "_Call", scope: Scope, receive: Receive, send: Send) -> None:
         """Requests are read as the handler wants them, and one ahead, which tells of a client that is gone."""
         requests: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
-        frames = Frames(self._limit_bytes, call.encoding)
+        frames = Frames(self.limit_bytes, call.encoding)
         with self._in_progress.cancelled_with(_read(frames, receive, requests)):
             started = False
             failure: PoolError | None = None
             try:
                 async for reply in handle(_items(requests), call):
                     if not started:
-                        send(_OK_START)
+                        send(OK_START)
                         started = True
                     await send({"type": "http.response.body", "body": grpc_frames.plain(reply), "more_body": True})
             except PoolError as error:
@@ -162,9 +165,9 @@ class GrpcApp:
         if failure is not None and not started:
             raise failure
         if not started:
-            send(_OK_START)
+            send(OK_START)
         send(_EMPTY_BODY)
-        send(_OK_TRAILERS if failure is None else _trailers(failure))
+        send(OK_TRAILERS if failure is None else _trailers(failure))
 
 
 class _Call:
@@ -230,7 +233,7 @@ async def _items(requests: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes
 
 
 def _start_of(encoding: bytes) -> dict[str, Any]:
-    return {**_OK_START, "headers": [_CONTENT_TYPE, _ACCEPTS, (b"grpc-encoding", encoding)]}
+    return {**OK_START, "headers": [_CONTENT_TYPE, _ACCEPTS, (b"grpc-encoding", encoding)]}
 
 
 def _trailers(error: PoolError) -> dict[str, Any]:
@@ -243,7 +246,7 @@ def _trailers(error: PoolError) -> dict[str, Any]:
     return {"type": "http.response.trailers", "headers": headers}
 
 
-def _refuse(scope: Scope, send: Send, error: PoolError) -> None:
+def refuse(scope: Scope, send: Send, error: PoolError) -> None:
     """The end of a call that has sent nothing.
 
     In trailers, so that the headers that every HTTP server adds are not among them; a client that takes none gets all
@@ -251,7 +254,7 @@ def _refuse(scope: Scope, send: Send, error: PoolError) -> None:
     """
     trailers = _trailers(error)
     if (b"te", b"trailers") in scope["headers"]:
-        send(_OK_START)
+        send(OK_START)
         send(_EMPTY_BODY)
         send(trailers)
     else:

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 
 from modelpool.supervisor.wire.status import Internal, PoolError
 
+from .forward import Forward
+
 BUG = "Internal error of the frontend, see its log"
 
 
@@ -33,13 +35,21 @@ Stream = Callable[[AsyncIterator[bytes], Call], AsyncIterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """Handlers by path (`/package.Service/Method`). A streaming method may stream either way."""
+    """Handlers by path (`/package.Service/Method`). A streaming method may stream either way.
+
+    `forwards` has, of the unary ones that a model answers, what an engine needs that has no coroutine for each call.
+    """
 
     unary: Mapping[str, Unary] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)
+    forwards: Mapping[str, Forward] = field(default_factory=dict)
 
     def __or__(self, other: "Methods") -> "Methods":
-        return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
+        return Methods(
+            {**self.unary, **other.unary},
+            {**self.streams, **other.streams},
+            {**self.forwards, **other.forwards},
+        )
 
 
 def retry_metadata(error: PoolError) -> tuple[tuple[str, str], ...]:

@@ -39,6 +39,14 @@ def size_of(head: bytes, limit: int) -> int:
     return size
 
 
+def only_message(body: bytes, limit: int) -> bytes | None:
+    """The message of a body that is one whole frame, unpacked and within the limit; None for any other body."""
+    if len(body) < HEAD_BYTES:
+        return None
+    flag, size = _HEAD.unpack_from(body)
+    return body[HEAD_BYTES:] if not flag and len(body) == size + HEAD_BYTES and size <= limit else None
+
+
 class Frames:
     """The messages of one direction of a call. `encoding`: how those are packed that say so."""
 

@@ -4,7 +4,8 @@ from modelpool.supervisor.wire.messages import FrontendSpec
 
 from . import health
 from .core import Core
-from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE, OnFinished, Reload, ServingHandlers, tell_nobody
+from .forward import OnFinished
+from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE, Reload, ServingHandlers, tell_nobody
 from .health import Health
 from .profiler import ProfilerHandlers
 from .reflection import Reflection

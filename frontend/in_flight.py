@@ -8,13 +8,23 @@ from typing import Protocol
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
 from modelpool.supervisor.wire.messages import Quarantined, WorkerRoute
-from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.status import Code, PoolError
 
 from .model_queue import ModelQueue
 from .model_spec import ModelSpec
 from .settling import Fate, Lookalikes
 
 Answer = tuple[Code, bytes]  # the reply's bytes, or the error's text in UTF-8
+
+
+class Sink(Protocol):
+    """Where an answer goes, once: an asyncio.Future is one. Nothing more is told to one that is `done`."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, answer: Answer, /) -> None: ...
+
+    def set_exception(self, error: PoolError, /) -> None: ...
 
 
 class Link(Protocol):
@@ -71,10 +81,11 @@ class Worker:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A request in flight: at `worker`, or held. Whoever stops waiting for `answer` hands it to `Core.drop`.
+    """A request in flight: at `worker`, or held. Whoever stops waiting for the answer hands it to `Core.drop`.
 
-    `answer` raises PoolError where a refusal says more than code and text. `deaths`: how often a worker died while it
-    executed this; `alone`: it is executed by itself from now on.
+    `sink` gets a PoolError where a refusal says more than code and text. `timer`: bounds how long it is held when it
+    has no deadline. `deaths`: how often a worker died while it executed this; `alone`: it is executed by itself from
+    now on.
     """
 
     request_id: int
@@ -84,11 +95,17 @@ class Pending:
     deadline_ns: int
     servable: ServableId
     queue: ModelQueue
-    answer: asyncio.Future[Answer]
+    sink: Sink
     worker: Worker | None = None
     timer: asyncio.TimerHandle | None = None
     deaths: int = 0
     alone: bool = False
+
+    @property
+    def answer(self) -> asyncio.Future[Answer]:
+        """The sink of a request of `Core.submit`."""
+        assert isinstance(self.sink, asyncio.Future)
+        return self.sink
 
 
 def in_order_of_suspicion(again: Collection[Pending]) -> list[Pending]:

@@ -7,6 +7,7 @@ protobuf's own parser takes, in any order; what the skipped fields hold is for t
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
 
@@ -25,6 +26,9 @@ _VERSION = 2 << 3 | _BYTES
 _SIGNATURE_NAME = 3 << 3 | _BYTES
 _VERSION_LABEL = 4 << 3 | _BYTES
 _INT64_VALUE = 1 << 3 | _VARINT
+# What `_read_usual` takes: inputs and an output filter (apis/predict.proto), an input (classification.proto).
+_USUAL_TAGS = (2 << 3 | _BYTES, 3 << 3 | _BYTES)
+_USUAL_FIELDS = 64
 
 
 @dataclass(slots=True)
@@ -70,8 +74,12 @@ class _Walk:
 
 
 def read(request: bytes) -> ModelSpec | None:
-    """The ModelSpec of a serialized request, None when it has none. Raises MalformedRequest and TooManyFields."""
-    return _read(_Walk(request), 0, len(request))
+    """The ModelSpec of a serialized request, not to be changed; None when it has none.
+
+    Raises MalformedRequest and TooManyFields.
+    """
+    spec = _read_usual(request)
+    return _read(_Walk(request), 0, len(request)) if spec is None else spec
 
 
 def read_first_task(request: bytes) -> ModelSpec:
@@ -89,6 +97,39 @@ def read_first_task(request: bytes) -> ModelSpec:
             return _read(walk, start, pos) or ModelSpec()
         pos = _skip(walk, pos, end, tag)
     return ModelSpec()
+
+
+def _read_usual(request: bytes) -> ModelSpec | None:
+    """`_read` in a third of the time for what nearly all clients send: the model_spec, then some of the usual fields.
+
+    None for everything else, and for whatever may be wrong.
+    """
+    end = len(request)
+    if end < 2 or request[0] != _MODEL_SPEC or request[1] >= 0x80:
+        return None
+    pos = 2 + request[1]
+    try:
+        spec = _usual_spec(request[2:pos])
+        for _ in range(_USUAL_FIELDS):
+            if pos >= end:
+                return spec if pos == end else None
+            if request[pos] not in _USUAL_TAGS:
+                return None
+            length = request[pos + 1]
+            pos += 2
+            if length >= 0x80:
+                length, pos = _varint(request, pos - 1, end)
+            pos += length
+    except (IndexError, MalformedRequest):
+        return None
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _usual_spec(raw: bytes) -> ModelSpec:
+    spec = ModelSpec()
+    _merge_spec(spec, _Walk(raw), 0, len(raw))
+    return spec
 
 
 def _read(walk: _Walk, pos: int, end: int) -> ModelSpec | None:

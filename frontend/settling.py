@@ -78,6 +78,10 @@ _NEVER = 'it was not tried again: retry_on_crash is "never"'
 _BUDGET = f"more than one in {SHARE} requests of the model would have been, of late"
 
 
+def deadline_text(servable: ServableId) -> str:
+    return f"Deadline exceeded before model {servable.name} version {servable.version} answered"
+
+
 def died_text(servable: ServableId) -> str:
     return f"The worker of model {servable.name} version {servable.version} died"
 

@@ -36,6 +36,7 @@ class Method(IntEnum):
 
 # A look-up costs a third of the enum's own.
 _METHODS = {int(method): method for method in Method}
+_CODES = {int(code): code for code in Code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,13 @@ def pack_reply(request_id: int, code: Code, retry_after_ms: int = 0) -> bytes:
 
 def unpack_reply(frame: bytes) -> ReplyHeader:
     """Raises InvalidArgument when the frame is not a reply header."""
+    return ReplyHeader(*reply_fields(frame))
+
+
+def reply_fields(frame: bytes) -> tuple[int, Code, int]:
+    """What `unpack_reply` makes a ReplyHeader of, for who reads very many. Raises InvalidArgument."""
     try:
         request_id, code, retry_after_ms = _REPLY.unpack(frame)
-        return ReplyHeader(request_id, Code(code), retry_after_ms)
-    except (struct.error, ValueError) as error:
+        return request_id, _CODES[code], retry_after_ms
+    except (struct.error, KeyError) as error:
         raise InvalidArgument(f"reply header: expected {_REPLY.size} bytes with a known code: {error}") from error

@@ -1,0 +1,196 @@
+"""The calls of models under Envoy without a task for each: from its headers to its trailers a call is one object.
+
+Two threads have it, one after the other. pyvoy's thread starts it, asks for its message and gets it; then it lies in
+the `_Inbox`, and the event loop begins it at the core, which later brings the answer. What is out of the ordinary (a
+message that comes in parts, or packed; a method that asks no model; replies that are packed) goes by `grpc_asgi`.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.status import Code, Internal, PoolError, Status, StatusError
+
+from . import grpc_frames
+from .callback import guarded
+from .calls_in_progress import CallsInProgress
+from .engine import Receive, Send
+from .envoy_loop import Begun, Delivery
+from .forward import Forward
+from .grpc_asgi import OK_START, OK_TRAILERS, GrpcApp, Scope, refuse, timeout_ns
+from .grpc_calls import BUG
+from .in_flight import Answer, Pending
+
+log = logging.getLogger(__name__)
+
+
+class DirectGrpc:
+    """An application for pyvoy's thread. `app` serves what is not in `forwards`, and what is out of the ordinary."""
+
+    # A word of asgiref's: what is called once, with all three, though it is no coroutine function.
+    _asgi_single_callable = True
+
+    def __init__(self, app: GrpcApp, forwards: Mapping[str, Forward]) -> None:
+        self.app = app
+        self.in_progress = CallsInProgress()
+        self.inbox = _Inbox()
+        self.loop = asyncio.get_running_loop()
+        self._forwards = dict(forwards) if app.replies_plain else {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """See GrpcApp."""
+        self.app.drain()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """A call that is under way, or a coroutine."""
+        forward = self._forwards.get(scope["path"])
+        if forward is not None and not self.app.draining:
+            message = receive()
+            if isinstance(message, Delivery):
+                call = _Call(self, forward, scope, receive, send)
+                message.direct = call.received
+                return call
+        return self.app(scope, receive, send)
+
+    @guarded
+    def go_on(self, event: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """In the event loop: a call whose first event has been taken becomes a task."""
+        task = self.loop.create_task(self.app(scope, _Rest(event, receive), send))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Call(Begun):
+    """One call: a `Sink` of the core, and a `Watched` of `calls_in_progress`."""
+
+    __slots__ = (
+        *("_asked", "_app", "_done", "_forward", "_message", "_model", "_receive", "_scope", "_send", "_started_ns"),
+        *("_pending", "seen"),
+    )
+
+    def __init__(self, app: DirectGrpc, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app = app
+        self._forward = forward
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._started_ns = time.monotonic_ns()
+        self._message = b""
+        self._model = ""
+        self._pending: Pending | None = None
+        self._done = self._asked = self.seen = False
+
+    # -- in pyvoy's thread ---------------------------------------------------------------------------------------
+
+    def received(self, event: Any) -> None:
+        """What came first: nearly always the whole message."""
+        body: bytes = event.get("body", b"")
+        message = grpc_frames.only_message(body, self._app.app.limit_bytes)
+        if message is None:
+            app = self._app
+            app.loop.call_soon_threadsafe(app.go_on, event, self._scope, self._receive, self._send)
+        else:
+            self._message = message
+            self._app.inbox.put(self)
+
+    # -- in the event loop ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """At the core. Never raises."""
+        timeout = dict(self._scope["headers"]).get(b"grpc-timeout")
+        duration_ns = None if timeout is None else timeout_ns(timeout)
+        deadline_ns = data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
+        try:
+            spec = self._forward.read(self._message)
+            self._model = "" if spec is None else spec.name
+            self._pending = self._forward.begin(self._message, spec, deadline_ns, self)
+        except PoolError as error:
+            self.set_exception(error)
+        except Exception:
+            log.exception("gRPC handler failed %s", fields(path=self._scope["path"]))
+            self.set_exception(Internal(BUG))
+        else:
+            self._app.in_progress.add(self)
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, answer: Answer) -> None:
+        """See `Sink`."""
+        code, reply = answer
+        if code is not Code.OK:
+            self.set_exception(StatusError(Status(code, reply.decode("utf-8", "replace"))))
+            return
+        self._end(code)
+        send = self._send
+        send(OK_START)
+        send({"type": "http.response.body", "body": grpc_frames.plain(reply)})
+        send(OK_TRAILERS)
+
+    def set_exception(self, error: PoolError) -> None:
+        """See `Sink`."""
+        self._end(error.status.code)
+        refuse(self._scope, self._send, error)
+
+    def _end(self, code: Code) -> None:
+        self._done = True
+        self._app.in_progress.discard(self)
+        self._forward.finished(self._model, code, self._started_ns)
+
+    def look(self, now_ns: int) -> None:
+        """See `Watched`. The core answers at the deadline by itself."""
+        if not self._asked:
+            self._asked = True
+            asyncio.ensure_future(self._receive()).add_done_callback(self._told)
+
+    def _told(self, future: "asyncio.Future[Any]") -> None:
+        """The end of the request when it comes late, which is nothing new, or the end of its client."""
+        self._asked = False
+        if self._done or future.result()["type"] != "http.disconnect":
+            return
+        assert self._pending is not None
+        self._end(self._forward.drop(self._pending))
+
+
+class _Inbox:
+    """Calls on their way from pyvoy's threads to the loop, which is woken once for all that have come by then.
+
+    It is as long as there are streams that clients may have open: how many of them wait for a model is for the core.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._calls: deque[_Call] = deque()
+        self._woken = False
+
+    def put(self, call: _Call) -> None:
+        """In any thread."""
+        self._calls.append(call)
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._begin)
+
+    @guarded
+    def _begin(self) -> None:
+        self._woken = False  # before the calls are taken: one that is put after the last was taken wakes again
+        calls = self._calls
+        while calls:
+            calls.popleft().begin()
+
+
+class _Rest:
+    """A `receive` whose first event has been taken already."""
+
+    def __init__(self, first: Any, receive: Receive) -> None:
+        self._first = first
+        self._receive = receive
+
+    async def __call__(self) -> Any:
+        event, self._first = self._first, None
+        return event if event is not None else await self._receive()
