@@ -8,8 +8,8 @@ out and tried again with one request; never are all left out. Knows nothing of l
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from modelpool.supervisor.wire.frontend_messages import WorkerLoads
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import WorkerLoads
 from modelpool.supervisor.wire.status import Code
 
 # Failures one after the other that make a replica sick, and for how long it is then left out: twice as long each time.

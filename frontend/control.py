@@ -14,26 +14,15 @@ from typing import Any, Generic, TypeVar
 import zmq
 
 from modelpool.supervisor.wire import codec, sockets
+from modelpool.supervisor.wire.client_messages import ProfileOf, StatusReply, StatusRequest
+from modelpool.supervisor.wire.frontend_messages import Quarantined, ReloadReply, ReloadRequest, WorkerReleased
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import (
-    EndProfile,
-    FrontendSpec,
-    Message,
-    MetricSample,
-    MetricsReply,
-    MetricsReport,
-    MetricsRequest,
-    Profiled,
-    ProfileOf,
-    Quarantined,
-    ReloadReply,
-    ReloadRequest,
-    StatusReply,
-    StatusRequest,
-    WorkerReleased,
-)
+from modelpool.supervisor.wire.messages import Message
+from modelpool.supervisor.wire.metric_messages import MetricSample, MetricsReply, MetricsReport, MetricsRequest
 from modelpool.supervisor.wire.status import ResourceExhausted, Status, Unavailable
+from modelpool.supervisor.wire.worker_messages import EndProfile, Profiled
 
 from .dealer import Dealer
 

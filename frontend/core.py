@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.frontend_messages import WorkerDied
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import RouteTable, WorkerDied
+from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.status import (
     Code,
     DeadlineExceeded,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import Quarantined
+from modelpool.supervisor.wire.frontend_messages import Quarantined
 
 from .metrics import RequestMetrics
 from .poison_files import PoisonFiles

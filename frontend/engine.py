@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 
 from .grpc_calls import Methods
 

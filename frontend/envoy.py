@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modelpool.supervisor.wire import codec, sockets
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.status import Unavailable
 
 from . import envoy_config, tls, unix_socket

@@ -13,8 +13,8 @@ import threading
 import uvloop
 
 from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import configure
-from modelpool.supervisor.wire.messages import FrontendSpec
 
 from .engine import AsgiApp
 from .envoy import SPEC_FD

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelpool.supervisor.wire.messages import FrontendSpec, Tls
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec, Tls
 
 Document = dict[str, Any]
 

@@ -15,8 +15,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import FrontendSpec
 
 from . import unix_socket
 from .bind_error import BindFailed

@@ -4,7 +4,7 @@ import os
 import struct
 
 from modelpool.supervisor.wire import codec
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.status import InvalidArgument
 
 _LENGTH = struct.Struct(">I")

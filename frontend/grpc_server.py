@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from modelpool.supervisor.wire import data
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.status import Code, Internal, PoolError, truncated
 
 from . import grpc_tls, unix_socket

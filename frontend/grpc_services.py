@@ -1,6 +1,6 @@
 """All that is served on the gRPC port, put together: one table of handlers for whichever engine. In the event loop."""
 
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 
 from . import health
 from .core import Core

@@ -5,7 +5,7 @@ The same credentials are used on the TCP port and on the unix socket, as TF Serv
 
 import grpc
 
-from modelpool.supervisor.wire.messages import Tls
+from modelpool.supervisor.wire.frontend_spec import Tls
 
 from .tls import server_context
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from modelpool.supervisor.wire.messages import FrontendSpec
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 
 from .engine import AsgiApp
 from .grpc_calls import Methods

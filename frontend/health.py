@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 
 from grpc_health.v1 import health_pb2
 
-from modelpool.supervisor.wire.messages import RouteTable
+from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.status import NotFound, Unavailable
 
 from . import readiness

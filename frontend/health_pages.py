@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from modelpool.supervisor.wire.messages import RouteTable
+from modelpool.supervisor.wire.route_table import RouteTable
 
 from . import readiness
 from .rest_reply import Reply

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
-from modelpool.supervisor.wire.messages import Quarantined, WorkerRoute
+from modelpool.supervisor.wire.route_table import WorkerRoute
 from modelpool.supervisor.wire.status import Code, PoolError
 
 from .model_queue import ModelQueue

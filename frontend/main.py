@@ -11,8 +11,8 @@ import logging
 import sys
 
 from modelpool.supervisor.wire import lifeline
+from modelpool.supervisor.wire.frontend_spec import Engine, FrontendSpec
 from modelpool.supervisor.wire.log import configure, fields
-from modelpool.supervisor.wire.messages import Engine, FrontendSpec
 from modelpool.supervisor.wire.status import PoolError
 
 from . import envoy

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from modelpool.supervisor.wire import metric_families as families
-from modelpool.supervisor.wire.messages import MetricSample
+from modelpool.supervisor.wire.metric_messages import MetricSample
 from modelpool.supervisor.wire.metrics import Counter, Histogram, Registry
 from modelpool.supervisor.wire.status import Code
 

@@ -6,7 +6,7 @@ It counts whatever was accepted and is not answered: sent to a worker, or held u
 import random
 from collections.abc import Callable
 
-from modelpool.supervisor.wire.messages import RequestRules
+from modelpool.supervisor.wire.route_table import RequestRules
 from modelpool.supervisor.wire.status import Overloaded
 
 from .retry_budget import RetryBudget

@@ -5,8 +5,8 @@ Pure: no sockets, no request in flight. The label of a request is ignored, as TF
 
 import json
 
-from modelpool.supervisor.wire.messages import VersionRoute
 from modelpool.supervisor.wire.protos import GetModelStatusResponse
+from modelpool.supervisor.wire.route_table import VersionRoute
 from modelpool.supervisor.wire.status import InvalidArgument, NotFound
 
 from .model_spec import ModelSpec

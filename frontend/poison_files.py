@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import Quarantined
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,11 @@ TF Serving: model_servers/server.cc (enable_profiler), TensorFlow's profiler/rpc
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from modelpool.supervisor.wire.messages import Profile, Profiled, ProfileOf, RouteTable
+from modelpool.supervisor.wire.client_messages import ProfileOf
+from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, InvalidArgument, Status, StatusError, Unimplemented
+from modelpool.supervisor.wire.worker_messages import Profile, Profiled
 
 from .grpc_calls import Call, Methods, parse
 from .profiler_protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse

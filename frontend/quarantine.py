@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable
 
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.ids import ServableId
-from modelpool.supervisor.wire.messages import Quarantined
 
 MAX_ENTRIES = 1000
 """Of one version; beyond, the oldest is forgotten."""

@@ -4,7 +4,7 @@ The one place that decides it, for gRPC's health service and for REST's pages al
 configuration, which travels in the table.
 """
 
-from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

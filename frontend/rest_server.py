@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from modelpool.supervisor.wire.messages import Tls
+from modelpool.supervisor.wire.frontend_spec import Tls
 
 from .bind_error import BindFailed
 from .engine import AsgiApp

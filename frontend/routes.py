@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
-from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute, WorkerRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, InvalidArgument, NotFound, Unavailable
 

@@ -13,24 +13,24 @@ from typing import Any
 import zmq
 
 from modelpool.supervisor.wire import sockets
-from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import (
+from modelpool.supervisor.wire.frontend_messages import (
     DrainFrontend,
     FrontendBindFailed,
     FrontendHello,
     FrontendListening,
-    FrontendSpec,
     FrontendStats,
     LameDuck,
-    Message,
     OpenPorts,
     Pulse,
     Quarantined,
     RoutesAck,
-    RouteTable,
     WorkerDied,
     WorkerLoads,
 )
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.messages import Message
+from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.status import PoolError
 
 from . import metrics

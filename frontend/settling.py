@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelpool.supervisor.wire.frontend_messages import WorkerDied
 from modelpool.supervisor.wire.ids import ServableId
-from modelpool.supervisor.wire.messages import RetryOnCrash, WorkerDied
+from modelpool.supervisor.wire.route_table import RetryOnCrash
 
 from .retry_budget import SHARE
 

@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Iterator
 
-from modelpool.supervisor.wire.messages import Tls
+from modelpool.supervisor.wire.frontend_spec import Tls
 
 from .bind_error import BindFailed
 

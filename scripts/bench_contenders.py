@@ -22,7 +22,7 @@ from bench_server import SCRIPTS, Server, plain_of, pool_of
 from bench_workloads import WORKLOADS, Workload
 
 from modelpool.supervisor.flags import Flags
-from modelpool.supervisor.pool_config import ModelPolicy
+from modelpool.supervisor.model_policy import ModelPolicy
 
 LOOP = "loop"
 PLAIN = "plain"

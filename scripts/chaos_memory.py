@@ -9,7 +9,7 @@ from chaos_pool import BrokenPromise, ChaosPool
 from chaos_scene import Check, Scene, Stage
 
 from modelpool.supervisor.control_client import ControlClient
-from modelpool.supervisor.wire.messages import HurtModel, HurtReply
+from modelpool.supervisor.wire.client_messages import HurtModel, HurtReply
 from modelpool.supervisor.wire.states import Harm
 from modelpool.supervisor.wire.status import Code
 

@@ -18,7 +18,7 @@ import bench_memory
 import bench_server
 
 from modelpool.supervisor.control_client import ControlClient
-from modelpool.supervisor.wire.messages import StatusReply, StatusRequest
+from modelpool.supervisor.wire.client_messages import StatusReply, StatusRequest
 from modelpool.supervisor.wire.status import PoolError
 
 SCRIPTS = Path(__file__).resolve().parent

@@ -11,7 +11,7 @@ from dataclasses import replace
 from .exits import Exit, Remains
 from .stderr_tail import StderrTail
 from .wire import flight_recorder, stack_dump
-from .wire.messages import WorkerSpec
+from .wire.worker_spec import WorkerSpec
 
 
 class BlackBox:

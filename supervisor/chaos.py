@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .manager import Manager
+from .wire.client_messages import HurtModel, HurtReply
 from .wire.ids import Incarnation
 from .wire.log import fields
-from .wire.messages import NOT_DEADLY, HurtModel, HurtReply, HurtWorker
 from .wire.states import Harm
 from .wire.status import OK, FailedPrecondition, InvalidArgument, PoolError
+from .wire.worker_messages import HurtWorker
+from .wire.worker_spec import NOT_DEADLY
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from . import chaos_report, runtime_dir
 from .chaos_report import Hurt, Report, Seen
 from .control_client import ControlClient
-from .wire.messages import HurtModel, HurtReply, StatusReply, StatusRequest
+from .wire.client_messages import HurtModel, HurtReply, StatusReply, StatusRequest
 from .wire.states import Harm
 from .wire.status import Code, FailedPrecondition, NotFound, PoolError, Status, StatusError
 

@@ -13,8 +13,8 @@ from .runtime_dir import default_crash_dir
 from .service_manager import ServiceSocket
 from .session_config import Platform
 from .wire import sockets
+from .wire.frontend_spec import Engine
 from .wire.ids import Incarnation
-from .wire.messages import Engine
 
 # TF Serving loads a server's first models with so many threads per CPU (core/aspired_versions_manager.h,
 # kDefaultInitialLoadThreads of model_servers/server_core.cc); loads are mostly reading.

@@ -17,13 +17,14 @@ from .daemon_thread import call_in_thread
 from .manager import Manager
 from .model import ModelSettings
 from .model_config import ModelConfig
+from .model_policy import ModelPolicy
 from .placement import DevicePolicy
-from .pool_config import ModelPolicy, PoolFile
+from .pool_config import PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
 from .wire.log import fields
-from .wire.messages import RequestLog
 from .wire.status import OK, Code, PoolError, Status, Unavailable
+from .wire.worker_spec import RequestLog
 
 log = logging.getLogger(__name__)
 

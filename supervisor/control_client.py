@@ -8,27 +8,32 @@ from typing import Self, TypeVar
 
 import zmq
 
+from . import runtime_dir
+from .command_options import Options
 from .wire import codec, sockets
+from .wire.client_messages import HurtReply, Restarted, StatusReply, StatusRequest
 from .wire.ids import Incarnation
-from .wire.messages import HurtReply, Message, Profiled, Restarted, StatusReply, StatusRequest, WarmupRecorded
+from .wire.messages import Message
 from .wire.sockets import Peer
-from .wire.status import DeadlineExceeded
+from .wire.status import Code, DeadlineExceeded, PoolError
+from .wire.worker_messages import Profiled, WarmupRecorded
 
 _TIMEOUT_S = 5.0
 
 A = TypeVar("A", StatusReply, WarmupRecorded, Profiled, HurtReply, Restarted)
+R = TypeVar("R", WarmupRecorded, Profiled, Restarted)
 
 
 class ControlClient:
     """One connection to the pool with this runtime directory, for one thread. Closed at the end of its `with` block."""
 
-    def __init__(self, runtime_dir: Path) -> None:
-        self._runtime_dir = runtime_dir
+    def __init__(self, directory: Path) -> None:
+        self._runtime_dir = directory
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.DEALER)
         name = sockets.identity(Peer.CLIENT, Incarnation(secrets.randbits(62)))
         sockets.configure_dealer(self._socket, name, sockets.CONTROL_HWM)
-        self._socket.connect(sockets.control_endpoint(runtime_dir))
+        self._socket.connect(sockets.control_endpoint(directory))
 
     def __enter__(self) -> Self:
         return self
@@ -49,12 +54,34 @@ class ControlClient:
         raise DeadlineExceeded(f"the pool at {self._runtime_dir} does not answer within {timeout_s:g} s")
 
 
-def status(runtime_dir: Path) -> bytes:
+def status(directory: Path) -> bytes:
     """The status document of the pool with this runtime directory. Raises DeadlineExceeded when it does not answer."""
-    return ask(runtime_dir, StatusRequest, StatusReply, _TIMEOUT_S).body
+    return ask(directory, StatusRequest, StatusReply, _TIMEOUT_S).body
 
 
-def ask(runtime_dir: Path, question: Callable[[int], Message], kind: type[A], timeout_s: float) -> A:
+def ask(directory: Path, question: Callable[[int], Message], kind: type[A], timeout_s: float) -> A:
     """One question on a connection of its own. Raises DeadlineExceeded."""
-    with ControlClient(runtime_dir) as client:
+    with ControlClient(directory) as client:
         return client.ask(question, kind, timeout_s)
+
+
+def order(
+    command: str,
+    base: Path,
+    options: Options,
+    question: Callable[[int], Message],
+    kind: type[R],
+    *,
+    timeout_s: float,
+) -> R | None:
+    """Have the pool that the options mean do something; its answer, or None when it was refused, which is printed."""
+    try:
+        pool = runtime_dir.find_pool(base, options.runtime_dir, options.port)
+        answer = ask(pool, question, kind, timeout_s)
+    except PoolError as error:
+        print(f"modelpool {command}: {error.message}")
+        return None
+    if answer.code is not Code.OK:
+        print(f"modelpool {command}: {answer.code.name}: {answer.message}")
+        return None
+    return answer

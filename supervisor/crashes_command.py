@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import control_client, runtime_dir
+from . import command_options, control_client, runtime_dir
+from .command_options import Options, UsageError
 from .crash_files import MAX_FILES, CrashFiles
-from .flags import UsageError
 from .wire.status import AlreadyExists, NotFound, PoolError
 
 _USAGE = (
@@ -27,54 +27,32 @@ def run(argv: Sequence[str], base: Path, default_dir: Path) -> int:
     if "--help" in argv:
         print(_USAGE, end="")
         return 0
-    words, options = _parse(argv)
+    options = command_options.parse(argv, {"model": "", "crash_dir": ""}, switches=("json",))
+    words, as_json = options.words, "json" in options.switches
+    if words and (words[0] != "show" or len(words) != 2):
+        raise UsageError(f"expected nothing, or 'show ID', got {' '.join(words)!r}\n{_USAGE}".rstrip())
     try:
         files = CrashFiles(_directory(options, base, default_dir))
         if words:
             document = files.read(words[1])
-            print(json.dumps(document, indent=1) if "json" in options else _shown(document), end="\n")
+            print(json.dumps(document, indent=1) if as_json else _shown(document), end="\n")
         else:
-            found = list(files.newest(options.get("model"), MAX_FILES))
-            print(json.dumps(found, indent=1) if "json" in options else render(found), end="\n")
-    except PoolError as error:
-        print(f"modelpool crashes: {error.message}")
-        return 1
-    except OSError as error:
-        print(f"modelpool crashes: {error}")
+            found = list(files.newest(options.values["model"] or None, MAX_FILES))
+            print(json.dumps(found, indent=1) if as_json else render(found), end="\n")
+    except (PoolError, OSError) as error:
+        print(f"modelpool crashes: {error.message if isinstance(error, PoolError) else error}")
         return 1
     return 0
 
 
-def _parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    words: list[str] = []
-    options: dict[str, str] = {}
-    for arg in argv:
-        name, has_value, value = arg.removeprefix("--").partition("=")
-        if not arg.startswith("--"):
-            words.append(arg)
-        elif name == "json" and not has_value:
-            options[name] = ""
-        elif name in {"model", "port", "runtime_dir", "crash_dir"} and has_value:
-            options[name] = value
-        else:
-            raise UsageError(f"{arg}: unknown option\n{_USAGE}".rstrip())
-    if words and (words[0] != "show" or len(words) != 2):
-        raise UsageError(f"expected nothing, or 'show ID', got {' '.join(words)!r}\n{_USAGE}".rstrip())
-    if not options.get("port", "0").isdigit():
-        raise UsageError(f"--port: expected a whole number, got {options['port']!r}")
-    return words, options
-
-
-def _directory(options: Mapping[str, str], base: Path, default_dir: Path) -> Path:
+def _directory(options: Options, base: Path, default_dir: Path) -> Path:
     """Where the reports are: as told, or as the pool says that is meant, or where they are by default."""
-    if "crash_dir" in options:
-        return Path(options["crash_dir"])
-    named = "port" in options or "runtime_dir" in options
+    if options.values["crash_dir"]:
+        return Path(options.values["crash_dir"])
     try:
-        port = int(options["port"]) if "port" in options else None
-        pool = runtime_dir.find_pool(base, options.get("runtime_dir", ""), port)
+        pool = runtime_dir.find_pool(base, options.runtime_dir, options.port)
     except (NotFound, AlreadyExists):
-        if named:
+        if options.runtime_dir or options.port is not None:
             raise
         return default_dir
     return Path(json.loads(control_client.status(pool))["supervisor"]["crash_dir"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import config_protos, text_proto
 from .flags import Flags
-from .wire.messages import Tls
+from .wire.frontend_spec import Tls
 from .wire.status import InvalidArgument, Unimplemented
 
 # TF Serving's PrometheusExporter::kPrometheusPath (util/prometheus_exporter.cc).

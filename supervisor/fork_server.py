@@ -20,7 +20,7 @@ import msgpack
 from .wire import codec
 from .wire.ids import Incarnation
 from .wire.log import fields
-from .wire.messages import WorkerSpec
+from .wire.worker_spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 

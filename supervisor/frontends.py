@@ -15,21 +15,20 @@ from .control import ControlSocket
 from .exits import Exit
 from .process import Processes
 from .routes import RouteBoard
-from .wire.ids import Incarnation
-from .wire.log import fields
-from .wire.messages import (
+from .wire.frontend_messages import (
     DrainFrontend,
-    Engine,
     FrontendHello,
     FrontendListening,
-    FrontendSpec,
     FrontendStats,
     LameDuck,
-    Message,
     OpenPorts,
     RoutesAck,
     WorkerReleased,
 )
+from .wire.frontend_spec import Engine, FrontendSpec
+from .wire.ids import Incarnation
+from .wire.log import fields
+from .wire.messages import Message
 from .wire.sockets import Peer
 
 log = logging.getLogger(__name__)

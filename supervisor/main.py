@@ -16,9 +16,9 @@ from pathlib import Path
 
 from . import (
     chaos_command,
+    command_line,
     config,
     crashes_command,
-    flags,
     plan_command,
     pool_config,
     ports,
@@ -28,7 +28,9 @@ from . import (
     status_command,
     warmup_command,
 )
+from .command_options import UsageError
 from .devices import DeviceError, Inventory
+from .flags import Flags
 from .model_config import ModelConfig
 from .nvml import RealNvml
 from .pool import Pool
@@ -108,7 +110,7 @@ def _ask_pool(name: str, command: Callable[[Sequence[str], Path], int], argv: Se
     """Run a command that asks a running pool."""
     try:
         return command(argv, runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR")))
-    except flags.UsageError as error:
+    except UsageError as error:
         print(f"modelpool {name}: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
@@ -126,7 +128,7 @@ def _chaos(argv: Sequence[str], base: Path) -> int:
 def _plan(argv: Sequence[str]) -> int:
     try:
         return plan_command.run(argv, RealNvml(), _default_cache_dir())
-    except flags.UsageError as error:
+    except UsageError as error:
         print(f"modelpool plan: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
@@ -144,13 +146,13 @@ def _ask_server(name: str, argv: Sequence[str]) -> int:
 def serve(argv: Sequence[str]) -> int:
     """Run a pool until a signal. 0 after an orderly end, 2 for a wrong command line, 255 when the start fails."""
     try:
-        given = flags.parse(argv)
-        inert = flags.inert_flags(argv)
-    except flags.UsageError as error:
+        given = command_line.parse(argv)
+        inert = command_line.inert_flags(argv)
+    except UsageError as error:
         print(f"modelpool serve: {error.message}\n`modelpool serve --help` lists the flags.", file=sys.stderr)
         return USAGE_EXIT_CODE
     if given.help:
-        print(flags.usage(), end="")
+        print(command_line.usage(), end="")
         return 0
     if given.version:
         return version(())
@@ -168,7 +170,7 @@ def serve(argv: Sequence[str]) -> int:
         return START_FAILED_EXIT_CODE
 
 
-def _serve(given: flags.Flags) -> int:
+def _serve(given: Flags) -> int:
     base = runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR"))
     path = Path(given.runtime_dir) if given.runtime_dir else None
     settings = config.from_flags(

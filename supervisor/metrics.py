@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .wire.ids import Incarnation, ServableId
-from .wire.messages import MetricSample
 from .wire.metric_families import FAMILIES
+from .wire.metric_messages import MetricSample
 from .wire.metrics import Family, Kind, unpack
 from .wire.sockets import Peer
 

@@ -11,7 +11,7 @@ from .placement import DevicePolicy
 from .servable import Servable
 from .transition_policy import Presence, TransitionPolicy, VersionSnapshot
 from .wire.ids import ServableId
-from .wire.messages import ModelRoute, RequestRules
+from .wire.route_table import ModelRoute, RequestRules
 from .wire.status import OK, Code, Status
 
 # How many versions that have come to their end a model's status goes on listing.

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import config, flags, memory_book, pool_config, session_config, source
+from . import command_line, config, memory_book, pool_config, session_config, source
+from .command_options import UsageError
 from .configuration import device_policy
 from .devices import Device, Inventory, Nvml
-from .flags import UsageError
 from .model_config import ModelConfig
 from .placement import Decision, Room, amount, unknown_names
 from .places import Places
@@ -65,7 +65,7 @@ def _of_command_line(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -
         argv = [f"--model_config_file={argv[0]}", *argv[1:]]
     if not argv:
         raise UsageError(f"expected a model config file\n{_USAGE}".rstrip())
-    settings = config.from_flags(flags.parse(argv), Path(), default_cache_dir, 1)
+    settings = config.from_flags(command_line.parse(argv), Path(), default_cache_dir, 1)
     pool_file = pool_config.read(settings.pool_config_file)
     folder = Path(pool_file.source.cache_dir or default_cache_dir)
     fraction = session_config.gpu_memory_fraction(settings.platform)

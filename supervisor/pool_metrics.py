@@ -19,7 +19,7 @@ from .servable import Slot
 from .status import rss_bytes
 from .wire import metric_families as families
 from .wire.ids import Incarnation, SlotId
-from .wire.messages import MetricsReport
+from .wire.metric_messages import MetricsReport
 from .wire.metrics import Family, Registry
 from .wire.sockets import Peer
 
@@ -61,7 +61,7 @@ class PoolMetrics:
         """A worker's process is gone. To be told before the manager is."""
         self._book.ended((Peer.WORKER, incarnation))
         self._executing.pop(incarnation, None)
-        slot = self._manager.slot(incarnation)
+        slot = self._manager.workers.slot(incarnation)
         if slot is not None and slot.state is not SlotState.DRAINING and slot.replaces is None:
             self._causes[slot.id] = _cause(slot, exit_)
 

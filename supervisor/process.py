@@ -25,9 +25,10 @@ from .exits import Exit
 from .fork_server import ForkServer
 from .memory_limit import Sample
 from .wire import codec, stack_dump
+from .wire.frontend_spec import FrontendSpec
 from .wire.ids import Incarnation
 from .wire.log import fields
-from .wire.messages import FrontendSpec, WorkerSpec
+from .wire.worker_spec import WorkerSpec
 from .worker_memory import WorkerMemory
 
 log = logging.getLogger(__name__)

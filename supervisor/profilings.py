@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
+from .wire.client_messages import ProfileOf
 from .wire.ids import Incarnation
-from .wire.messages import Profile, Profiled, ProfileOf
 from .wire.sockets import Peer
 from .wire.status import Code, FailedPrecondition, InvalidArgument, Status, StatusError
+from .wire.worker_messages import Profile, Profiled
 
 MAX_DURATION_S = 60.0
 _MAX_NAME_BYTES = 200

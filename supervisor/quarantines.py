@@ -6,7 +6,7 @@ died. Bounded, at the cost of the model that has the most.
 
 from collections.abc import Iterable
 
-from .wire.messages import Quarantined
+from .wire.frontend_messages import Quarantined
 
 MAX_ENTRIES = 1000
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from .wire.ids import Incarnation
-from .wire.messages import WarmupRecorded
 from .wire.status import Code
+from .wire.worker_messages import WarmupRecorded
 
 
 @dataclass(slots=True)

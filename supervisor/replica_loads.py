@@ -5,8 +5,10 @@ Heartbeats and the frontends' statistics come in; one frontend's view goes out, 
 
 from collections.abc import Mapping
 
+from .wire.frontend_messages import FrontendStats, WorkerLoads
 from .wire.ids import Incarnation
-from .wire.messages import FrontendStats, RouteTable, WorkerHeartbeat, WorkerLoads
+from .wire.route_table import RouteTable
+from .wire.worker_messages import WorkerHeartbeat
 
 
 class ReplicaLoads:

@@ -6,7 +6,7 @@ A worker starts with what its specification says; a message can reach it only on
 from collections.abc import Callable
 
 from .wire.ids import Incarnation
-from .wire.messages import RequestLog
+from .wire.worker_spec import RequestLog
 
 
 class RequestLogs:

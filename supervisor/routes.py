@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .wire.ids import Incarnation
-from .wire.messages import ModelRoute, RouteTable
+from .wire.route_table import ModelRoute, RouteTable
 
 
 @dataclass(slots=True)

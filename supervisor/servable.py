@@ -16,7 +16,7 @@ from .memory_limit import Sample
 from .restart import RestartHistory
 from .transition_policy import Presence, VersionSnapshot
 from .wire.ids import Incarnation, ServableId, SlotId
-from .wire.messages import VersionRoute, WorkerRoute
+from .wire.route_table import VersionRoute, WorkerRoute
 from .wire.states import ServableState, WorkerPhase
 from .wire.status import OK, Code, Status
 
@@ -136,6 +136,10 @@ class Slot:
         """It has served, its worker is gone, and the next is on its way or due after a wait for its deaths."""
         coming = self.state in LOADING or self.state in {SlotState.PENDING, SlotState.KILLING}
         return self.ever_ready and (coming or (self.state is SlotState.BACKOFF and not self.load_failed))
+
+    def names(self) -> dict[str, object]:
+        """What the log calls it by."""
+        return {"servable": self.id.servable, "slot": self.id, "incarnation": self.incarnation}
 
     def route(self) -> WorkerRoute | None:
         if self.state is SlotState.READY and self.incarnation is not None:

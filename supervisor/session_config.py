@@ -13,8 +13,8 @@ from .flags import Flags
 from .model_config import TENSORFLOW_PLATFORM
 from .wire import batching_params
 from .wire.log import fields
-from .wire.messages import Batching
 from .wire.status import InvalidArgument
+from .wire.worker_spec import Batching
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from .manager import Manager
 from .model import Model
 from .placement import Room
 from .servable import Servable, Slot
+from .wire.frontend_messages import FrontendStats
 from .wire.ids import Incarnation
-from .wire.messages import FrontendStats
 from .wire.status import Status
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import control_client, runtime_dir
-from .flags import UsageError
+from . import command_options, control_client, runtime_dir
+from .command_options import UsageError
 from .wire.status import PoolError
 
 _USAGE = "usage: modelpool status [--json] [--port=PORT | --runtime_dir=FOLDER]\n"
@@ -19,40 +19,21 @@ _STATE_COLOURS = {"AVAILABLE": "green", "LOADING": "yellow", "START": "yellow", 
 
 def run(argv: Sequence[str], base: Path) -> int:
     """Print the status; 0, or 1 when there is no pool to ask. Raises UsageError."""
-    as_json, folder, port = False, "", None
-    for name, value in _options(argv):
-        match name:
-            case "help":
-                print(_USAGE, end="")
-                return 0
-            case "json":
-                as_json = True
-            case "runtime_dir":
-                folder = value
-            case "port":
-                if not value.isdigit():
-                    raise UsageError(f"--port: expected a whole number, got {value!r}")
-                port = int(value)
+    if "--help" in argv:
+        print(_USAGE, end="")
+        return 0
+    options = command_options.parse(argv, {}, switches=("json",))
+    if options.words:
+        raise UsageError(f"{options.words[0]}: unknown option\n{_USAGE}".rstrip())
     try:
-        body = control_client.status(runtime_dir.find_pool(base, folder, port))
+        body = control_client.status(runtime_dir.find_pool(base, options.runtime_dir, options.port))
     except PoolError as error:
         print(f"modelpool status: {error.message}")
         return 1
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    as_json = "json" in options.switches
     print(body.decode() if as_json else render(json.loads(body), width), end="\n" if as_json else "")
     return 0
-
-
-def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name, value) of each option. Raises UsageError."""
-    rest = iter(argv)
-    for arg in rest:
-        name, has_value, value = arg.removeprefix("--").partition("=")
-        if not arg.startswith("--") or name not in {"json", "help", "port", "runtime_dir"}:
-            raise UsageError(f"{arg}: unknown option\n{_USAGE}".rstrip())
-        if name in {"port", "runtime_dir"} and not has_value:
-            value = next(rest, "")
-        yield name, value
 
 
 def render(status: dict[str, Any], width: int | None = None) -> str:

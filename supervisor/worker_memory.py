@@ -16,7 +16,7 @@ from .memory_watch import MemoryWatch
 from .oom import OomWatch, Verdict
 from .wire.ids import Incarnation
 from .wire.log import fields
-from .wire.messages import WorkerSpec
+from .wire.worker_spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 

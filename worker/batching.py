@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import InvalidArgument, Unavailable
+from modelpool.supervisor.wire.worker_spec import Batching
 
 from .learned_limit import LearnedLimit
 

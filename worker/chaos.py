@@ -11,8 +11,8 @@ import time
 
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import HurtWorker
 from modelpool.supervisor.wire.states import Harm
+from modelpool.supervisor.wire.worker_messages import HurtWorker
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,15 @@ import zmq
 
 from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
+from modelpool.supervisor.wire.messages import Message
+from modelpool.supervisor.wire.metric_messages import MetricsReport
+from modelpool.supervisor.wire.metrics import Registry
+from modelpool.supervisor.wire.sockets import Peer
+from modelpool.supervisor.wire.status import Code, InvalidArgument
+from modelpool.supervisor.wire.worker_messages import (
     EndProfile,
     FrontendDied,
     HurtWorker,
-    Message,
-    MetricsReport,
     Profile,
     Profiled,
     RecordWarmup,
@@ -29,11 +32,8 @@ from modelpool.supervisor.wire.messages import (
     StopWorker,
     WarmupRecorded,
     WorkerHeartbeat,
-    WorkerSpec,
 )
-from modelpool.supervisor.wire.metrics import Registry
-from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Code, InvalidArgument
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from .chaos import Chaos

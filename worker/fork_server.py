@@ -21,8 +21,8 @@ import msgpack
 from modelpool.supervisor.wire import codec, lifeline
 from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import WorkerSpec
 from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 from . import main as worker_main
 from .main import Inherited

@@ -19,8 +19,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import RequestLog
 from modelpool.supervisor.wire.status import PoolError
+from modelpool.supervisor.wire.worker_spec import RequestLog
 
 from .prediction_logs import MAX_RECORDS
 

@@ -18,16 +18,16 @@ from modelpool.supervisor.wire import codec, lifeline, stack_dump
 from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import (
+from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, truncated
+from modelpool.supervisor.wire.worker_messages import (
     WorkerBroken,
     WorkerHello,
     WorkerLoadFailed,
     WorkerProgress,
     WorkerReady,
-    WorkerSpec,
 )
-from modelpool.supervisor.wire.states import WorkerPhase
-from modelpool.supervisor.wire.status import OK, Code, PoolError, Status, truncated
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 from . import cpu_share, priority
 from .chaos import Chaos

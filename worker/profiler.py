@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import Profile, Profiled
 from modelpool.supervisor.wire.status import (
     OK,
     Code,
@@ -24,6 +23,7 @@ from modelpool.supervisor.wire.status import (
     StatusError,
     truncated,
 )
+from modelpool.supervisor.wire.worker_messages import Profile, Profiled
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from random import Random
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import RequestLog
 from modelpool.supervisor.wire.status import Code, PoolError
+from modelpool.supervisor.wire.worker_spec import RequestLog
 
 from .log_files import LogFiles
 from .logged_requests import REST_METHODS, Answered, Outputs

@@ -13,8 +13,8 @@ import numpy as np
 from modelpool.supervisor.wire import batching_params
 from modelpool.supervisor.wire.flight_recorder import CAPACITY
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import Batching, WorkerSpec
 from modelpool.supervisor.wire.status import PoolError
+from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
 from . import batch_tensors, soundness, thread_choice
 from .batching import AutoBatcher, Batcher

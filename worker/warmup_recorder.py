@@ -16,7 +16,6 @@ from typing import Any
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.messages import RecordWarmup, WarmupRecorded
 from modelpool.supervisor.wire.status import (
     OK,
     Code,
@@ -27,6 +26,7 @@ from modelpool.supervisor.wire.status import (
     Unavailable,
     truncated,
 )
+from modelpool.supervisor.wire.worker_messages import RecordWarmup, WarmupRecorded
 
 from .prediction_logs import MAX_RECORDS
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
-from .messages import Batching
 from .status import InvalidArgument
+from .worker_spec import Batching
 
 FILE = "batching_params.pbtxt"
 """In the folder of a version."""

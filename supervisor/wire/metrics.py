@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from .messages import MetricSample
+from .metric_messages import MetricSample
 
 
 class Kind(StrEnum):

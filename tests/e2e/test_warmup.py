@@ -18,16 +18,11 @@ from tensorflow_serving.apis import predict_pb2
 from modelpool.supervisor.wire import codec, data, flight_recorder, sockets
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    Message,
-    RecordWarmup,
-    StopWorker,
-    WarmupRecorded,
-    WorkerReady,
-    WorkerSpec,
-)
+from modelpool.supervisor.wire.messages import Message
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_messages import RecordWarmup, StopWorker, WarmupRecorded, WorkerReady
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request, running_pool
 from tests.e2e.tensor_proto import tensor, values

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
-from modelpool.supervisor.wire.messages import WorkerSpec
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 from modelpool.worker import fork_server
 from modelpool.worker import main as worker_main
 

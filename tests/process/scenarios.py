@@ -19,8 +19,9 @@ import psutil
 
 from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.process import Processes, ProcessEvents
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import FrontendSpec, WorkerSpec
+from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 FAKE = "tests.process.fake_fork_server"
 TIMEOUT_S = 30.0

@@ -10,16 +10,9 @@ from modelpool.frontend.model_spec import ModelSpec
 from modelpool.frontend.settling import Fate
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
+from modelpool.supervisor.wire.frontend_messages import Quarantined, WorkerDied
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    ModelRoute,
-    Quarantined,
-    RequestRules,
-    RouteTable,
-    VersionRoute,
-    WorkerDied,
-    WorkerRoute,
-)
+from modelpool.supervisor.wire.route_table import ModelRoute, RequestRules, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, Unavailable
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpool.frontend.balance import HOLD_S, SICK_AFTER, STALL_FACTOR, STALL_S, Balance, Candidate
+from modelpool.supervisor.wire.frontend_messages import WorkerLoads
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import WorkerLoads
 from modelpool.supervisor.wire.status import Code
 
 

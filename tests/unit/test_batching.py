@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unavailable
+from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import AutoBatcher, Batch, Batcher
 from modelpool.worker.learned_limit import MAX_ROWS, LearnedLimit
 

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 
 from modelpool.supervisor import config_protos
 from modelpool.supervisor.wire import batching_params
-from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.worker_spec import Batching
 
 
 def parsed(text: str) -> Batching:

@@ -5,21 +5,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from modelpool.supervisor.chaos import Chaos, Hands
+from modelpool.supervisor.commands import Spawn
 from modelpool.supervisor.devices import Device, Inventory
-from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
+from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.places import Places
+from modelpool.supervisor.wire.client_messages import HurtModel
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    NOT_DEADLY,
-    HurtModel,
-    HurtWorker,
-    WorkerHello,
-    WorkerProgress,
-    WorkerReady,
-)
 from modelpool.supervisor.wire.states import Harm, WorkerPhase
 from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_messages import HurtWorker, WorkerHello, WorkerProgress, WorkerReady
+from modelpool.supervisor.wire.worker_spec import NOT_DEADLY
 
 POISON = HurtWorker(Harm.POISON, 1234)
 

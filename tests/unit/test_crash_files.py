@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import crash_files, crashes_command
+from modelpool.supervisor.command_options import UsageError
+from modelpool.supervisor.commands import Report
 from modelpool.supervisor.crash_files import CrashFiles
 from modelpool.supervisor.exits import Exit, ExitKind, Remains
-from modelpool.supervisor.flags import UsageError
-from modelpool.supervisor.manager import Report
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.status import Code, NotFound

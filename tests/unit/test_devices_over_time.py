@@ -12,10 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from modelpool.supervisor.commands import Kill, Spawn, Stop
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.ledger import CONFIRM_S
 from modelpool.supervisor.lifecycle import SlotState
-from modelpool.supervisor.manager import Kill, Manager, ManagerOptions, Spawn, Stop
+from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.nvml import RealNvml
 from modelpool.supervisor.placement import GIB, DevicePolicy, Order
@@ -25,9 +26,9 @@ from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.servable import Servable
 from modelpool.supervisor.transition_policy import Presence, TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import WorkerHello, WorkerProgress, WorkerReady
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import NotFound
+from modelpool.supervisor.wire.worker_messages import WorkerHello, WorkerProgress, WorkerReady
 from tests.fake_nvml import FakeGpu, FakeLibrary
 
 FRONTEND = Incarnation(1)
@@ -85,7 +86,7 @@ class DevicesOverTime(RuleBasedStateMachine):
                 case Spawn():
                     self.check_start(command)
                     self.alive[command.incarnation] = command
-                    self.manager.spawned(command.incarnation, command.incarnation)
+                    self.manager.workers.spawned(command.incarnation, command.incarnation)
                     if command.device.memory_bytes:
                         self.hold(command)
                 case Kill(incarnation) | Stop(incarnation):
@@ -151,7 +152,7 @@ class DevicesOverTime(RuleBasedStateMachine):
     def load(self) -> None:
         """All that were started load their models."""
         for incarnation in list(self.alive):
-            slot = self.manager.slot(incarnation)
+            slot = self.manager.workers.slot(incarnation)
             if slot is not None and slot.state is SlotState.STARTING:
                 for message in (WorkerHello(incarnation), WorkerProgress(WorkerPhase.LOADING), WorkerReady(1.0, 0.0)):
                     self.manager.worker_message(incarnation, message, self.now_s)
@@ -213,7 +214,7 @@ class DevicesOverTime(RuleBasedStateMachine):
             self.give_back()
         for _ in range(seconds):
             for incarnation in self.alive:
-                slot = self.manager.slot(incarnation)
+                slot = self.manager.workers.slot(incarnation)
                 if slot is not None:
                     slot.heartbeat_s = self.now_s
             self.look()

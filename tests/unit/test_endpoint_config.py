@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import endpoint_config
+from modelpool.supervisor.command_line import parse
 from modelpool.supervisor.endpoint_config import EndpointConfig, channel_arguments
-from modelpool.supervisor.flags import parse
-from modelpool.supervisor.wire.messages import Tls
+from modelpool.supervisor.wire.frontend_spec import Tls
 from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError
 
 PAIR = 'server_key: "the\\nkey" server_cert: "cert"'

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpool.supervisor.flags import Flags, InertFlag, UsageError, inert_flags, parse, usage
+from modelpool.supervisor.command_line import InertFlag, inert_flags, parse, usage
+from modelpool.supervisor.command_options import UsageError
+from modelpool.supervisor.flags import Flags
 
 BASE = ["--model_base_path=/models/m"]
 

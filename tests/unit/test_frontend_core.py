@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelpool.frontend.in_flight import Bounds, Pending
 from modelpool.frontend.model_spec import ModelSpec
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
-from modelpool.supervisor.wire.messages import RequestRules
+from modelpool.supervisor.wire.route_table import RequestRules
 from modelpool.supervisor.wire.status import Code, DeadlineExceeded, Overloaded, PoolError, Status, Unavailable
 from tests.unit.core_bench import Bench, in_loop, worker_of
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from modelpool.frontend import envoy_config
 from modelpool.frontend.envoy_config import Surroundings, bootstrap
+from modelpool.supervisor.wire.frontend_spec import FrontendSpec, Tls
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import FrontendSpec, Tls
 
 AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", 1000, ipv6=True)
 SPEC = FrontendSpec(Incarnation(1), "ipc:///run/control", 8500, 8501, "/run/grpc.sock", 30.0, 1 << 20, "INFO")

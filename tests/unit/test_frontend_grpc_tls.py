@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelpool.frontend import grpc_tls
 from modelpool.frontend.bind_error import BindFailed
-from modelpool.supervisor.wire.messages import Tls
+from modelpool.supervisor.wire.frontend_spec import Tls
 from tests.certificates import Authority, pem
 
 AUTHORITY = Authority("test")

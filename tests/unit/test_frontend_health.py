@@ -3,7 +3,7 @@
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from modelpool.frontend.health import statuses
-from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

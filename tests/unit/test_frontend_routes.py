@@ -7,7 +7,7 @@ import pytest
 from modelpool.frontend.model_spec import ModelSpec
 from modelpool.frontend.routes import Routes, Target, without_worker, workers_of
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
-from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute, WorkerRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, InvalidArgument, NotFound, PoolError, Unavailable
 

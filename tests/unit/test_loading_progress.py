@@ -1,11 +1,12 @@
 """What is told of workers that are on their way, and when."""
 
 from modelpool.supervisor import loading_progress
+from modelpool.supervisor.commands import Spawn
 from modelpool.supervisor.loading_progress import EVERY_S
-from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
+from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
-from modelpool.supervisor.wire.messages import WorkerProgress, WorkerReady
 from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.worker_messages import WorkerProgress, WorkerReady
 
 
 def test_each_phase_is_told_while_it_lasts() -> None:

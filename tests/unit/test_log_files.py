@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelpool.supervisor.wire.messages import RequestLog
+from modelpool.supervisor.wire.worker_spec import RequestLog
 from modelpool.worker.log_files import RECORD_OVERHEAD_BYTES, LogFiles, RecordFormat, Writer
 
 # A fake format: each record and its overhead, which ends with a line break.

@@ -7,19 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from modelpool.supervisor.commands import AnnounceDeath, Command, Kill, Publish, Spawn, Stop
 from modelpool.supervisor.devices import Device, Inventory
 from modelpool.supervisor.exits import Exit, ExitKind
 from modelpool.supervisor.lifecycle import SlotState
-from modelpool.supervisor.manager import (
-    AnnounceDeath,
-    Command,
-    Kill,
-    Manager,
-    ManagerOptions,
-    Publish,
-    Spawn,
-    Stop,
-)
+from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.places import Places
 from modelpool.supervisor.restart import RestartPolicy
@@ -27,16 +19,16 @@ from modelpool.supervisor.servable import Servable, Slot
 from modelpool.supervisor.transition_policy import TransitionPolicy
 from modelpool.supervisor.wire.flight_recorder import Recording
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    RouteTable,
+from modelpool.supervisor.wire.route_table import RouteTable
+from modelpool.supervisor.wire.states import ServableState, WorkerPhase
+from modelpool.supervisor.wire.status import Code, Status
+from modelpool.supervisor.wire.worker_messages import (
     WorkerHeartbeat,
     WorkerHello,
     WorkerLoadFailed,
     WorkerProgress,
     WorkerReady,
 )
-from modelpool.supervisor.wire.states import ServableState, WorkerPhase
-from modelpool.supervisor.wire.status import Code, Status
 
 FRONTEND = Incarnation(1)
 KILLED = Exit(None, 9, "killed by SIGKILL")
@@ -479,7 +471,7 @@ def test_shutdown_stops_everybody_and_starts_nobody() -> None:
     world.manager.shut_down(world.now_s)
     world.advance()
     world.bury()
-    assert world.manager.all_gone
+    assert world.manager.workers.all_gone
     world.sleep(1000.0)
     assert not world.alive
 

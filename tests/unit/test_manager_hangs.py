@@ -2,19 +2,14 @@
 
 import pytest
 
+from modelpool.supervisor.commands import Kill
 from modelpool.supervisor.exits import Exit, ExitKind
-from modelpool.supervisor.manager import Kill
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    WorkerBroken,
-    WorkerHeartbeat,
-    WorkerLoadFailed,
-    WorkerProgress,
-)
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_messages import WorkerBroken, WorkerHeartbeat, WorkerLoadFailed, WorkerProgress
 from tests.unit.test_manager import KILLED, World
 
 BEAT_S = 0.5

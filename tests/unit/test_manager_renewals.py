@@ -32,13 +32,13 @@ def test_a_restart_by_hand_loads_the_new_worker_before_the_old_one_goes() -> Non
     new = loading(world, old)
     assert world.alive[new].renewal
     assert world.routed() == {old}
-    assert world.manager.restarted(restart) is None
+    assert restart.outcome(world.manager.board.acked_epoch) is None
     world.speak(new)
     assert world.routed() == {old, new}, "every frontend must know the new one first"
     assert not world.doomed
     world.ack()
     assert world.routed() == {new}
-    assert world.manager.restarted(restart) == OK
+    assert restart.outcome(world.manager.board.acked_epoch) == OK
     world.ack()
     world.bury()
     assert set(world.alive) == {new}
@@ -54,7 +54,7 @@ def test_two_restarts_by_hand_start_one_replacement() -> None:
     world.speak(loading(world, old))
     world.ack()
     assert first.slot is second.slot
-    assert world.manager.restarted(second) == OK
+    assert second.outcome(world.manager.board.acked_epoch) == OK
 
 
 def test_a_replacement_that_cannot_load_leaves_the_old_one_serving() -> None:
@@ -62,7 +62,7 @@ def test_a_replacement_that_cannot_load_leaves_the_old_one_serving() -> None:
     (restart,) = world.manager.restart("m", None, world.now_s)
     world.advance()
     world.fail(loading(world, old), permanent=True)
-    status = world.manager.restarted(restart)
+    status = restart.outcome(world.manager.board.acked_epoch)
     assert status is not None
     assert (status.code, status.message) == (Code.DATA_LOSS, "no good")
     assert world.routed() == {old}
@@ -98,7 +98,7 @@ def test_too_many_deaths_end_the_replacement_too() -> None:
     world.bury()
     assert world.slot(1).state is SlotState.FAILED
     assert not world.alive
-    status = world.manager.restarted(restart)
+    status = restart.outcome(world.manager.board.acked_epoch)
     assert status is not None
     assert status != OK
 
@@ -112,7 +112,7 @@ def test_an_unload_amid_a_restart_ends_both() -> None:
     world.bury()
     assert not world.alive
     assert world.states() == {1: ServableState.END}
-    status = world.manager.restarted(restart)
+    status = restart.outcome(world.manager.board.acked_epoch)
     assert status is not None
     assert status.code is Code.ABORTED
 
@@ -127,10 +127,10 @@ def test_a_slot_that_was_given_up_is_tried_now(permanent: bool) -> None:
     assert world.slot(1).state is SlotState.FAILED
     (restart,) = world.manager.restart("m", 1, world.now_s)
     world.advance()
-    assert world.manager.restarted(restart) is None
+    assert restart.outcome(world.manager.board.acked_epoch) is None
     world.ready(1)
     world.ack()
-    assert world.manager.restarted(restart) == OK
+    assert restart.outcome(world.manager.board.acked_epoch) == OK
 
 
 def test_a_restart_that_fails_again_says_so() -> None:
@@ -140,7 +140,7 @@ def test_a_restart_that_fails_again_says_so() -> None:
     (restart,) = world.manager.restart("m", 1, world.now_s)
     world.advance()
     world.fail_load(1, permanent=True)
-    status = world.manager.restarted(restart)
+    status = restart.outcome(world.manager.board.acked_epoch)
     assert status is not None
     assert status.code is Code.DATA_LOSS
 
@@ -156,7 +156,7 @@ def test_one_that_loads_is_started_afresh() -> None:
     world.sleep(1.0)
     world.ready(1)
     world.ack()
-    assert world.manager.restarted(restart) is None or world.manager.restarted(restart) == OK
+    assert restart.outcome(world.manager.board.acked_epoch) in {None, OK}
 
 
 def test_a_version_that_was_rolled_back_is_tried_again_by_hand() -> None:

@@ -37,7 +37,7 @@ class Replicas(World):
     def all_ready(self) -> None:
         """Every worker that is not told to go loads without trouble, and the frontend takes the routes."""
         for incarnation in set(self.alive) - self.doomed.keys():
-            slot = self.manager.slot(incarnation)
+            slot = self.manager.workers.slot(incarnation)
             assert slot is not None
             if slot.state is SlotState.STARTING:
                 self.speak(incarnation)

@@ -9,7 +9,7 @@ from modelpool.supervisor.metrics import MAX_DEAD_SERIES, MetricsBook, Series, S
 from modelpool.supervisor.wire import codec
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
-from modelpool.supervisor.wire.messages import MetricSample, MetricsReport
+from modelpool.supervisor.wire.metric_messages import MetricSample, MetricsReport
 from modelpool.supervisor.wire.metrics import Registry, pack
 from modelpool.supervisor.wire.sockets import Peer
 from tests.prometheus_text import parse

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import memory_book, plan_command
-from modelpool.supervisor.flags import UsageError
+from modelpool.supervisor.command_options import UsageError
 from modelpool.supervisor.memory_book import MemoryBook
 from modelpool.supervisor.nvml import RealNvml
 from modelpool.supervisor.wire.ids import ServableId

@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpool.supervisor.model_policy import BatchingMode, ModelPolicy, SourceSettings
 from modelpool.supervisor.placement import Isolation, Order
-from modelpool.supervisor.pool_config import (
-    BatchingMode,
-    ModelPolicy,
-    PoolFile,
-    PoolFileError,
-    SourceSettings,
-    parse,
-    read,
-    reference,
-)
+from modelpool.supervisor.pool_config import PoolFile, PoolFileError, parse, read, reference
 from modelpool.supervisor.transition_policy import TransitionPolicy
-from modelpool.supervisor.wire.messages import RequestRules, RetryOnCrash
+from modelpool.supervisor.wire.route_table import RequestRules, RetryOnCrash
 
 DEFAULTS: dict[str, Any] = {
     "transition_policy": TransitionPolicy.AVAILABILITY_PRESERVING,

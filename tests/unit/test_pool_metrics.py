@@ -2,9 +2,9 @@
 
 import pynvml
 
+from modelpool.supervisor.commands import Command, Spawn
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.exits import Exit
-from modelpool.supervisor.manager import Command, Spawn
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.nvml import RealNvml
 from modelpool.supervisor.placement import DevicePolicy
@@ -12,7 +12,7 @@ from modelpool.supervisor.places import Places
 from modelpool.supervisor.pool_metrics import PoolMetrics
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import MetricsReport
+from modelpool.supervisor.wire.metric_messages import MetricsReport
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from tests.fake_nvml import GIB, FakeGpu, FakeLibrary

@@ -7,11 +7,13 @@ import pytest
 
 from modelpool.frontend.profiler import chosen
 from modelpool.supervisor.profilings import Asker, Profilings
+from modelpool.supervisor.wire.client_messages import ProfileOf
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import ModelRoute, Profile, Profiled, ProfileOf, RouteTable, VersionRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, FailedPrecondition, InvalidArgument, PoolError
+from modelpool.supervisor.wire.worker_messages import Profile, Profiled
 from modelpool.worker.profiler import Profiler
 
 WITHIN_S = 10.0

@@ -11,8 +11,8 @@ from modelpool.frontend.quarantine import Quarantine, fingerprint
 from modelpool.supervisor import quarantines
 from modelpool.supervisor.quarantines import Quarantines
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.ids import ServableId
-from modelpool.supervisor.wire.messages import Quarantined
 
 SECOND = 10**9
 M1, M2 = ServableId("m", 1), ServableId("m", 2)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from modelpool.frontend import readiness
-from modelpool.supervisor.wire.messages import ModelRoute, RouteTable, VersionRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
-from modelpool.supervisor import flags
+from modelpool.supervisor import command_line, flags
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 INERT = "accepted without effect: "
@@ -37,7 +37,7 @@ def test_every_flag_is_there_and_no_other() -> None:
 def test_what_is_said_of_a_flag(name: str) -> None:
     default, effect = FLAGS[name]
     assert re.match(r"(works|differs: |ours|accepted without effect: )", effect), effect
-    (inert,) = [each.reason for each in flags.inert_flags([f"--{name}={_good(name)}"])] or [""]
+    (inert,) = [each.reason for each in command_line.inert_flags([f"--{name}={_good(name)}"])] or [""]
     assert effect == (INERT + inert if inert else effect), "as the log says it"
     assert bool(inert) == effect.startswith(INERT)
     declared = str(next(field.default for field in fields(flags.Flags) if field.name == name))

@@ -1,18 +1,12 @@
 """What frontends are told of the workers that they share."""
 
 from modelpool.supervisor.replica_loads import ReplicaLoads
+from modelpool.supervisor.wire.frontend_messages import FrontendStats, WorkerLoads
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    FrontendStats,
-    ModelRoute,
-    RouteTable,
-    VersionRoute,
-    WorkerHeartbeat,
-    WorkerLoads,
-    WorkerRoute,
-)
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_messages import WorkerHeartbeat
 
 
 def table(*versions: tuple[int, ...]) -> RouteTable:

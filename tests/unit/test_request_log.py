@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import RequestLog
 from modelpool.supervisor.wire.status import Code, InvalidArgument, ResourceExhausted
+from modelpool.supervisor.wire.worker_spec import RequestLog
 from modelpool.worker.logged_requests import Answered
 from modelpool.worker.request_log import RequestLogger, Seams
 from tests.e2e.eventually import eventually

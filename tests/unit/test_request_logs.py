@@ -2,7 +2,7 @@
 
 from modelpool.supervisor.request_logs import RequestLogs
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import RequestLog
+from modelpool.supervisor.wire.worker_spec import RequestLog
 
 ONE, TWO, THREE = Incarnation(1), Incarnation(2), Incarnation(3)
 OLD, NEW = RequestLog(0.1, "/log/a", 1, 1), RequestLog(0.2, "/log/a", 1, 1)

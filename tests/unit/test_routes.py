@@ -2,7 +2,7 @@
 
 from modelpool.supervisor.routes import RouteBoard
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import ModelRoute, VersionRoute, WorkerRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

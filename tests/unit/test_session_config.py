@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modelpool.supervisor import session_config
+from modelpool.supervisor.command_line import parse
 from modelpool.supervisor.config_protos import ConfigProto
-from modelpool.supervisor.flags import parse
 from modelpool.supervisor.session_config import Platform
-from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import Code, PoolError
+from modelpool.supervisor.wire.worker_spec import Batching
 
 
 def platform(*flags: str) -> Platform:

@@ -13,8 +13,9 @@ from modelpool.frontend.retry_budget import RESERVE, RetryBudget
 from modelpool.frontend.settling import Fate, Lookalikes, Verdict, settle
 from modelpool.frontend.throughput import SPAN_NS, Throughput
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.frontend_messages import Quarantined, WorkerDied
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
-from modelpool.supervisor.wire.messages import Quarantined, RequestRules, RetryOnCrash, VersionRoute, WorkerDied
+from modelpool.supervisor.wire.route_table import RequestRules, RetryOnCrash, VersionRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, FailedPrecondition, Overloaded
 from tests.unit.core_bench import Bench, in_loop

@@ -21,7 +21,7 @@ from modelpool.frontend.settling import Fate
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import ModelRoute, RequestRules, RetryOnCrash, VersionRoute, WorkerRoute
+from modelpool.supervisor.wire.route_table import ModelRoute, RequestRules, RetryOnCrash, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, FailedPrecondition, Overloaded, PoolError
 from tests.unit.core_bench import Bench, FakeLink

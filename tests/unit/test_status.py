@@ -8,24 +8,20 @@ import pynvml
 import pytest
 
 from modelpool.supervisor import status, status_command
+from modelpool.supervisor.command_options import UsageError
+from modelpool.supervisor.commands import Spawn
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.exits import Exit
-from modelpool.supervisor.flags import UsageError
-from modelpool.supervisor.manager import Manager, ManagerOptions, Spawn
+from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.nvml import RealNvml
 from modelpool.supervisor.placement import DevicePolicy
 from modelpool.supervisor.places import Places
+from modelpool.supervisor.wire.frontend_messages import FrontendStats
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    FrontendStats,
-    WorkerHeartbeat,
-    WorkerLoadFailed,
-    WorkerProgress,
-    WorkerReady,
-)
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code, Status
+from modelpool.supervisor.wire.worker_messages import WorkerHeartbeat, WorkerLoadFailed, WorkerProgress, WorkerReady
 from tests.fake_nvml import GIB, FakeGpu, FakeLibrary
 
 OWN = {"serving": True, "grpc_port": 8500, "rest_port": 8501, "grpc_socket_path": ""}
@@ -160,7 +156,7 @@ def test_a_terminal_is_filled_and_no_number_is_cut(document: dict[str, Any], wid
     [
         (["--jsno"], "--jsno: unknown option"),
         (["what"], "what: unknown option"),
-        (["--port=x"], "--port: expected a whole number, got 'x'"),
+        (["--port=x"], "--port: expected a whole number from 0 to 65535, got 'x'"),
     ],
 )
 def test_a_wrong_command_line_is_named(argv: list[str], text: str, tmp_path: Any) -> None:

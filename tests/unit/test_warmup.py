@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import RecordWarmup, WarmupRecorded
+from modelpool.supervisor.wire.worker_messages import RecordWarmup, WarmupRecorded
 from modelpool.supervisor.wire.status import (
     Code,
     DataLoss,

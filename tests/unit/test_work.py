@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from modelpool.supervisor.wire import flight_recorder
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import Batching
 from modelpool.supervisor.wire.status import Code, InvalidArgument, Unavailable
+from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor, Job, Task
 from modelpool.worker.learned_limit import LearnedLimit

@@ -18,21 +18,17 @@ import pytest
 import zmq
 
 from modelpool.supervisor.wire import codec, data, sockets
-from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
-    Engine,
+from modelpool.supervisor.wire.frontend_messages import (
     FrontendHello,
     FrontendListening,
-    FrontendSpec,
-    Message,
-    ModelRoute,
     OpenPorts,
     RoutesAck,
-    RouteTable,
-    VersionRoute,
     WorkerReleased,
-    WorkerRoute,
 )
+from modelpool.supervisor.wire.frontend_spec import Engine, FrontendSpec
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.messages import Message
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 from tests.free_ports import free_ports

@@ -14,18 +14,17 @@ import grpc
 import pytest
 
 from modelpool.supervisor.wire import codec
-from modelpool.supervisor.wire.messages import (
+from modelpool.supervisor.wire.frontend_messages import (
     DrainFrontend,
-    Engine,
     FrontendBindFailed,
     FrontendStats,
-    ModelRoute,
     OpenPorts,
     RoutesAck,
-    RouteTable,
     WorkerDied,
     WorkerReleased,
 )
+from modelpool.supervisor.wire.frontend_spec import Engine
+from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable
 
 from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, resident_mb, version
 

@@ -9,10 +9,11 @@ from typing import Any
 import grpc
 import pytest
 
-from modelpool.supervisor.wire.messages import MetricsReply, MetricsReport, MetricsRequest, ModelRoute
 from modelpool.supervisor.wire.metric_families import REQUEST_COUNT, REQUEST_LATENCY, REQUESTS
+from modelpool.supervisor.wire.metric_messages import MetricsReply, MetricsReport, MetricsRequest
 from modelpool.supervisor.wire.metrics import Family, unpack
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
 
 from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, version

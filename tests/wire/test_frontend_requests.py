@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
+from modelpool.supervisor.wire.client_messages import StatusReply, StatusRequest
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import ModelRoute, StatusReply, StatusRequest
 from modelpool.supervisor.wire.protos import GetModelStatusRequest, GetModelStatusResponse
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

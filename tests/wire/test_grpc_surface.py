@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tensorflow_serving.apis import get_model_metadata_pb2, inference_pb2, predict_pb2
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import DrainFrontend, FrontendBindFailed, ModelRoute, OpenPorts, Tls
+from modelpool.supervisor.wire.frontend_messages import DrainFrontend, FrontendBindFailed, OpenPorts
+from modelpool.supervisor.wire.frontend_spec import Tls
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
 from tests.certificates import Authority
 

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelpool.supervisor.wire.messages import DrainFrontend, LameDuck, ModelRoute, WorkerDied
+from modelpool.supervisor.wire.frontend_messages import DrainFrontend, LameDuck, WorkerDied
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.states import ServableState
 
 from .conftest import WAIT_S, FakeFrontendOwner, Stage, version

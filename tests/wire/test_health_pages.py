@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from modelpool.frontend.health_pages import MAX_SILENCE_S
-from modelpool.supervisor.wire.messages import DrainFrontend, LameDuck, ModelRoute, Pulse, WorkerDied
+from modelpool.supervisor.wire.frontend_messages import DrainFrontend, LameDuck, Pulse, WorkerDied
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 

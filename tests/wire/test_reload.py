@@ -7,12 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from modelpool.supervisor.wire.messages import (
-    DrainFrontend,
-    ReloadReply,
-    ReloadRequest,
-    StatusReply,
-)
+from modelpool.supervisor.wire.client_messages import StatusReply
+from modelpool.supervisor.wire.frontend_messages import DrainFrontend, ReloadReply, ReloadRequest
 from modelpool.supervisor.wire.protos import ReloadConfigRequest, ReloadConfigResponse
 from modelpool.supervisor.wire.status import Code
 

@@ -12,7 +12,9 @@ import pytest
 from tensorflow_serving.apis import predict_pb2
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.messages import FrontendBindFailed, ModelRoute, OpenPorts, Tls
+from modelpool.supervisor.wire.frontend_messages import FrontendBindFailed, OpenPorts
+from modelpool.supervisor.wire.frontend_spec import Tls
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
 from tests.certificates import Authority
 

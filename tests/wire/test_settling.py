@@ -10,15 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from modelpool.supervisor.wire.messages import (
-    ModelRoute,
-    Quarantined,
-    RequestRules,
-    RetryOnCrash,
-    RouteTable,
-    VersionRoute,
-    WorkerDied,
-)
+from modelpool.supervisor.wire.frontend_messages import Quarantined, WorkerDied
+from modelpool.supervisor.wire.route_table import ModelRoute, RequestRules, RetryOnCrash, RouteTable, VersionRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
 
