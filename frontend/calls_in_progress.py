@@ -136,6 +136,6 @@ class CallsInProgress:
 
 async def _until_gone(call: _Watched) -> None:
     """Ask until the client is gone. What else comes is of no use: the request is complete."""
-    while (await call.receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - see `rest_disconnect`
+    while (await call.receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - see `rest_pyvoy`
         await asyncio.sleep(_LOOK_S)
     call.give_up(ClientGone())

@@ -20,13 +20,15 @@ from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.status import Unavailable
 
-from . import envoy_config, tls, unix_socket
+from . import envoy_admin, envoy_config, tls, unix_socket
 from .envoy_config import Surroundings
 
 SPEC_FD = 3
 # Descriptors kept from clients: ZeroMQ's, logs, and one for each worker.
 _RESERVED_FDS = 512
 _MIN_CONNECTIONS = 128
+# How long a line of the access log may wait for others.
+_LOG_EVERY_MS = "500"
 
 
 def become(spec: FrontendSpec) -> None:
@@ -39,9 +41,12 @@ def become(spec: FrontendSpec) -> None:
         if spec.grpc_socket_path:
             unix_socket.claim(spec.grpc_socket_path)
         folder = sockets.folder(spec.control_endpoint)
+        drain = sockets.envoy_drain(folder, spec.incarnation)
+        _write_private(drain, envoy_admin.STAY)
         around = Surroundings(
             pyvoy_module=module,
             admin_path=str(sockets.envoy_admin(folder, spec.incarnation)),
+            drain_path=str(drain),
             max_connections=_max_connections(),
             ipv6=_has_ipv6(),
         )
@@ -82,6 +87,7 @@ def _command(config: Path) -> list[str]:
     return [
         *("envoy", "--config-path", str(config)),
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+        *("--file-flush-interval-msec", _LOG_EVERY_MS),
         *("--log-format", "%Y-%m-%d %T.%e envoy %L %v"),
     ]
 
@@ -93,7 +99,7 @@ def _environment(library: str) -> dict[str, str]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Envoy reads files only, and none below /proc; `envoy_app` removes it."""
+    """Envoy reads files only, and none below /proc; `envoy_app` removes the configuration."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(text)

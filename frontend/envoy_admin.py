@@ -1,32 +1,48 @@
-"""Orders and questions to the Envoy around us, by its admin socket in the pool's directory. In the event loop."""
+"""Orders and questions to the Envoy around us, by a socket and a file in the pool's directory. In the event loop."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import envoy_config
 
+# What the file says: nothing, or that all clients are to go.
+STAY, GO = "0", "1"
 _TIMEOUT_S = 2.0
+_OF_LISTENERS = tuple(f"http.{name}." for name in envoy_config.LISTENERS)
 
 
 class EnvoyAdmin:
-    """`path`: the socket. Methods raise OSError or TimeoutError when Envoy does not answer."""
+    """`path`: the socket; `drain`: the file. Methods raise OSError or TimeoutError when Envoy does not answer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, drain: Path) -> None:
         self._path = path
+        self._drain = drain
 
     async def stop_listening(self) -> None:
-        """Close the listening sockets, and have each connection end with its last answer."""
+        """Close the listening sockets, and have each connection end: now if it is idle, else with its last answer."""
         await self._ask("POST", "/drain_listeners")
         await self.send_clients_away()
+        # Envoy notices a file that is moved to where it looks, and nothing else.
+        new = self._drain.with_suffix(".new")
+        new.write_text(GO)
+        new.replace(self._drain)
 
     async def send_clients_away(self) -> None:
         """Have each connection end with its next answer."""
         await self._ask("POST", "/healthcheck/fail")
 
-    async def is_quiet(self) -> bool:
-        """Every request has been answered, and every answer has left this process."""
+    async def gauges(self) -> Mapping[str, int]:
+        """Those of `envoy_config.GAUGES`; what is counted for each listener, summed over ours (the admin has its own)."""
         page = await self._ask("GET", "/stats")
-        return all(line.endswith(": 0") for line in page.splitlines() if _counts(line))
+        sums = dict.fromkeys(envoy_config.GAUGES, 0)
+        for line in page.splitlines():
+            name, _, value = line.partition(": ")
+            if name.startswith(_OF_LISTENERS):
+                name = name.rpartition(".")[2]
+            if name in sums:
+                sums[name] += int(value)
+        return sums
 
     async def _ask(self, method: str, path: str) -> str:
         """The body of the answer. Raises OSError also for an answer that is no success."""
@@ -51,13 +67,3 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
     while size := int(await reader.readuntil(b"\r\n"), 16):
         body += (await reader.readexactly(size + 2))[:-2]
     return body
-
-
-def _counts(line: str) -> bool:
-    """Whether a line of the statistics is a gauge of our listeners (the admin socket has its own)."""
-    names = {
-        f"http.{listener}.{gauge}"
-        for listener in (envoy_config.GRPC_STATS, envoy_config.REST_STATS)
-        for gauge in (envoy_config.RUNNING, envoy_config.UNSENT)
-    }
-    return line.partition(": ")[0] in names

@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.log import configure
 
 from .engine import AsgiApp
 from .envoy import SPEC_FD
+from .envoy_admin import EnvoyAdmin
 from .envoy_engine import EnvoyEngine, Gate
 from .envoy_loop import GuestPolicy
 from .frontend_spec import read_spec
@@ -51,7 +52,8 @@ def _start() -> tuple[AsgiApp, AsgiApp]:
     configure(f"frontend:{spec.incarnation}", spec.log_level)
     folder = sockets.folder(spec.control_endpoint)
     sockets.envoy_config(folder, spec.incarnation).unlink(missing_ok=True)
-    gate = Gate(sockets.envoy_admin(folder, spec.incarnation))
+    admin = EnvoyAdmin(sockets.envoy_admin(folder, spec.incarnation), sockets.envoy_drain(folder, spec.incarnation))
+    gate = Gate(admin)
     threading.Thread(target=_run, args=(spec, gate), name="core", daemon=True).start()
     engine: EnvoyEngine = gate.wait()
     asyncio.set_event_loop_policy(GuestPolicy(engine.loop))

@@ -15,9 +15,13 @@ from modelpool.supervisor.wire.frontend_spec import FrontendSpec, Tls
 Document = dict[str, Any]
 
 APP_MODULE = "modelpool.frontend.envoy_app"
-GRPC_STATS, REST_STATS = "grpc", "rest"
-# Gauges of the two listeners that say whether all has been answered and has left this process.
+GRPC_STATS, REST_STATS = LISTENERS = ("grpc", "rest")
+# Gauges of the two listeners: requests and bytes that have not left this process yet, and connections.
 RUNNING, UNSENT = "downstream_rq_active", "downstream_cx_tx_bytes_buffered"
+CONNECTED = "downstream_cx_active"
+# A gauge of the process: what the access log has not got yet.
+UNWRITTEN = "filesystem.write_total_buffered"
+GAUGES = (RUNNING, UNSENT, CONNECTED, UNWRITTEN)
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 # What a client may send before we have read it: per stream, and per connection. Big tensors come in few turns.
@@ -27,6 +31,10 @@ _BACKLOG = 4096
 _RELEASED_BYTES = 256 << 20
 _REST_KEEP_ALIVE_S = 120
 _MAX_HEADERS = 1000
+# A connection lasts as long as its client likes, until the drain: then this timer is cut to next to nothing.
+_FOREVER = "315360000s"
+_DRAIN_TIMER = {"timer": "HTTP_DOWNSTREAM_CONNECTION_MAX", "min_timeout": "0.001s"}
+_LOOK_AT_DRAIN = "0.05s"
 # pyvoy cannot answer a path that is no UTF-8 when its percent signs are resolved; so Envoy does.
 _CONTINUED = "%[89ab][0-9a-f]"
 UTF8_PATH = (
@@ -46,10 +54,13 @@ _MAX_REGEX_SIZE = 500
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the machine says. `pyvoy_module`: pyvoy's shared library; `ipv6`: there are such addresses."""
+    """What the machine says. `pyvoy_module`: pyvoy's shared library; `drain_path`: the file that says when to drain;
+    `ipv6`: there are such addresses.
+    """
 
     pyvoy_module: str
     admin_path: str
+    drain_path: str
     max_connections: int
     ipv6: bool
 
@@ -63,14 +74,39 @@ def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:
         listeners.append(_rest_listener(spec, around))
     return {
         "admin": {"address": {"pipe": {"path": around.admin_path, "mode": 0o600}}},
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": RUNNING}, {"suffix": UNSENT}]}}},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": name} for name in GAUGES]}}},
         "layered_runtime": {
             "layers": [{"name": "ours", "static_layer": {"re2.max_program_size.error_level": _MAX_REGEX_SIZE}}]
         },
         # What big requests have taken goes back to the system.
         "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
-        "overload_manager": {"resource_monitors": [_connection_limit(around.max_connections)]},
+        "overload_manager": _overload_manager(around),
         "static_resources": {"listeners": listeners},
+    }
+
+
+def _overload_manager(around: Surroundings) -> Document:
+    """Nothing is overloaded here. But the pressure in a file of ours is how an Envoy can be told to send each client
+    away, idle or not: GOAWAY on HTTP/2, the end of the connection after its answer on HTTP/1.
+    """
+    injected = "resource_monitors.injected_resource.v3.InjectedResourceConfig"
+    name = "envoy.resource_monitors.injected_resource"
+    return {
+        "refresh_interval": _LOOK_AT_DRAIN,
+        "resource_monitors": [
+            _connection_limit(around.max_connections),
+            {"name": name, "typed_config": {"@type": f"{_TYPE}{injected}", "filename": around.drain_path}},
+        ],
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                "triggers": [{"name": name, "threshold": {"value": 1.0}}],
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+                    "timer_scale_factors": [_DRAIN_TIMER],
+                },
+            }
+        ],
     }
 
 
@@ -90,10 +126,10 @@ def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
     if spec.grpc_socket_path:
         addresses.append({"pipe": {"path": spec.grpc_socket_path}})
     arguments = spec.grpc_arguments
-    options: Document = {"idle_timeout": _ms(arguments, "grpc.max_connection_idle_ms") or "0s"}
-    age = _ms(arguments, "grpc.max_connection_age_ms")
-    if age:
-        options["max_connection_duration"] = age
+    options: Document = {
+        "idle_timeout": _ms(arguments, "grpc.max_connection_idle_ms") or "0s",
+        "max_connection_duration": _ms(arguments, "grpc.max_connection_age_ms") or _FOREVER,
+    }
     http2: Document = {
         "initial_stream_window_size": _STREAM_WINDOW_BYTES,
         "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
@@ -107,6 +143,7 @@ def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
         timeout = _ms(arguments, "grpc.keepalive_timeout_ms") or "20s"
         http2["connection_keepalive"] = {"interval": keepalive, "timeout": timeout}
     manager = {
+        **_access_log(GRPC_STATS, spec.access_log),
         "codec_type": "HTTP2",
         "http2_protocol_options": http2,
         "common_http_protocol_options": {**options, "max_headers_count": _MAX_HEADERS},
@@ -117,9 +154,14 @@ def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
 def _rest_listener(spec: FrontendSpec, around: Surroundings) -> Document:
     malformed = "Malformed request: %REQ(:METHOD)% %REQ(:PATH)%"
     manager = {
+        **_access_log(REST_STATS, spec.access_log),
         "codec_type": "HTTP1",
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "localhost"},
-        "common_http_protocol_options": {"idle_timeout": f"{_REST_KEEP_ALIVE_S}s", "max_headers_count": _MAX_HEADERS},
+        "common_http_protocol_options": {
+            "idle_timeout": f"{_REST_KEEP_ALIVE_S}s",
+            "max_connection_duration": _FOREVER,
+            "max_headers_count": _MAX_HEADERS,
+        },
         "local_reply_config": {
             "mappers": [
                 {
@@ -186,7 +228,7 @@ def _manager(name: str, around: Surroundings, of_protocol: Document) -> Document
         "max_request_headers_kb": 96,
         # How long a request takes is for its deadline to say.
         "stream_idle_timeout": "0s",
-        "drain_timeout": "0.1s",
+        "drain_timeout": "0.05s",
         "route_config": {"virtual_hosts": [{"name": name, "domains": ["*"]}]},
         "http_filters": [
             {"name": "envoy.filters.http.rbac", "typed_config": _only_utf8_paths()},
@@ -194,6 +236,33 @@ def _manager(name: str, around: Surroundings, of_protocol: Document) -> Document
         ],
         **of_protocol,
     }
+
+
+def _access_log(name: str, path: str) -> Document:
+    """A line of JSON for each request. What there is none of is null."""
+    if not path:
+        return {}
+    line = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+        "api": name,
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "http_status": "%RESPONSE_CODE%",
+        "request_bytes": "%BYTES_RECEIVED%",
+        "reply_bytes": "%BYTES_SENT%",
+        "duration_ms": "%DURATION%",
+        "user_agent": "%REQ(USER-AGENT)%",
+        "flags": "%RESPONSE_FLAGS%",
+    }
+    if name == GRPC_STATS:
+        line["grpc_status"] = "%GRPC_STATUS(SNAKE_STRING)%"
+    file = {
+        "@type": f"{_TYPE}access_loggers.file.v3.FileAccessLog",
+        "path": path,
+        "log_format": {"json_format": line},
+    }
+    return {"access_log": [{"name": "envoy.access_loggers.file", "typed_config": file}]}
 
 
 def _only_utf8_paths() -> Document:

@@ -12,37 +12,38 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
 
-from . import unix_socket
+from . import envoy_config, unix_socket
 from .bind_error import BindFailed
 from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
 from .grpc_direct import DirectGrpc
-from .rest_disconnect import polled_when_empty
+from .rest_pyvoy import complete
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.01
+# How long a client may stay connected that was told to go and has got all its answers.
+_FAREWELL_S = 0.5
 
 
 class Gate:
     """Where Envoy's main thread waits for the engine to open; made before the core's thread."""
 
-    def __init__(self, admin_path: Path) -> None:
-        self._admin_path = admin_path
+    def __init__(self, admin: EnvoyAdmin) -> None:
+        self._admin = admin
         self._opened = threading.Event()
         self._engine: EnvoyEngine | None = None
 
     def make_engine(self, spec: FrontendSpec, methods: Methods, rest: AsgiApp | None) -> "EnvoyEngine":
         """A `MakeEngine`; in the core's thread."""
-        self._engine = EnvoyEngine(spec, methods, rest, EnvoyAdmin(self._admin_path), self._opened)
+        self._engine = EnvoyEngine(spec, methods, rest, self._admin, self._opened)
         return self._engine
 
     def wait(self) -> "EnvoyEngine":
@@ -65,7 +66,7 @@ class EnvoyEngine:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments), methods.forwards)
-        self.rest: AsgiApp = _nothing if rest is None else polled_when_empty(rest)
+        self.rest: AsgiApp = _nothing if rest is None else complete(rest)
         self._spec = spec
         self._admin = admin
         self._opened = opened
@@ -99,8 +100,16 @@ class EnvoyEngine:
         self.remove_socket()
 
     async def _drain(self, ends_s: float) -> None:
+        """Until every answer has left, and for a moment more until clients have taken leave, so that none asks a
+        process that is gone.
+        """
         await self._admin.stop_listening()
-        while not await self._admin.is_quiet() and time.monotonic() < ends_s:  # noqa: ASYNC110 - likewise
+        while time.monotonic() < ends_s:
+            gauges = await self._admin.gauges()
+            if not any(gauges.values()):
+                return
+            if not any(count for name, count in gauges.items() if name != envoy_config.CONNECTED):
+                ends_s = min(ends_s, time.monotonic() + _FAREWELL_S)
             await asyncio.sleep(_LOOK_S)
 
     @staticmethod

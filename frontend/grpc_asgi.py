@@ -223,7 +223,7 @@ async def _read(frames: Frames, receive: Receive, requests: "asyncio.Queue[bytes
             more = False
             await requests.put(None)
         elif not more:
-            # pyvoy's answer for a request that ended with its headers, again and again (see `rest_disconnect`).
+            # pyvoy's answer for a request that ended with its headers, again and again (see `rest_pyvoy`).
             await asyncio.sleep(0.05)
 
 

@@ -21,6 +21,7 @@ from .frontend_spec import read_spec
 log = logging.getLogger(__name__)
 
 _STDIN_FD = 0
+_FIRST = 1
 
 
 def main() -> int:
@@ -54,7 +55,10 @@ def _serve(spec: FrontendSpec, failure: PoolError | None) -> int:
         if failure is not None and spec.engine is Engine.ENVOY:
             return await Session(spec, _STDIN_FD, lambda *_: NoEngine(failure)).run()
         if failure is not None:
-            log.info("gRPC and REST by grpcio and uvicorn %s", fields(why_not_envoy=failure.message))
+            level = logging.INFO if spec.incarnation == _FIRST else logging.DEBUG  # the first says it for all
+            log.log(level, "gRPC and REST by grpcio and uvicorn %s", fields(why_not_envoy=failure.message))
+        if spec.access_log:
+            log.warning("there is no access log without Envoy %s", fields(access_log_file=spec.access_log))
         from .grpcio_engine import GrpcioEngine  # noqa: PLC0415
 
         return await Session(spec, _STDIN_FD, GrpcioEngine).run()

@@ -4,12 +4,13 @@ The files are read here, at the start of the supervisor; the frontends get the r
 `model_servers/server.cc`: BuildServerCredentials, parseGrpcChannelArgs, BuildAndStart.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from . import config_protos, text_proto
 from .flags import Flags
-from .wire.frontend_spec import Tls
+from .wire.frontend_spec import Engine, Tls
 from .wire.status import InvalidArgument, Unimplemented
 
 # TF Serving's PrometheusExporter::kPrometheusPath (util/prometheus_exporter.cc).
@@ -28,6 +29,7 @@ class EndpointConfig:
     health: bool
     reflection: bool
     profiler: bool
+    access_log: str
 
 
 def from_flags(flags: Flags) -> EndpointConfig:
@@ -45,7 +47,22 @@ def from_flags(flags: Flags) -> EndpointConfig:
         health=flags.enable_grpc_healthcheck_service,
         reflection=flags.enable_grpc_reflection,
         profiler=flags.enable_profiler,
+        access_log=_access_log(flags),
     )
+
+
+def _access_log(flags: Flags) -> str:
+    """The path of the file that Envoy writes, "" for none."""
+    path = flags.access_log_file
+    if not path:
+        return ""
+    if flags.frontend == Engine.GRPCIO:
+        raise InvalidArgument("--access_log_file: it is Envoy that writes it: expected --frontend=envoy, got grpcio")
+    try:
+        with open(path, "ab"):
+            return os.path.abspath(path)
+    except OSError as error:
+        raise InvalidArgument(f"--access_log_file: cannot write '{path}': {error.strerror}") from error
 
 
 def channel_arguments(text: str) -> dict[str, str]:

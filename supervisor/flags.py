@@ -181,6 +181,9 @@ class Flags:
         low=1,
         high=MAX_FRONTENDS,
     )
+    access_log_file: str = flag(
+        "", "File to which Envoy adds a line of JSON for each request; /dev/stdout is one.", Section.LISTENING
+    )
 
     rest_api_timeout_in_ms: int = flag(
         30_000, "Time limit of a REST call, in milliseconds; 0 or less: none.", Section.REQUESTS

@@ -98,6 +98,7 @@ def frontend_spec(incarnation: Incarnation, seat: int, config: PoolConfig, engin
         health=endpoints.health,
         reflection=endpoints.reflection,
         profiler=endpoints.profiler,
+        access_log=endpoints.access_log,
         metrics_path=endpoints.metrics_path,
         frontends=config.frontends,
         engine=engine,

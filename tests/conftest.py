@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import modelpool.supervisor.wire.protos  # noqa: F401
+from modelpool.supervisor.wire.frontend_spec import Engine
 
 # A machine that is busy with other things makes no test wrong, and the same code has the same result each time:
 # `--hypothesis-profile=searching` looks for new examples.
@@ -23,6 +24,11 @@ _FUZZ_BODIES = 2000
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-bodies", type=int, default=_FUZZ_BODIES, help="how many spoiled bodies tests/e2e/test_fuzz.py sends"
+    )
+    parser.addoption(
+        "--frontend",
+        choices=[engine.value for engine in Engine],
+        help="run the end-to-end tests with this engine alone; default: what the server chooses, and some with both",
     )
 
 

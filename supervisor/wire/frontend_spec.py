@@ -34,7 +34,8 @@ class FrontendSpec:
     `engine`: what ends the protocols; auto: Envoy where it can run, else grpcio.
     `grpc_arguments`: channel arguments of the gRPC server, values as they were written. `health`, `reflection` and
     `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere. `frontends`: so
-    many share the pool's requests; each may have that part of what a model may have waiting.
+    many share the pool's requests; each may have that part of what a model may have waiting. `access_log`: the file
+    that Envoy writes, "" for none.
     """
 
     incarnation: Incarnation
@@ -53,5 +54,6 @@ class FrontendSpec:
     reflection: bool = False
     profiler: bool = False
     metrics_path: str = ""
+    access_log: str = ""
     frontends: int = 1
     engine: Engine = Engine.GRPCIO

@@ -24,8 +24,9 @@ _CONTROL_NAME = "control"
 _DATA_PREFIX = "w"
 _ENVOY_ADMIN_PREFIX = "a"
 _ENVOY_CONFIG_PREFIX = "c"
+_ENVOY_DRAIN_PREFIX = "d"
 _SOCKET = re.compile(rf"[{_DATA_PREFIX}{_ENVOY_ADMIN_PREFIX}][0-9]+", re.ASCII)
-_ENVOY_CONFIG = re.compile(rf"{_ENVOY_CONFIG_PREFIX}[0-9]+\.json", re.ASCII)
+_ENVOY_FILE = re.compile(rf"{_ENVOY_CONFIG_PREFIX}[0-9]+\.json|{_ENVOY_DRAIN_PREFIX}[0-9]+(?:\.new)?", re.ASCII)
 
 
 class Peer(StrEnum):
@@ -68,6 +69,11 @@ def envoy_config(runtime_dir: Path, frontend: Incarnation) -> Path:
     return runtime_dir / f"{_ENVOY_CONFIG_PREFIX}{frontend}.json"
 
 
+def envoy_drain(runtime_dir: Path, frontend: Incarnation) -> Path:
+    """The file with a number that a frontend which is an Envoy watches: 0, or 1 to send all clients away."""
+    return runtime_dir / f"{_ENVOY_DRAIN_PREFIX}{frontend}"
+
+
 def folder(endpoint: str) -> Path:
     """The runtime directory that an endpoint lies in."""
     return Path(endpoint.removeprefix("ipc://")).parent
@@ -78,9 +84,9 @@ def is_socket_name(name: str) -> bool:
     return name == _CONTROL_NAME or _SOCKET.fullmatch(name) is not None
 
 
-def is_envoy_config(name: str) -> bool:
-    """Whether a file of this name in a runtime directory is an Envoy's configuration."""
-    return _ENVOY_CONFIG.fullmatch(name) is not None
+def is_envoy_file(name: str) -> bool:
+    """Whether a file of this name in a runtime directory is one of an Envoy's."""
+    return _ENVOY_FILE.fullmatch(name) is not None
 
 
 def ipc_endpoint(path: Path) -> str:

@@ -6,20 +6,37 @@ from pathlib import Path
 
 import pytest
 
+from modelpool.supervisor.wire.frontend_spec import Engine
 from tests.e2e import models as test_models_module
+from tests.e2e import pool as pool_module
 from tests.e2e.pool import Pool, StartPool, model_config, running_pool
 
 DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 
 
 # What depends on how the protocols are ended is tested with both engines; all else with the default one.
-OF_BOTH_ENGINES = {"test_errors", "test_grpc_cases", "test_rest_cases", "test_rest_errors"}
+OF_BOTH_ENGINES = {
+    "test_errors",
+    "test_grpc_cases",
+    "test_rest_cases",
+    "test_rest_errors",
+}
+DEFAULT_ENGINE = Engine.GRPCIO
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    engine = config.getoption("--frontend")
+    if engine:
+        pool_module.COMMON_FLAGS.append(f"--frontend={engine}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
-        metafunc.parametrize("engine", ["grpcio", "envoy"] if both else ["grpcio"], scope="session")
+    if "engine" not in metafunc.fixturenames:
+        return
+    forced = metafunc.config.getoption("--frontend")
+    both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
+    engines = [forced] if forced else [Engine.GRPCIO, Engine.ENVOY] if both else [DEFAULT_ENGINE]
+    metafunc.parametrize("engine", [str(engine) for engine in engines], scope="session")
 
 
 @pytest.fixture(scope="session")

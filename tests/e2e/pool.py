@@ -36,6 +36,8 @@ from tests.free_ports import free_ports
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 45.0
 CALL_WITHIN_S = 30.0
+# What every server of the tests is started with, before its own flags: what pytest was told (see conftest).
+COMMON_FLAGS: list[str] = []
 _MARK = "MODELPOOL_TEST_POOL"
 MODELPOOL = Path(sys.executable).parent / "modelpool"
 
@@ -107,7 +109,7 @@ class Pool:
         self.write_config(self.config)
         command = [*self.program, "serve", f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
         command += [f"--model_config_file={self.config_file}", f"--runtime_dir={self.runtime_dir}"]
-        command += [f"--crash_dir={self.crash_dir}", *self.flags]
+        command += [f"--crash_dir={self.crash_dir}", *COMMON_FLAGS, *self.flags]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,

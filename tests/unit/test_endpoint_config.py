@@ -44,6 +44,7 @@ def test_without_flags() -> None:
         health=False,
         reflection=True,
         profiler=True,
+        access_log="",
     )
 
 
@@ -150,3 +151,17 @@ def test_channel_arguments_that_are_refused(text: str, piece: str) -> None:
     with pytest.raises(InvalidArgument) as error:
         channel_arguments(text)
     assert error.value.message == f"--grpc_channel_arguments: expected key=value, got {piece!r} in {text!r}"
+
+
+def test_access_log(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    assert endpoints("--frontend=envoy", f"--access_log_file={path}").access_log == str(path)
+    assert path.read_bytes() == b""
+    assert refused("--frontend=grpcio", f"--access_log_file={path}") == (
+        Code.INVALID_ARGUMENT,
+        "--access_log_file: it is Envoy that writes it: expected --frontend=envoy, got grpcio",
+    )
+    assert refused("--frontend=envoy", f"--access_log_file={tmp_path}/no/log") == (
+        Code.INVALID_ARGUMENT,
+        f"--access_log_file: cannot write '{tmp_path}/no/log': No such file or directory",
+    )

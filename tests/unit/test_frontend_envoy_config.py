@@ -15,7 +15,7 @@ from modelpool.frontend.envoy_config import Surroundings, bootstrap
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec, Tls
 from modelpool.supervisor.wire.ids import Incarnation
 
-AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", 1000, ipv6=True)
+AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", "/run/d1", 1000, ipv6=True)
 SPEC = FrontendSpec(Incarnation(1), "ipc:///run/control", 8500, 8501, "/run/grpc.sock", 30.0, 1 << 20, "INFO")
 TLS = Tls("KEY", "CERT", "CA", client_verify=False)
 

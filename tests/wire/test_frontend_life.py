@@ -173,7 +173,6 @@ def test_nothing_listens_before_open_ports(stage: Stage) -> None:
     assert frontend.wait_exit() == 0
 
 
-@pytest.mark.grpcio_only  # what it asks of open connections the engine envoy does not do yet
 def test_drain_finishes_what_is_in_flight(stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel) -> None:
     worker = stage.worker()
     worker.hold.set()

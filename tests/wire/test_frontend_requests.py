@@ -164,7 +164,6 @@ def test_bodies(stage: Stage, frontend: FakeFrontendOwner, http_client: Http) ->
     assert http_client("POST", path, b"{}") == (200, b"echo:{}")
 
 
-@pytest.mark.grpcio_only
 def test_oversize_bodies(stage: Stage, frontend: FakeFrontendOwner, http_client: Http) -> None:
     path, limit = "/v1/models/m:predict", frontend.spec.max_request_bytes
     status, text = http_client.error("POST", path, b"x" * (limit + 1))

@@ -1,0 +1,93 @@
+"""Which engine a pool gets: Envoy where it can run, else grpcio, and how it says so; and Envoy's access log."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.eventually import eventually
+from tests.e2e.pool import MODELPOOL, Pool, model_config, predict_request, running_pool
+from tests.e2e.tensor_proto import tensor, values
+
+FALLEN_BACK = "frontends are made of grpcio from now on"
+
+
+def answers(pool: Pool) -> bool:
+    pool.wait_available("half_plus_two")
+    by_grpc = values(pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])})).outputs["y"])
+    by_rest = pool.post("/v1/models/half_plus_two:predict", {"instances": [1.0]}).json
+    return bool(by_grpc == [2.5] and by_rest == {"predictions": [2.5]})
+
+
+def is_envoy(pool: Pool) -> list[bool]:
+    """For each frontend."""
+    return [
+        Path(f"/proc/{frontend['pid']}/exe").resolve().name.startswith("envoy")
+        for frontend in pool.status()["frontends"]
+    ]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
+    """The program of a server for which the package `envoy` is this text."""
+
+    def program(text: str) -> tuple[str, ...]:
+        folder = tmp_path / "envoy"
+        folder.mkdir()
+        (folder / "__init__.py").write_text(text)
+        return ("env", f"PYTHONPATH={tmp_path}", str(MODELPOOL))
+
+    return program
+
+
+def test_auto_falls_back_where_there_is_no_envoy(models: Path, package: Callable[[str], tuple[str, ...]]) -> None:
+    config = model_config({"half_plus_two": models / "half_plus_two"})
+    program = package('raise ImportError("no such platform")\n')
+    with running_pool(config, "--frontend=auto", "--frontends=2", program=program) as pool:
+        assert answers(pool)
+        assert is_envoy(pool) == [False, False]
+        assert pool.log.count("why_not_envoy=") == 1
+        assert "the package pyvoy is not installed (no such platform)" in pool.log
+        assert pool.status()["supervisor"]["frontend_restarts"] == 0
+
+
+def test_auto_falls_back_where_envoy_dies_at_its_start(models: Path, package: Callable[[str], tuple[str, ...]]) -> None:
+    config = model_config({"half_plus_two": models / "half_plus_two"})
+    program = package('def get_envoy_path():\n    return "/bin/false"\n')
+    with running_pool(config, "--frontend=auto", program=program) as pool:
+        assert answers(pool)
+        assert is_envoy(pool) == [False]
+        assert pool.log.count(FALLEN_BACK) == 1
+
+
+def test_several_envoys_share_a_port_and_a_log(models: Path, tmp_path: Path) -> None:
+    """Each answers; what the log says of a request is right; and nothing of it is lost at the end."""
+    log = tmp_path / "access.log"
+    flags = ("--frontend=auto", "--frontends=2", f"--access_log_file={log}")
+    with running_pool(model_config({"half_plus_two": models / "half_plus_two"}), *flags) as pool:
+        assert answers(pool)
+        assert is_envoy(pool) == [True, True]
+        assert FALLEN_BACK not in pool.log
+        assert pool.get("/v1/models/nonesuch").status == 404
+        eventually(lambda: entry(log, path="/v1/models/nonesuch"), what="a line while it runs")
+        assert pool.post("/v1/models/half_plus_two:predict", {"instances": [3.0]}).status == 200
+        assert pool.stop() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    last = lines[-1]
+    assert (last["api"], last["method"], last["http_status"]) == ("rest", "POST", 200)
+    assert last["request_bytes"] == len('{"instances": [3.0]}')
+    refused = entry(log, path="/v1/models/nonesuch")
+    assert (refused["http_status"], refused["client"].split(":")[0]) == (404, "127.0.0.1")
+    called = entry(log, path="/tensorflow.serving.PredictionService/Predict")
+    assert (called["api"], called["grpc_status"], called["http_status"]) == ("grpc", "OK", 200)
+    assert called["duration_ms"] >= 0
+
+
+def entry(log: Path, **fields: str) -> Any:
+    """The first whole line with these values."""
+    for line in log.read_text().splitlines(keepends=True):
+        if line.endswith("\n") and fields.items() <= json.loads(line).items():
+            return json.loads(line)
+    return None
