@@ -33,7 +33,7 @@ class EnvoyAdmin:
         await self._ask("POST", "/healthcheck/fail")
 
     async def gauges(self) -> Mapping[str, int]:
-        """Those of `envoy_config.GAUGES`; what is counted for each listener, summed over ours (the admin has its own)."""
+        """Those of `envoy_config.GAUGES`, summed over our listeners (the admin socket is one more)."""
         page = await self._ask("GET", "/stats")
         sums = dict.fromkeys(envoy_config.GAUGES, 0)
         for line in page.splitlines():

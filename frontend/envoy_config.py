@@ -49,7 +49,15 @@ UTF8_PATH = (
     f"|%f4%8[0-9a-f](?:{_CONTINUED}){{2}}"
     r")*(?:\?.*)?"
 )
-_MAX_REGEX_SIZE = 500
+_RUNTIME = {
+    "re2.max_program_size.error_level": 500,
+    # Envoy takes a client for an attacker that resets most of 500 streams soon after it has opened them, and closes its
+    # connection. But that is what gRPC clients do at their deadlines when a model is busy.
+    "overload.premature_reset_total_stream_count": (1 << 32) - 1,
+}
+# As many calls on a connection, and answers that a client is yet to read, as gRPC's own servers allow.
+_UNLIMITED = (1 << 31) - 1
+_MAX_CONTROL_FRAMES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +83,7 @@ def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:
     return {
         "admin": {"address": {"pipe": {"path": around.admin_path, "mode": 0o600}}},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": name} for name in GAUGES]}}},
-        "layered_runtime": {
-            "layers": [{"name": "ours", "static_layer": {"re2.max_program_size.error_level": _MAX_REGEX_SIZE}}]
-        },
+        "layered_runtime": {"layers": [{"name": "ours", "static_layer": _RUNTIME}]},
         # What big requests have taken goes back to the system.
         "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
         "overload_manager": _overload_manager(around),
@@ -134,10 +140,10 @@ def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
         "initial_stream_window_size": _STREAM_WINDOW_BYTES,
         "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
         "override_stream_error_on_invalid_http_message": True,
+        "max_concurrent_streams": _integer(arguments, "grpc.max_concurrent_streams") or _UNLIMITED,
+        "max_outbound_frames": _UNLIMITED,
+        "max_outbound_control_frames": _MAX_CONTROL_FRAMES,
     }
-    streams = _integer(arguments, "grpc.max_concurrent_streams")
-    if streams > 0:
-        http2["max_concurrent_streams"] = streams
     keepalive = _ms(arguments, "grpc.keepalive_time_ms")
     if keepalive:
         timeout = _ms(arguments, "grpc.keepalive_timeout_ms") or "20s"

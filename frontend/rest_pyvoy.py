@@ -1,10 +1,10 @@
 """What ASGI promises and pyvoy does not do, made up for before the REST application. In the event loop.
 
-- `receive` waits, once the body has come, for the client to go. pyvoy answers at once for a request that ended with its
-  headers, again and again, until the client is gone: here such a caller waits.
-- An answer may come before the request's end. Envoy then stops reading and soon resets the connection, and a client that
-  is still sending never sees the answer, a 413 say. Here the answer goes out whole and at once, but its end is held back
-  until the rest of the request has come, for a while; what comes is dropped.
+- `receive` waits, once the body has come, for the client to go. pyvoy answers at once for a request that ended with
+  its headers, again and again, until the client is gone: here such a caller waits.
+- An answer may come before the request's end. Envoy then stops reading and soon resets the connection, and a client
+  that is still sending never sees the answer, a 413 say. Here the answer goes out whole and at once, but its end is
+  held back until the rest of the request has come, for a while; what comes is dropped.
 """
 
 import asyncio

@@ -63,6 +63,7 @@ TF_SERVING_DEFAULTS: dict[str, Any] = {
 }
 DEPEND_ON_CPUS = {"rest_api_num_threads", "grpc_max_threads", "num_tflite_pools"}
 OUR_DEFAULTS: dict[str, Any] = {
+    "access_log_file": "",
     "runtime_dir": "",
     "crash_dir": "",
     "log_level": "INFO",

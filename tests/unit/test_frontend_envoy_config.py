@@ -67,6 +67,20 @@ def test_channel_arguments() -> None:
     assert manager["common_http_protocol_options"]["idle_timeout"] == "0s"
 
 
+def test_a_connection_is_not_limited_unless_the_operator_says_so() -> None:
+    manager = listeners(SPEC)["grpc"]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["http2_protocol_options"]["max_concurrent_streams"] == (1 << 31) - 1
+    assert manager["common_http_protocol_options"]["max_connection_duration"] == "315360000s"
+
+
+def test_the_access_log_is_written_when_there_is_a_path() -> None:
+    for spec, path in ((SPEC, None), (replace(SPEC, access_log="/log"), "/log")):
+        for name, listener in listeners(spec).items():
+            logs = listener["filter_chains"][0]["filters"][0]["typed_config"].get("access_log", [])
+            assert [log["typed_config"]["path"] for log in logs] == ([path] if path else [])
+            assert all(log["typed_config"]["log_format"]["json_format"]["api"] == name for log in logs)
+
+
 def test_admin_is_a_private_socket() -> None:
     assert bootstrap(SPEC, AROUND)["admin"] == {"address": {"pipe": {"path": "/run/a1", "mode": 0o600}}}
 

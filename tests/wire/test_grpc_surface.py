@@ -385,6 +385,23 @@ def test_a_call_that_its_client_gives_up_is_dropped(
     frontend.expect_released(worker)
 
 
+def test_clients_that_give_up_in_numbers_cost_nobody_a_connection(
+    stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel
+) -> None:
+    """Deadlines that pass while a model is busy reset most of a connection's streams soon after they were opened."""
+    worker: FakeWorker = stage.worker()
+    frontend.route(ModelRoute("m", (version(1, worker),), {}))
+    worker.hold.set()
+    call = channel.unary_unary(PREDICTION + "Predict")
+    patient = call.future(request(), timeout=WAIT_S)
+    eventually(lambda: worker.held, "the patient one")
+    for _ in range(6):
+        hasty = [call.future(request(), timeout=0.1) for _ in range(100)]
+        assert {each.exception(WAIT_S).code() for each in hasty} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    worker.release()
+    assert patient.result(WAIT_S) == b"echo:" + request()
+
+
 def test_a_request_message_is_left_as_the_client_wrote_it(
     stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel
 ) -> None:
