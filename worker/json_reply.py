@@ -16,15 +16,17 @@ from tensorflow.core.framework import types_pb2
 from modelpool.supervisor.wire.status import InvalidArgument
 from modelpool.supervisor.wire.tensors import dtype_name
 
-from . import json_text
+from . import json_decimals, json_text
 
 Outputs = Mapping[str, tuple[int, npt.NDArray[Any]]]
 
 # Strings of outputs whose name ends so are written as base64.
 BYTES_SUFFIX = "_bytes"
 
-_DECIMAL = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
-_WHOLE = (
+_NUMBERS = (
+    types_pb2.DT_BOOL,
+    types_pb2.DT_FLOAT,
+    types_pb2.DT_DOUBLE,
     types_pb2.DT_INT8,
     types_pb2.DT_INT16,
     types_pb2.DT_INT32,
@@ -61,6 +63,8 @@ def _row_text(outputs: Outputs) -> str:
         return '{\n    "predictions": []\n}'
     if len(outputs) == 1:
         ((name, (enum, array)),) = outputs.items()
+        if enum in _NUMBERS and array.size >= json_decimals.MANY:
+            return '{\n    "predictions": [' + json_decimals.nested(array)[1:-1].replace(",", ", ") + "\n    ]\n}"
         items = _nested(_values(name, enum, array, 2 + array.ndim - 1), array.shape, 1, None)
         return '{\n    "predictions": [' + ", ".join(items) + "\n    ]\n}"
     columns = [
@@ -125,12 +129,8 @@ def _values(name: str, enum: int, array: npt.NDArray[Any], level: int) -> list[s
     if array.size == 0:
         return []
     flat = array.ravel()
-    if enum in _DECIMAL:
-        return json_text.decimals(flat)
-    if enum in _WHOLE:
-        return list(map(str, flat.tolist()))
-    if enum == types_pb2.DT_BOOL:
-        return ["true" if value else "false" for value in flat.tolist()]
+    if enum in _NUMBERS:
+        return json_decimals.listed(flat)
     if enum != types_pb2.DT_STRING:
         raise InvalidArgument(f"Failed to write JSON value for tensor type: {dtype_name(enum)}")
     strings: list[bytes] = flat.astype(object).tolist()

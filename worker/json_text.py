@@ -1,14 +1,16 @@
 """The text of JSON values as TensorFlow Serving writes them, in replies and in error messages.
 
 Values are None, bool, int, float, str, list and dict, as `json_parser` makes them: bytes that are not UTF-8 are
-surrogate escapes in a str. The module knows nothing of tensors or requests. Nothing here recurses. Pure; any thread.
+surrogate escapes in a str. The module knows nothing of tensors or requests; numbers are for `json_decimals`. Nothing
+here recurses. Pure; any thread.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from . import json_decimals
 
 # Echoes of a value in error texts are cut here.
 MAX_ECHO_BYTES = 256
@@ -41,24 +43,6 @@ _QUOTING |= {ord('"'): '\\"', ord("\\"): "\\\\", 8: "\\b", 9: "\\t", 10: "\\n", 
 def quoted(text: str) -> str:
     """A JSON string as RapidJSON's writer makes it: only quotes, backslashes and control characters are escaped."""
     return f'"{text.translate(_QUOTING)}"'
-
-
-def decimals(values: npt.NDArray[np.floating[Any]]) -> list[str]:
-    """JSON numbers of a flat float32 or float64 array (json_tensor.cc WriteDecimal).
-
-    Six significant digits where they read back as the same number, else 9 (float32) or 17 (float64); always with a
-    point or an exponent. Not finite: NaN, Infinity, -Infinity.
-    """
-    texts = [f"{value:g}" for value in values.tolist()]
-    with np.errstate(over="ignore"):
-        same = np.fromiter(map(float, texts), np.float64, len(texts)).astype(values.dtype) == values
-    digits = 9 if values.dtype == np.float32 else 17
-    for index in np.flatnonzero(~same).tolist():
-        texts[index] = f"{float(values[index]):.{digits}g}"
-    texts = [text if "." in text or "e" in text else f"{text}.0" for text in texts]
-    for index in np.flatnonzero(~np.isfinite(values)).tolist():
-        texts[index] = "NaN" if np.isnan(values[index]) else "Infinity" if values[index] > 0 else "-Infinity"
-    return texts
 
 
 def readable(text: str) -> str:
@@ -115,7 +99,7 @@ def _scalar(value: Any) -> str:
         return quoted(value[:MAX_ECHO_BYTES])
     if isinstance(value, float):
         single = abs(value) <= _MAX_FLOAT
-        return decimals(np.array([value], np.float32 if single else np.float64))[0]
+        return json_decimals.one_by_one(np.array([value], np.float32 if single else np.float64))[0]
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)  # a number, or an empty container, which Python writes as JSON does

@@ -11,7 +11,7 @@ import numpy as np
 
 from modelpool.supervisor.wire.status import InvalidArgument
 
-from . import json_body, json_text
+from . import json_body, json_decimals, json_text
 
 _INT64_MAX = 2**63 - 1
 # The fields of a Feature by the word for them in error texts.
@@ -103,7 +103,7 @@ def classification_json(result: Any) -> bytes:
     """`results`: for each example a list of [label, score], on one line but for the outer bracket."""
     rows = []
     for row in result.classifications:
-        scores = json_text.decimals(np.array([each.score for each in row.classes], np.float32))
+        scores = json_decimals.listed(np.array([each.score for each in row.classes], np.float32))
         pairs = zip(row.classes, scores, strict=True)
         rows.append(f"[{', '.join(f'[{json_text.quoted(each.label)}, {score}]' for each, score in pairs)}]")
     return json_text.raw_bytes('{\n    "results": [' + ", ".join(rows) + "\n    ]\n}")
@@ -111,5 +111,5 @@ def classification_json(result: Any) -> bytes:
 
 def regression_json(result: Any) -> bytes:
     """`results`: a number for each example, on one line."""
-    numbers = json_text.decimals(np.array([each.value for each in result.regressions], np.float32))
+    numbers = json_decimals.listed(np.array([each.value for each in result.regressions], np.float32))
     return json_text.raw_bytes('{\n    "results": [' + ", ".join(numbers) + "]\n}")

@@ -1,12 +1,15 @@
 """REST predict replies: TensorFlow Serving's text to the byte."""
 
 import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from modelpool.supervisor.wire.status import InvalidArgument
-from modelpool.worker import json_text
+from modelpool.worker import json_decimals
 from modelpool.worker.json_reply import Layout, reply
 
 FLOAT, DOUBLE, INT32, STRING, COMPLEX64, INT64, BOOL, HALF, UINT64 = 1, 2, 3, 7, 8, 9, 10, 19, 23
@@ -70,6 +73,13 @@ def test_columns(outputs: Any, text: str) -> None:
     assert reply(outputs, Layout.COLUMNAR).decode() == text
 
 
+def assert_written(value: np.ndarray, text: str) -> None:
+    """By itself, and among many."""
+    assert json_decimals.listed(value) == [text]
+    many = np.resize(value, json_decimals.MANY)
+    assert json_decimals.listed(many) == [text] * len(many)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -93,7 +103,7 @@ def test_columns(outputs: Any, text: str) -> None:
     ],
 )
 def test_float(value: float, text: str) -> None:
-    assert json_text.decimals(np.array([value], "f4")) == [text]
+    assert_written(np.array([value], "f4"), text)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,7 @@ def test_float(value: float, text: str) -> None:
     ],
 )
 def test_double(value: float, text: str) -> None:
-    assert json_text.decimals(np.array([value])) == [text]
+    assert_written(np.array([value], np.float64), text)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +163,85 @@ def test_errors(outputs: Any, layout: Layout, error: str) -> None:
 
 def test_a_dtype_that_json_does_not_carry_is_fine_while_it_is_empty() -> None:
     assert reply({"y": (HALF, np.ones((0, 2), "f2"))}, Layout.ROW) == b'{\n    "predictions": []\n}'
+
+
+# -- many numbers ------------------------------------------------------------------------------------------------
+
+
+def written(value: Any) -> str:
+    """json_tensor.cc WriteDecimal, one number at a time."""
+    number = float(value)
+    if not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    text = f"{number:g}"
+    with np.errstate(over="ignore"):
+        if type(value)(float(text)) != value:
+            text = f"{number:.{9 if isinstance(value, np.float32) else 17}g}"
+    return text if "." in text or "e" in text else f"{text}.0"
+
+
+SINGLE = st.one_of(
+    st.floats(width=32),
+    st.floats(-1, 1, width=32),
+    st.decimals(allow_nan=False, allow_infinity=False, min_value=-1000, max_value=1000, places=4).map(float),
+    st.builds(lambda digits, exponent: digits * 10.0**exponent, st.integers(-9999999, 9999999), st.integers(-22, 6)),
+    st.sampled_from([9.9999999e-5, 999999.5, 999999.94, 9.999995e-6, 99999.95, 1e6, 16777217, 0.0, -0.0]),
+)
+
+
+@given(st.lists(st.one_of(SINGLE, st.floats()), min_size=1, max_size=80), st.sampled_from(["f4", "f8"]))
+@settings(max_examples=100, deadline=None)
+def test_many_floats_are_written_like_each_of_them(numbers: list[float], dtype: str) -> None:
+    with np.errstate(over="ignore"):
+        values = np.resize(np.array(numbers).astype(dtype), json_decimals.MANY + len(numbers))
+    assert json_decimals.listed(values) == [written(value) for value in values]
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("f4", "u4"), ("f8", "u8")])
+def test_floats_of_every_size_are_written_like_each_of_them(dtype: str, bits: str) -> None:
+    """Random bits, random decimals, and the neighbours of powers of ten."""
+    random = np.random.default_rng(7)
+    powers = (10.0 ** np.arange(-16, 12)).astype(dtype).view(bits)
+    near = (powers[:, np.newaxis] + np.arange(-20, 21).astype(bits)).ravel().view(dtype)
+    spread = (10.0 ** random.uniform(-16, 12, 4000)).astype(dtype)
+    short = np.array([float(f"{value:.{digits}g}") for value, digits in zip(spread, [4, 5, 6, 7] * 1000, strict=True)])
+    anything = random.integers(0, np.iinfo(bits).max, 2000, dtype=bits).view(dtype)
+    values = np.concatenate([near, spread, short.astype(dtype), -spread, anything])
+    assert json_decimals.listed(values) == [written(value) for value in values]
+
+
+KINDS = {
+    FLOAT: "f4",
+    DOUBLE: "f8",
+    INT32: "i4",
+    INT64: "i8",
+    UINT64: "u8",
+    BOOL: "?",
+    6: "i1",
+    4: "u1",
+    22: "u4",
+    5: "i2",
+}
+
+
+@pytest.mark.parametrize("enum", KINDS)
+@pytest.mark.parametrize("shape", [(1, 400), (400,), (2, 200), (1, 20, 20), (20, 1, 5, 4), (2, 0, 3)])
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_big_outputs_are_laid_out_like_small_ones(enum: int, shape: Any, layout: Layout, outputs: int) -> None:
+    random = np.random.default_rng(enum)
+    array = np.frombuffer(random.bytes(400 * 8), KINDS[enum] if enum != BOOL else "u1")[: math.prod(shape)]
+    array = (array % 2).astype(bool) if enum == BOOL else array
+    given_outputs = {f"y{index}": (enum, array.reshape(shape)) for index in range(outputs)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_decimals, "MANY", 10**9)
+        slow = reply(given_outputs, layout)
+    assert reply(given_outputs, layout) == slow
+
+
+def test_an_array_that_lies_elsewhere_in_memory_is_written_in_its_order() -> None:
+    array = np.arange(200, dtype="f4").reshape(10, 20)
+    assert reply({"y": (FLOAT, array.T)}, Layout.ROW) == reply({"y": (FLOAT, array.T.copy())}, Layout.ROW)
+    assert reply({"y": (INT32, array.astype("i4")[::-1, ::2])}, Layout.ROW).startswith(
+        b'{\n    "predictions": [[180, 182'
+    )
