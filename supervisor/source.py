@@ -121,12 +121,13 @@ class LocalFolder:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
+    name: str
     path: str
     fingerprint: str
 
 
 class Source:
-    """Looks for the versions of one model. A version once taken stays so until its directory is gone.
+    """Looks for the versions of one model. A version once taken stays so until no directory has its number.
 
     Every method may be called in any thread; polls, and all that must not run beside one, wait for each other.
     """
@@ -138,7 +139,7 @@ class Source:
         self._lock = threading.Lock()
         rule = CompletenessRule(options.settle_s, options.incomplete_limit_s, options.complete_marker)
         self._completeness = Completeness(rule, options.clock)
-        self._taken: dict[str, _Taken] = {}
+        self._taken: dict[int, _Taken] = {}
         self._watched: frozenset[int] = frozenset()
         self._aspired: Mapping[int, str] = {}
         self._fingerprints: Mapping[int, str] = {}
@@ -176,7 +177,7 @@ class Source:
         A version whose origin is gone can be kept too. Blocks as `poll` does. Raises a PoolError for a broken cache.
         """
         with self._lock:
-            current = {_version(name): taken.path for name, taken in self._taken.items()}
+            current = {version: taken.path for version, taken in self._taken.items()}
             self._storage.prune({version: current.get(version, "") for version in keep})
 
     def _poll(self) -> Poll:
@@ -186,9 +187,9 @@ class Source:
         wanted = aspired(policy, children)
         if first and not wanted:
             self._check_zero_versions()
-        self._forget_absent(set(children.values()))
+        self._forget_absent(children)
         reasons = self._look(children, policy)
-        taken = {version: self._taken[name] for version, name in sorted(children.items()) if name in self._taken}
+        taken = dict(sorted(self._taken.items()))
         available = {version: copy.path for version, copy in taken.items()}
         versions = {version: available[version] for version in aspired(policy, available)}
         fingerprints = {version: taken[version].fingerprint for version in versions}
@@ -227,17 +228,20 @@ class Source:
         return reasons
 
     def _take(self, version: int, name: str, watched: bool) -> str | None:
-        """Take a version if it is whole. Returns why not; None also for one that was taken before."""
-        taken = self._taken.get(name)
+        """Take a version if it is whole. Returns why not; None also for one that was taken before, and stays so until
+        what has its number now is whole.
+        """
+        taken = self._taken.get(version)
         if taken is not None and not self._storage.eager and not os.path.isdir(taken.path):
-            del self._taken[name]  # somebody emptied the cache
+            del self._taken[version]  # somebody emptied the cache
             taken = None
-        if taken is not None and not watched:
+        renamed = taken is not None and taken.name != name  # or it was copied under another name of the same number
+        if taken is not None and not watched and not renamed:
             return None
         tree = self._storage.tree(name)
         marker = self._options.complete_marker
         path = self._storage.fetched(version, tree) if not marker or marker in tree.files else None
-        if path is None and (taken is None or taken.fingerprint != tree.fingerprint):
+        if path is None and (taken is None or renamed or taken.fingerprint != tree.fingerprint):
             reason = self._completeness.judge(name, tree)
             if reason is None:
                 path = self._storage.fetch(version, name, tree)
@@ -245,12 +249,12 @@ class Source:
             if path is None:
                 return reason if taken is None else None
         if path is not None:
-            self._taken[name] = _Taken(path, tree.fingerprint)
+            self._taken[version] = _Taken(name, path, tree.fingerprint)
         return None
 
-    def _forget_absent(self, names: set[str]) -> None:
-        self._completeness.listed(names)
-        self._taken = {name: taken for name, taken in self._taken.items() if name in names}
+    def _forget_absent(self, children: Mapping[int, str]) -> None:
+        self._completeness.listed(set(children.values()))
+        self._taken = {version: taken for version, taken in self._taken.items() if version in children}
 
     def _check_zero_versions(self) -> None:
         """Raises NotFound with TF Serving's text where it refuses to start or to reload."""

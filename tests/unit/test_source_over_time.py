@@ -197,3 +197,30 @@ def test_fail_if_zero_versions_at_startup(tmp_path: Path) -> None:
     assert set(source.poll().versions) == {1}
     (tmp_path / "1").rmdir()
     assert source.poll() == Poll("m", {}, (no_versions(tmp_path),))
+
+
+def test_a_second_directory_of_the_same_number_takes_over_when_it_is_whole(tmp_path: Path, clock: Clock) -> None:
+    source = Source(model(tmp_path, Latest()), SourceOptions(clock=clock))
+    save(tmp_path, 1).rename(tmp_path / "01")
+    clock.ahead_s = 2
+    assert source.poll().versions == {1: f"{tmp_path}/01"}
+    clock.ahead_s = 0
+    save(tmp_path, 1)
+    found = source.poll()
+    assert (found.versions, found.incomplete) == ({1: f"{tmp_path}/01"}, ()), "what is served stays meanwhile"
+    clock.ahead_s = 2
+    assert source.poll().versions == {1: f"{tmp_path}/1"}
+
+
+def test_a_directory_that_gets_another_name_of_its_number_is_not_gone(tmp_path: Path, clock: Clock) -> None:
+    source = Source(model(tmp_path, Latest()), SourceOptions(clock=clock))
+    path = save(tmp_path, 1)
+    clock.ahead_s = 2
+    assert source.poll().versions == {1: f"{tmp_path}/1"}
+    clock.ahead_s = 0
+    path.rename(tmp_path / "00001")
+    assert set(source.poll().versions) == {1}
+    clock.ahead_s = 2
+    assert source.poll().versions == {1: f"{tmp_path}/00001"}
+    shutil.rmtree(tmp_path / "00001")
+    assert source.poll().versions == {}
