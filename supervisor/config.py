@@ -59,7 +59,7 @@ class PoolConfig:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     def read_models(self, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:
-        """The models to serve, from the config file where there is one. Raises ConfigError."""
+        """The models to serve, from the config file where there is one. Raises PoolError."""
         if not self.model_config_file:
             return single_model(self.model_name, self.model_base_path)
         try:

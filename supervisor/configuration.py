@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from . import labels, pool_config, reload
 from .config import PoolConfig
@@ -33,6 +33,9 @@ _COPYING_POLL_S = 0.5
 # How long the start waits for the first version of a model to be copied. It is taken when it is whole, also after that.
 _FIRST_VERSION_S = 60.0
 _MIB = 1 << 20
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,39 +190,47 @@ class Configuration:
         """Re-read the files; one that cannot be taken is told in log and status, and the last good one stays."""
         while not self._stopped:
             await asyncio.sleep(self._config.model_config_poll_s)
-            async with self._reloading:
-                if self._stopped:
-                    return
-                await self._poll_models()
-                await self._poll_pool_file()
+            await self._poll_models()
+            await self._poll_pool_file()
 
     async def _poll_models(self) -> None:
         if not self._config.model_config_file:
             return
-        try:
-            models = await call_in_thread(self._config.read_models, self._models, name="model config")
-            if models != self._models:
-                self._check_labels(models)
-        except PoolError as error:
-            self._refuse("model_config_file", error)
-            return
-        self._accept("model_config_file")
-        if models != self._models:
-            log.info("model configuration changed %s", fields(models=len(models)))
-            self._apply(models, self._pool_file)
+        before = self._models
+        found = await self._read("model_config_file", self._config.read_models, before)
+        async with self._reloading:
+            if self._stopped or found is None or self._models is not before:
+                return  # or a reload came in between: the next look decides
+            try:
+                if found != before:
+                    self._check_labels(found)
+            except PoolError as error:
+                self._refuse("model_config_file", error)
+                return
+            self._accept("model_config_file")
+            if found != before:
+                log.info("model configuration changed %s", fields(models=len(found)))
+                self._apply(found, self._pool_file)
 
     async def _poll_pool_file(self) -> None:
         if not self._config.pool_config_file:
             return
+        found = await self._read("pool_config_file", pool_config.read, self._config.pool_config_file)
+        async with self._reloading:
+            if self._stopped or found is None:
+                return
+            self._accept("pool_config_file")
+            if found != self._pool_file:
+                log.info("pool configuration changed %s", fields(file=self._config.pool_config_file))
+                self._apply(self._models, found)
+
+    async def _read(self, flag: str, read: Callable[[A], T], argument: A) -> T | None:
+        """What is in a file now; None for one that cannot be used. While it hangs, reloads go on."""
         try:
-            pool_file = await call_in_thread(pool_config.read, self._config.pool_config_file, name="pool config")
+            return await call_in_thread(read, argument, name=flag)
         except PoolError as error:
-            self._refuse("pool_config_file", error)
-            return
-        self._accept("pool_config_file")
-        if pool_file != self._pool_file:
-            log.info("pool configuration changed %s", fields(file=self._config.pool_config_file))
-            self._apply(self._models, pool_file)
+            self._refuse(flag, error)
+            return None
 
     def _refuse(self, flag: str, error: PoolError) -> None:
         if self.errors.get(flag) != error.status:

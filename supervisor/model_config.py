@@ -13,7 +13,7 @@ from typing import Any
 from . import text_proto
 from .version_policy import All, Latest, Specific, VersionPolicy
 from .wire.protos import ModelServerConfig
-from .wire.status import InvalidArgument
+from .wire.status import FailedPrecondition, InvalidArgument
 
 TENSORFLOW_PLATFORM = "tensorflow"
 
@@ -54,12 +54,17 @@ def parse_model_config(text: str, path: str, previous: Sequence[ModelConfig] = (
     """The models of a text-format ModelServerConfig, in its order; none if it sets no model list.
 
     `path` is only for the error text. `previous` is the configuration in force, whose models must keep their
-    platform. Raises ConfigError, for syntax errors with line and column.
+    platform, and which only another list replaces. Raises ConfigError, for syntax errors with line and column, and
+    FailedPrecondition for no list after one: a file that is being written is empty for a moment.
     """
     try:
         config = text_proto.parse(text, ModelServerConfig(), path)
     except text_proto.TextProtoError as error:
         raise ConfigError(error.message) from error
+    if previous and config.WhichOneof("config") is None:
+        raise FailedPrecondition(
+            "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+        )
     return models_of(config, previous)
 
 

@@ -13,7 +13,7 @@ from modelpool.supervisor.model_config import (
 )
 from modelpool.supervisor.version_policy import All, Latest, Specific
 from modelpool.supervisor.wire.protos import ModelServerConfig
-from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.status import Code, FailedPrecondition
 
 PATH = "/etc/models.config"
 
@@ -116,6 +116,16 @@ def test_logging_config_that_is_refused(config: str, text: str) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "model_config_list {}"])
 def test_no_models(text: str) -> None:
     assert parse_model_config(text, PATH) == ()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_no_list_does_not_replace_a_list(text: str) -> None:
+    with pytest.raises(FailedPrecondition) as error:
+        parse_model_config(text, PATH, parsed(one("")))
+    assert error.value.message == (
+        "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+    )
+    assert parse_model_config("model_config_list {}", PATH, parsed(one(""))) == ()
 
 
 def test_deprecated_model_type() -> None:

@@ -1,0 +1,103 @@
+"""The configuration in force while its files change, hang and go."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modelpool.supervisor import command_line, config
+from modelpool.supervisor.configuration import Configuration, Seams
+from modelpool.supervisor.manager import Manager, ManagerOptions
+from modelpool.supervisor.pool_config import PoolFile
+from modelpool.supervisor.tasks import Tasks
+from modelpool.supervisor.wire.protos import ReloadConfigRequest
+from modelpool.supervisor.wire.status import OK, Code
+
+POLL_S = 0.01
+
+
+class Stage:
+    """A configuration whose file is polled all the time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "models.config"
+        self.models = folder / "m"
+        self.models.mkdir()
+        self.write(f'config {{ name: "m" base_path: "{self.models}" model_platform: "tensorflow" }}')
+        self.tasks = Tasks()
+        self.manager = Manager(ManagerOptions(1, lambda incarnation: f"ipc:///fake/{incarnation}", lambda: 0.0))
+        settings = config.from_flags(command_line.parse([f"--model_config_file={self.file}"]), folder, folder, 1)
+        settings = replace(settings, model_config_poll_s=POLL_S)
+        seams = Seams(self.tasks.changed, self.tasks.background, self.tasks.until)
+        self.configuration = Configuration(settings, settings.read_models(), PoolFile(), self.manager, seams)
+        self.configuration.start()
+
+    def write(self, models: str) -> None:
+        self.file.write_text(f"model_config_list {{ {models} }}")
+
+    def configured(self) -> set[str]:
+        return {name for name, model in self.manager.models.items() if model.configured}
+
+    async def eventually(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():  # noqa: ASYNC110 - nobody says when
+                await asyncio.sleep(POLL_S)
+
+
+def on_stage(folder: Path, play: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        stage = Stage(folder)
+        try:
+            await play(stage)
+        finally:
+            stage.configuration.stop()
+            await stage.tasks.cancel()
+
+    asyncio.run(run())
+
+
+def has_reader(fifo: Path, writers: list[int]) -> bool:
+    """Whether somebody waits at this pipe; then its other end is added to `writers`."""
+    try:
+        writers.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
+
+
+def test_a_file_that_is_being_written_unloads_nothing(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        whole = stage.file.read_text()
+        stage.file.write_text("")
+        await stage.eventually(lambda: "model_config_file" in stage.configuration.errors)
+        assert stage.configuration.errors["model_config_file"].code is Code.FAILED_PRECONDITION
+        assert stage.configured() == {"m"}
+        stage.file.write_text(whole)
+        await stage.eventually(lambda: not stage.configuration.errors)
+        stage.write("")
+        await stage.eventually(lambda: stage.configured() == set())
+
+    on_stage(tmp_path, play)
+
+
+def test_a_file_that_hangs_keeps_no_reload_waiting(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        stage.file.unlink()
+        os.mkfifo(stage.file)  # whoever reads it waits for the end of what is written
+        writers: list[int] = []
+        await stage.eventually(lambda: has_reader(stage.file, writers))
+        request = ReloadConfigRequest()
+        request.config.model_config_list.SetInParent()
+        async with asyncio.timeout(20):
+            assert await stage.configuration.reload(request.SerializeToString()) == OK
+        assert stage.configured() == set()
+        os.write(writers[0], b"nonsense")
+        os.close(writers[0])
+        await stage.eventually(lambda: "Error parsing" in str(stage.configuration.errors.get("model_config_file")))
+
+    on_stage(tmp_path, play)
