@@ -20,6 +20,7 @@ from .commands import AnnounceDeath, Kill, Publish, Report, Spawn, Stop
 from .config import PoolConfig
 from .configuration import Configuration, Seams
 from .control import ControlSocket
+from .cpu_watch import CpuWatch, Tenant
 from .crashes import Crashes
 from .device_watch import DeviceWatch
 from .devices import Inventory, Nvml
@@ -153,6 +154,7 @@ class Pool:
             if self._places.inventory.gpus:
                 self._tasks.background(self._device_watch.run(), "devices")
             self._tasks.background(run_loading_progress(self._manager, self._loop.time), "loading progress")
+            self._tasks.background(CpuWatch(self._tenants).run(), "CPUs")
             await self._tasks.ended
             self._service.stopping()
             await self._leave()
@@ -257,6 +259,12 @@ class Pool:
             low_priority=self._ports_open and not command.urgent,
             deadly_size_bytes=self._chaos.deadly_size_bytes(model),
         )
+
+    def _tenants(self) -> dict[int, Tenant]:
+        weight = self._configuration.policy
+        return {
+            pid: Tenant(name, weight(name).cpu_weight) for pid, name in self._manager.workers.serving_pids().items()
+        }
 
     def _host_memory_mb(self, model: str) -> float:
         return self._configuration.policy(model).host_memory_mb

@@ -95,6 +95,14 @@ def rss_bytes(pid: int | None) -> int | None:
     return rss
 
 
+def _nice(pid: int | None) -> int | None:
+    """Its niceness; None when the process is gone."""
+    try:
+        return None if pid is None else os.getpriority(os.PRIO_PROCESS, pid)
+    except OSError:
+        return None
+
+
 def _model(model: Model, in_flight: Mapping[int, int], now_s: float) -> dict[str, Any]:
     return {
         "name": model.name,
@@ -145,6 +153,7 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
         "error": _error(slot.error),
         "retry_in_s": None if slot.retry_at_s is None else round(max(0.0, slot.retry_at_s - now_s), 3),
         "rss_bytes": rss_bytes(slot.pid),
+        "nice": _nice(slot.pid),
         "memory": None if slot.memory is None else asdict(slot.memory),
         "in_flight": in_flight.get(slot.incarnation or 0, 0),
         "served": slot.served_before + slot.served,

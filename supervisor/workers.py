@@ -73,6 +73,11 @@ class Workers:
             if slot.state in (SlotState.READY, SlotState.DRAINING)
         )
 
+    def serving_pids(self) -> dict[int, str]:
+        """The processes of those, each with the name of its model."""
+        slots = [self._running[incarnation] for incarnation in self.serving()]
+        return {slot.pid: slot.id.servable.name for slot in slots if slot.pid is not None}
+
     @property
     def all_gone(self) -> bool:
         return not self._running

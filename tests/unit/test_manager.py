@@ -162,6 +162,16 @@ class World:
         return {w.incarnation for m in self.tables[-1].models for v in m.versions for w in v.workers}
 
 
+def test_the_processes_that_serve_are_known_by_model() -> None:
+    world = World()
+    world.aspire(1)
+    world.manager.worker_message(world.incarnation(1), WorkerHello(pid=100), world.now_s)
+    assert world.manager.workers.serving_pids() == {}, "it loads, at a priority of its own"
+    incarnation = world.ready(1)
+    world.ack()
+    assert world.manager.workers.serving_pids() == {100 + incarnation: "m"}
+
+
 def test_a_version_is_loaded_published_and_available() -> None:
     world = World()
     world.aspire(1)

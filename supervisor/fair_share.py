@@ -1,0 +1,59 @@
+"""Which models give way on the CPUs: those that use more than their share while others have work to do. Pure.
+
+The kernel shares a CPU among threads, not among tenants: a model with many busy threads, or with one that never sleeps,
+makes every other's wait for its turn at each step of a request. A model that gives way has its workers' niceness
+raised, so it takes what the others leave. It does so for as long as the others have work and the CPUs are short: what
+it uses meanwhile says nothing of what it wants.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+# A model that uses less than this many CPUs only does its housekeeping.
+ACTIVE_CPUS = 0.02
+# So long after its last work a model still counts as one that has some: requests come with gaps.
+LINGER_S = 1.0
+# The CPUs are short when so small a part of them is idle; nobody need give way when it was so large a part lately.
+SHORT, SPARE = 0.15, 0.25
+# So much more than its share, of what all models together use, so many times in a row, is too much: equals must not be
+# set apart by chance.
+TOO_MUCH, LOOKS = 1.25, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all workers of one model used, in CPUs, and the weight that its share goes by."""
+
+    cpus: float
+    weight: int
+
+
+class FairShare:
+    """Looked at again and again with what was used since the last time."""
+
+    def __init__(self) -> None:
+        self.giving_way: frozenset[str] = frozenset()
+        self._quiet_s: dict[str, float] = {}
+        self._over: dict[str, int] = {}
+        self._idle = 0.0
+
+    def look(self, usage: Mapping[str, Usage], took_s: float, idle: Callable[[], float]) -> frozenset[str]:
+        """The names of the models that give way from now on, given the usage of each over the last `took_s` seconds.
+
+        `idle`: the part of the CPUs that nobody used; only asked while two models or more have work.
+        """
+        self._quiet_s = {
+            name: 0.0 if each.cpus >= ACTIVE_CPUS else self._quiet_s.get(name, LINGER_S) + took_s
+            for name, each in usage.items()
+        }
+        active = {name: each for name, each in usage.items() if self._quiet_s[name] < LINGER_S}
+        self.giving_way = self._greedy(active, took_s, idle()) if len(active) > 1 else frozenset()
+        return self.giving_way
+
+    def _greedy(self, active: Mapping[str, Usage], took_s: float, idle: float) -> frozenset[str]:
+        self._idle += (idle - self._idle) * min(1.0, took_s / LINGER_S) if self.giving_way else -self._idle
+        known = self.giving_way & active.keys() if self._idle <= SPARE else frozenset()
+        too_much = TOO_MUCH * sum(each.cpus for each in active.values()) / sum(each.weight for each in active.values())
+        over = {name for name, each in active.items() if idle <= SHORT and each.cpus > too_much * each.weight}
+        self._over = {name: self._over.get(name, 0) + 1 for name in over}
+        return known | {name for name, looks in self._over.items() if looks >= LOOKS}

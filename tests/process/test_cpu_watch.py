@@ -1,0 +1,93 @@
+"""Real processes on real CPUs: one that takes all it can gets nicer while another works, and comes back after it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from modelpool.supervisor import cpu_watch
+from modelpool.supervisor.cpu_watch import NICER, CpuWatch, Tenant
+from tests.e2e.eventually import eventually
+
+# With threads: all of them are meant. Told on its standard input how long to rest after each bit of work.
+WORK = """
+import sys, threading, time
+rest_s = None
+told = threading.Event()
+def work():
+    while True:
+        told.wait()
+        sum(range(10000))
+        if rest_s:
+            time.sleep(rest_s)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+print("ready", flush=True)
+for line in sys.stdin:
+    rest_s = float(line)
+    told.set() if rest_s < 1 else told.clear()
+"""
+FLOOD, LIGHT, REST = "0", "0.005", "1"
+
+
+class Process:
+    def __init__(self, cpu: int) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([sys.executable, "-c", WORK], stdin=pipe, stdout=pipe, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self.pid = self._process.pid
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            os.sched_setaffinity(int(thread), {cpu})
+
+    def tell(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+
+    def nice(self) -> set[int]:
+        threads = [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
+        return {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Process, Process]]:
+    first = min(os.sched_getaffinity(0))
+    both = Process(first), Process(first)
+    yield both
+    for each in both:
+        each.end()
+
+
+def test_a_flood_gives_way_while_its_neighbour_works(
+    pair: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not cpu_watch.can_come_back():
+        pytest.skip("needs the privilege to lower niceness")
+    first = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {first})
+    flood, light = pair
+    watch = CpuWatch(lambda: {flood.pid: Tenant("flood", 100), light.pid: Tenant("light", 100)})
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def seen(nice: int) -> bool:
+        watch.look()
+        return flood.nice() == {nice}
+
+    flood.tell(FLOOD)
+    watch.look()
+    watch.look()
+    assert flood.nice() == {own}, "nobody else has work"
+    light.tell(LIGHT)
+    eventually(lambda: seen(min(19, own + NICER)), what="the flood gives way")
+    light.tell(REST)
+    eventually(lambda: seen(own), what="it comes back")
+    light.end()
+    watch.look()
+    assert cpu_watch.cpu_time_s(light.pid) is None
