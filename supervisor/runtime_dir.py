@@ -62,7 +62,8 @@ class RuntimeDir:
     def _remove_files(self) -> None:
         for entry in self.path.iterdir():
             is_socket = entry.is_socket() and sockets.is_socket_name(entry.name)
-            if is_socket or (entry.is_file() and sockets.is_envoy_file(entry.name)):
+            is_arena = entry.is_symlink() and sockets.is_arena(entry.name)
+            if is_arena or is_socket or (entry.is_file() and sockets.is_envoy_file(entry.name)):
                 entry.unlink(missing_ok=True)
 
 

@@ -6,9 +6,14 @@ of an error is its text in UTF-8. Headers are fixed structs because they are pac
 
 A request of Method.CANCEL has an empty payload and no answer: nobody awaits the request of that id any more, and the
 worker drops it if it has not begun to execute it.
+
+A payload in shared memory (`arena`) travels as an empty frame with a third one behind it, its reference. The reader
+gives the block back: the worker by a message of one frame, `pack_returned`, as soon as nothing of it is used any more,
+also where there is no answer; the frontend by a request of Method.RETURN with the id of the answered request.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,6 +22,7 @@ from .status import Code, InvalidArgument
 NO_DEADLINE_NS = 0
 _REQUEST = struct.Struct("<QqqB?")
 _REPLY = struct.Struct("<QBI")
+_ID = struct.Struct("<Q")
 
 
 class Method(IntEnum):
@@ -31,6 +37,7 @@ class Method(IntEnum):
     MULTI_INFERENCE = 7
     METADATA = 8
     REST_METADATA = 9
+    RETURN = 254
     CANCEL = 255
 
 
@@ -61,6 +68,11 @@ def pack_cancel(request_id: int) -> bytes:
     return _REQUEST.pack(request_id, NO_DEADLINE_NS, 0, Method.CANCEL, False)
 
 
+def pack_return(request_id: int) -> bytes:
+    """The answer to this request has been copied from the worker's shared memory."""
+    return _REQUEST.pack(request_id, NO_DEADLINE_NS, 0, Method.RETURN, False)
+
+
 def unpack_request(frame: bytes) -> RequestHeader:
     """Raises InvalidArgument when the frame is not a request header."""
     return RequestHeader(*request_fields(frame))
@@ -73,6 +85,12 @@ def request_fields(frame: bytes) -> tuple[int, int, int, Method, bool]:
         return request_id, deadline_ns, sent_ns, _METHODS[method], alone
     except (struct.error, KeyError) as error:
         raise InvalidArgument(f"request header: expected {_REQUEST.size} bytes with a known method: {error}") from error
+
+
+def request_id_of(frame: bytes) -> int:
+    """Of a header that was packed here."""
+    request_id: int = _ID.unpack_from(frame)[0]
+    return request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +118,15 @@ def reply_fields(frame: bytes) -> tuple[int, Code, int]:
         return request_id, _CODES[code], retry_after_ms
     except (struct.error, KeyError) as error:
         raise InvalidArgument(f"reply header: expected {_REPLY.size} bytes with a known code: {error}") from error
+
+
+def pack_returned(request_ids: Sequence[int]) -> bytes:
+    """The requests whose payloads in the frontend's shared memory are not used any more."""
+    return struct.pack(f"<{len(request_ids)}Q", *request_ids)
+
+
+def unpack_returned(frame: bytes) -> Sequence[int]:
+    """Raises InvalidArgument when the frame holds no request ids."""
+    if len(frame) % _ID.size:
+        raise InvalidArgument(f"returned requests: expected ids of {_ID.size} bytes, got {len(frame)} bytes")
+    return [request_id for (request_id,) in _ID.iter_unpack(frame)]

@@ -27,6 +27,8 @@ _ENVOY_CONFIG_PREFIX = "c"
 _ENVOY_DRAIN_PREFIX = "d"
 _SOCKET = re.compile(rf"[{_DATA_PREFIX}{_ENVOY_ADMIN_PREFIX}][0-9]+", re.ASCII)
 _ENVOY_FILE = re.compile(rf"{_ENVOY_CONFIG_PREFIX}[0-9]+\.json|{_ENVOY_DRAIN_PREFIX}[0-9]+(?:\.new)?", re.ASCII)
+_ARENA_PREFIX = "m"
+_ARENA = re.compile(rf"{_ARENA_PREFIX}[wf][0-9]+", re.ASCII)
 
 
 class Peer(StrEnum):
@@ -74,6 +76,11 @@ def envoy_drain(runtime_dir: Path, frontend: Incarnation) -> Path:
     return runtime_dir / f"{_ENVOY_DRAIN_PREFIX}{frontend}"
 
 
+def arena(runtime_dir: Path, writer: Peer, incarnation: Incarnation) -> Path:
+    """The link to the shared memory that a worker or a frontend writes."""
+    return runtime_dir / f"{_ARENA_PREFIX}{writer[0]}{incarnation}"
+
+
 def folder(endpoint: str) -> Path:
     """The runtime directory that an endpoint lies in."""
     return Path(endpoint.removeprefix("ipc://")).parent
@@ -87,6 +94,11 @@ def is_socket_name(name: str) -> bool:
 def is_envoy_file(name: str) -> bool:
     """Whether a file of this name in a runtime directory is one of an Envoy's."""
     return _ENVOY_FILE.fullmatch(name) is not None
+
+
+def is_arena(name: str) -> bool:
+    """Whether a link of this name in a runtime directory leads to shared memory of ours."""
+    return _ARENA.fullmatch(name) is not None
 
 
 def ipc_endpoint(path: Path) -> str:
