@@ -26,6 +26,7 @@ from modelpool.supervisor.wire.frontend_messages import (
     RoutesAck,
     WorkerDied,
     WorkerLoads,
+    WorkerRoute,
 )
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
@@ -47,6 +48,7 @@ from .in_flight import Bounds
 from .metrics import RequestMetrics
 from .poison_files import PoisonFiles
 from .profiler import ProfilerHandlers
+from .shared_payloads import OnMessage, SharedLink, SharedMemory
 from .worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
@@ -69,8 +71,14 @@ class Session:
         self._control = Control(self._context, spec, self._handle_message)
         name = sockets.identity(sockets.Peer.FRONTEND, spec.incarnation)
         self._metrics = RequestMetrics(lambda name: bool(self._core.routes.versions(name)), on=bool(spec.metrics_path))
+        self._memory = SharedMemory(sockets.folder(spec.control_endpoint), spec.incarnation)
+
+        def connect(route: WorkerRoute, on_message: OnMessage) -> SharedLink:
+            link = partial(WorkerLink, self._context, route.endpoint, name, sockets.DATA_HWM)
+            return SharedLink(self._memory, route.incarnation, link, on_message)
+
         self._core = Core(
-            lambda route, on_message: WorkerLink(self._context, route.endpoint, name, sockets.DATA_HWM, on_message),
+            connect,
             self._control.release,
             CrashWitness(self._metrics, self._control.report_poison, PoisonFiles()),
             Bounds(frontends=spec.frontends),
@@ -112,6 +120,7 @@ class Session:
             case RouteTable():
                 self._handle_routes(message)
             case WorkerDied():
+                self._memory.take_back(message.incarnation)
                 self._core.bury(message)
                 self._services.routes_changed()
             case WorkerLoads():
@@ -184,6 +193,7 @@ class Session:
     def _send_stats(self) -> None:
         self._control.send(FrontendStats(self._core.in_flight(), self._core.answered))
         self._report_metrics()
+        self._memory.trim()
         self._loop.call_later(_STATS_INTERVAL_S, self._send_stats)
 
     def _report_metrics(self) -> None:

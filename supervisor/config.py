@@ -54,6 +54,7 @@ class PoolConfig:
     crash_dir: Path
     log_level: str
     profiler_dir: str = ""
+    shared_memory_bytes: int = 0
     allow_chaos: bool = False
     service: ServiceSocket = field(default_factory=ServiceSocket)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
@@ -114,6 +115,7 @@ def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: i
         crash_dir=Path(flags.crash_dir).absolute() if flags.crash_dir else default_crash_dir(default_cache_dir),
         log_level=flags.log_level,
         profiler_dir=flags.profiler_dir,
+        shared_memory_bytes=flags.shared_memory_mb << 20,
         allow_chaos=flags.allow_chaos,
         restart=RestartPolicy(
             max_load_retries=flags.max_num_load_retries,

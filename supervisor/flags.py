@@ -191,6 +191,14 @@ class Flags:
     max_request_bytes: int = flag(
         INT32_MAX, "Biggest body of a request, gRPC and REST, in bytes.", Section.REQUESTS, low=1
     )
+    shared_memory_mb: int = flag(
+        256,
+        "Most shared memory of each frontend, for requests, and of each worker, for answers, of 64 KiB and more, in "
+        "MiB; beyond it, and with 0, they go through sockets.",
+        Section.REQUESTS,
+        low=0,
+        high=1 << 20,
+    )
     rest_api_enable_cors_support: bool = flag(False, "Add CORS headers to REST replies.", Section.REQUESTS)
     rest_api_num_threads: int = flag(
         4 * _CPUS,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from . import deaths, memory_book, session_config, specs, status
+from .arenas import Arenas
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
 from .commands import AnnounceDeath, Kill, Publish, Report, Spawn, Stop
@@ -109,6 +110,7 @@ class Pool:
             ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited, self._worker_memory),
             config.log_level,
             groups=MemoryGroups.find(config.name),
+            arenas=Arenas(config.runtime_dir, config.shared_memory_bytes),
         )
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)

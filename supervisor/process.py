@@ -15,10 +15,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from . import fork_server
+from .arenas import Arenas
 from .black_box import BlackBox
 from .cgroup import MemoryGroups
 from .exits import Exit
@@ -28,6 +30,7 @@ from .wire import codec, stack_dump
 from .wire.frontend_spec import FrontendSpec
 from .wire.ids import Incarnation
 from .wire.log import fields
+from .wire.sockets import Peer
 from .wire.worker_spec import WorkerSpec
 from .worker_memory import WorkerMemory
 
@@ -60,12 +63,14 @@ class Processes:
         log_level: str,
         fork_server: str = fork_server.MODULE,
         groups: MemoryGroups | None = None,
+        arenas: Arenas | None = None,
     ) -> None:
         """`fork_server` is the module to run as such; tests bring one that forks workers without TensorFlow.
 
-        `groups`: where the kernel can be told of the limits of workers.
+        `groups`: where the kernel can be told of the limits of workers. `arenas`: shared memory of the children.
         """
         self._events = events
+        self._arenas = arenas or Arenas(Path(), 0)
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
         self._boxes: dict[Incarnation, BlackBox] = {}
@@ -102,11 +107,17 @@ class Processes:
             self._loop.call_soon(self._events.worker_exited, spec.incarnation, exit_)
             return
         self._boxes[spec.incarnation] = box
+        self._arenas.make(Peer.WORKER, spec.incarnation)
         self._fork_server.ask(spec, box.given)
 
     def spawn_frontend(self, spec: FrontendSpec) -> int:
         """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline. Raises OSError."""
-        process = subprocess.Popen([sys.executable, "-m", _FRONTEND], stdin=subprocess.PIPE, bufsize=0)
+        self._arenas.make(Peer.FRONTEND, spec.incarnation)
+        try:
+            process = subprocess.Popen([sys.executable, "-m", _FRONTEND], stdin=subprocess.PIPE, bufsize=0)
+        except OSError:
+            self._arenas.remove(Peer.FRONTEND, spec.incarnation)
+            raise
         assert process.stdin is not None
         raw = codec.encode(spec)
         try:
@@ -194,6 +205,7 @@ class Processes:
             await self._child_gone.wait()
         await self._end_orphans()
         self._memory.close()
+        self._arenas.close()
         self._loop.remove_signal_handler(signal.SIGCHLD)
         os.close(self._lifeline_write)
         os.close(self._lifeline_read)
@@ -247,7 +259,9 @@ class Processes:
             self._worker_gone(incarnation, exit_, peak_rss_bytes)
         elif pid in self._frontends:
             os.close(self._frontend_pipes.pop(pid))
-            self._events.frontend_exited(self._frontends.pop(pid), exit_)
+            gone = self._frontends.pop(pid)
+            self._arenas.remove(Peer.FRONTEND, gone)
+            self._events.frontend_exited(gone, exit_)
         elif pid == self._fork_server.pid:
             self._fork_server.exited(exit_.cause)
             self._unclaimed.clear()
@@ -257,6 +271,7 @@ class Processes:
     def _worker_gone(self, incarnation: Incarnation, exit_: Exit, peak_rss_bytes: int | None = None) -> None:
         """Read what the worker was at when it died, then tell of the death."""
         box = self._boxes.pop(incarnation)
+        self._arenas.remove(Peer.WORKER, incarnation)
         self._events.worker_exited(incarnation, box.open(exit_, peak_rss_bytes))
 
 

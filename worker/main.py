@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import codec, lifeline, stack_dump
+from modelpool.supervisor.wire import codec, lifeline, sockets, stack_dump
 from modelpool.supervisor.wire import log as wire_log
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
@@ -34,6 +34,7 @@ from .chaos import Chaos
 from .control import ControlLink
 from .metrics import WorkerMetrics
 from .session import Observers, Session
+from .shared_payloads import SharedPayloads
 
 if TYPE_CHECKING:
     from .calls import Calls
@@ -185,6 +186,7 @@ def _prepare(
         executor=executor,
         work=work,
         executors=executors,
+        shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation),
     )
     link.on_frontend_died = session.drop_frontend
     link.recorder = recorder

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire.arena import SHARED_BYTES
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.status import Code, InvalidArgument, Unavailable
+from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError, Unavailable
 
 from . import cuda
 from .control import Gauge
@@ -29,6 +30,7 @@ from .executor import Executor, Job, Task, failed
 from .metrics import WorkerMetrics
 from .request_queue import Request, RequestQueue
 from .run_threads import RunThreads
+from .shared_payloads import SharedPayloads
 from .work import Work
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _ZERO_COPY_BYTES = 64 * 1024
 # as much as a small request.
 _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 8
+_TRIM_EVERY_MS = 1_000
 _DEAD_FRONTENDS = 64
 _FULL = "The batch scheduling queue to which this task was submitted is full"
 _RETRY_AFTER_MS = (10, 5_000)
@@ -79,8 +82,10 @@ class Session:
         work: Work,
         executors: int = 1,
         capacity: int = CAPACITY,
+        shared: SharedPayloads | None = None,
     ) -> None:
         """`executors`: how many threads run the model; with one it is the main thread."""
+        self._shared = shared or SharedPayloads(None, Incarnation(0))
         self._executor = executor
         self._work = work
         self._observers = observers
@@ -168,7 +173,11 @@ class Session:
         timeout_ms: int | None = 0 if self._stopping and not running else None
         if due_ns is not None:
             timeout_ms = max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1)
+        elif timeout_ms is None and not self._shared.idle:
+            timeout_ms = _TRIM_EVERY_MS
         ready = dict(self._poller.poll(timeout_ms))
+        if not ready and due_ns is None:
+            self._shared.trim()
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         if self._stop_fd in ready:
@@ -191,20 +200,23 @@ class Session:
                     continue
                 frame: Any = receive(_NOBLOCK, copy=False)
                 if frame.more:
-                    self._skip_message()
-                    continue
-                self._take(peer, head.bytes, frame, now_ns)
+                    self._take_referred(peer, head.bytes, frame, now_ns)
+                else:
+                    self._take(peer, head.bytes, frame, now_ns)
         except zmq.Again:
             pass
 
-    def _skip_message(self) -> None:
-        more = True
-        while more:
-            frame: Any = self._socket.recv(_NOBLOCK, copy=False)
-            more = frame.more
-        log.warning("request refused %s", fields(error="expected 3 frames, got more"))
+    def _take_referred(self, peer: bytes, head: bytes, frame: Any, now_ns: int) -> None:
+        """A message whose payload is in shared memory; of any other the rest is skipped."""
+        rest: list[Any] = []
+        while not rest or rest[-1].more:
+            rest.append(self._socket.recv(_NOBLOCK, copy=False))
+        if len(frame) or len(rest) > 1:
+            log.warning("request refused %s", fields(error="expected 3 frames, got more"))
+            return
+        self._take(peer, head, frame, now_ns, rest[0].bytes)
 
-    def _take(self, peer: bytes, head: bytes, frame: Any, now_ns: int) -> None:
+    def _take(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> None:
         try:
             request_id, deadline_ns, sent_ns, method, alone = data.request_fields(head)
             frontend = self._frontends.get(peer) or self._meet(peer)
@@ -217,10 +229,23 @@ class Session:
             if not self._queue.cancel(frontend, request_id):
                 self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
             return
+        if method is Method.RETURN:
+            self._shared.returned(frontend, request_id)
+            return
+        refused: PoolError | None = None
+        if reference:
+            try:
+                frame = self._shared.request(peer, frontend, request_id, reference)
+            except PoolError as error:
+                self._shared.refused(peer, request_id)
+                refused = error
         refers = method is Method.PREDICT and len(frame) >= _ZERO_COPY_BYTES
         payload = frame.buffer if refers else frame.bytes
         request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
-        if not self._queue.put(request):
+        if refused is not None:
+            log.error("request refused %s", fields(frontend=frontend, request=request_id, error=refused.message))
+            self._answered(failed(request, refused.status))
+        elif not self._queue.put(request):
             self._answered(failed(request, Unavailable(_FULL).status))
 
     def _meet(self, peer: bytes) -> Incarnation:
@@ -239,6 +264,7 @@ class Session:
             count = self._queue.drop_frontend(gone)
             self._work.forget(partial(_is_of, gone))
             self._frontends = {peer: known for peer, known in self._frontends.items() if known != gone}
+            self._shared.drop_frontend(gone)
             log.info("dropped the requests of a dead frontend %s", fields(frontend=gone, requests=count))
 
     # -- out -----------------------------------------------------------------------------------------------------
@@ -280,10 +306,32 @@ class Session:
             try:
                 send(request.peer, _NOBLOCK_MORE)
                 send(head, _NOBLOCK_MORE)
-                send(reply, _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
+                if len(reply) < SHARED_BYTES or not self._lend(task):
+                    send(reply, _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
             except zmq.ZMQError as error:
                 log.warning("reply not sent %s", fields(request=request.request_id, error=error))
+                self._shared.returned(Incarnation(request.frontend), request.request_id)
         self._unsent.clear()
+        for peer, request_ids in self._shared.unused().items():
+            self._send_returned(peer, request_ids)
+
+    def _lend(self, task: Task) -> bool:
+        """Send the last frames of a large reply, through shared memory; False when there is no room there."""
+        request = task.request
+        reference = self._shared.lend(Incarnation(request.frontend), request.request_id, task.reply)
+        if reference is None:
+            return False
+        self._socket.send(b"", _NOBLOCK_MORE)
+        self._socket.send(reference, _NOBLOCK)
+        return True
+
+    def _send_returned(self, peer: bytes, request_ids: list[int]) -> None:
+        try:
+            self._socket.send(peer, _NOBLOCK_MORE)
+            self._socket.send(data.pack_returned(request_ids), _NOBLOCK)
+        except zmq.ZMQError as error:
+            # It is gone, or stands still and will be replaced.
+            log.warning("payloads not returned %s", fields(requests=len(request_ids), error=error))
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""

@@ -1,4 +1,4 @@
-"""Shared memory for large payloads: one arena for each frontend (its requests) and each worker (its answers). Any process.
+"""Shared memory for large payloads: an arena of each frontend (its requests) and worker (its answers). Any process.
 
 The supervisor makes an arena before the process that writes it, and keeps it until that process is dead: a file of
 memory of a fixed size that is sparse, so that it takes what is in use. The private runtime directory has a link to it,
@@ -113,7 +113,7 @@ class Arena:
         self._fd = fd
         self._space = Space(os.fstat(fd).st_size)
         self._serial = 0
-        self._dirty_end = 0
+        self._free_end = 0
         self._written = False
 
     @classmethod
@@ -143,7 +143,6 @@ class Arena:
         except OSError:
             self._give(begin)
             return None
-        self._dirty_end = max(self._dirty_end, start + size_bytes)
         return Block(begin, _REFERENCE.pack(start, size_bytes, self._serial))
 
     def _write(self, pieces: Sequence[Buffer], at: int) -> None:
@@ -163,23 +162,24 @@ class Arena:
 
     def _give(self, begin: int) -> None:
         end = self._space.give(begin)
+        self._free_end = max(self._free_end, end)
         if end > KEEP_BYTES:
             self._punch(max(begin, KEEP_BYTES), end)
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to `trim`."""
-        return self._dirty_end == 0
+        return self._free_end == 0
 
     def trim(self) -> None:
         """Called now and then: give back all that is free, unless something was written since the last time."""
         if self._written or self.idle:
             self._written = False
             return
-        dirty_end, self._dirty_end = min(self._dirty_end, KEEP_BYTES), 0
+        used_end, self._free_end = min(self._free_end, KEEP_BYTES), 0
         for begin, end in self._space.free:
-            if begin < dirty_end:
-                self._punch(begin, min(end, dirty_end))
+            if begin < used_end:
+                self._punch(begin, min(end, used_end))
 
     def _punch(self, begin: int, end: int) -> None:
         end = -(-end // _PAGE_BYTES) * _PAGE_BYTES
@@ -225,7 +225,7 @@ class Reader:
         return b"".join(parts)
 
     def view(self, reference: bytes) -> tuple[mmap.mmap, int, int]:
-        """The mapping of the arena, and begin and size in it of what is referred to. Raises InvalidArgument, OSError."""
+        """The mapping of the arena, begin and size in it of what is referred to. Raises InvalidArgument, OSError."""
         start, size_bytes, serial = self._place(reference)
         self._check(start, size_bytes, serial)
         if self._map is None:
@@ -245,7 +245,7 @@ class Reader:
 
     def _check(self, start: int, size_bytes: int, serial: int) -> None:
         found = _HEAD.unpack(os.pread(self._fd, _HEAD.size, start - HEAD_BYTES))
-        if found != (serial, size_bytes):
+        if not serial or found != (serial, size_bytes):
             raise InvalidArgument(
                 f"reference: expected block {serial} of {size_bytes} bytes at {start}, found block {found[0]} of "
                 f"{found[1]} bytes"

@@ -18,6 +18,7 @@ DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 OF_BOTH_ENGINES = {
     "test_errors",
     "test_grpc_cases",
+    "test_large_tensors",
     "test_rest_cases",
     "test_rest_errors",
 }

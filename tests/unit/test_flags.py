@@ -79,6 +79,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "enable_grpc_reflection": True,
     "frontend": "grpcio",
     "frontends": 1,
+    "shared_memory_mb": 256,
     "profiler_dir": "",
 }
 WITHOUT_EFFECT = {

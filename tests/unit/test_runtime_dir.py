@@ -46,12 +46,15 @@ def test_sockets_of_a_dead_pool_are_cleared_and_nothing_else(base: Path) -> None
     leave_socket(base / "pool" / "w7")
     leave_socket(base / "pool" / "a7")
     (base / "pool" / "c7.json").write_text("{}")
+    (base / "pool" / "mw7").symlink_to("/proc/1/fd/999")
+    (base / "pool" / "mf7").symlink_to("/proc/1/fd/999")
+    (base / "pool" / "mx7").symlink_to("/proc/1/fd/999")
     leave_socket(base / "pool" / "somebody-elses")
     (base / "pool" / "w8").write_text("a file")
     directory = RuntimeDir(base / "pool")
-    assert sorted(os.listdir(base / "pool")) == ["lock", "somebody-elses", "w8"]
+    assert sorted(os.listdir(base / "pool")) == ["lock", "mx7", "somebody-elses", "w8"]
     directory.remove()
-    assert sorted(os.listdir(base / "pool")) == ["somebody-elses", "w8"]
+    assert sorted(os.listdir(base / "pool")) == ["mx7", "somebody-elses", "w8"]
 
 
 def test_a_path_that_is_too_long_for_its_sockets_is_refused_at_the_start(base: Path) -> None:

@@ -22,6 +22,7 @@ from modelpool.worker.executor import Executor
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session
+from modelpool.worker.shared_payloads import SharedPayloads
 from modelpool.worker.work import Unbatched
 from tests.wire.conftest import WAIT_S, eventually
 
@@ -42,7 +43,7 @@ def _plan(payload: bytes) -> Plan:
 class Worker:
     """A session in a thread; executes by echoing, and `STAY` by waiting for `go`."""
 
-    def __init__(self, endpoint: str, capacity: int) -> None:
+    def __init__(self, endpoint: str, capacity: int, folder: Path | None = None) -> None:
         self.endpoint = endpoint
         self.executed: list[bytes] = []
         self.staying, self.go = threading.Event(), threading.Event()
@@ -60,6 +61,7 @@ class Worker:
             executor=executor,
             work=Unbatched(executor),
             capacity=capacity,
+            shared=SharedPayloads(folder, Incarnation(1)),
         )
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()

@@ -1,0 +1,208 @@
+"""Shared memory for payloads: who gets which place, what a reader takes, and what memory is left afterwards."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelpool.supervisor.arenas import Arenas
+from modelpool.supervisor.wire import arena, sockets
+from modelpool.supervisor.wire.arena import HEAD_BYTES, KEEP_BYTES, Arena, Reader, Space
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.sockets import Peer
+from modelpool.supervisor.wire.status import InvalidArgument
+
+PAGE = mmap.PAGESIZE
+MIB = 1 << 20
+SIZE = 64 * PAGE
+
+
+class Pair:
+    """A writer and a reader of one arena, as two processes have them."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.fd = arena.create("test", size_bytes)
+        self.writer = Arena(os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR))
+        self.reader = Reader(os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY))
+
+    @property
+    def used_bytes(self) -> int:
+        return os.fstat(self.fd).st_blocks * 512
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair(SIZE)
+    yield made
+    made.close()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20 * PAGE), st.integers(0, 1000)), max_size=200))
+def test_places_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]]) -> None:
+    space = Space(SIZE)
+    taken: dict[int, int] = {}
+    for takes, size, which in steps:
+        if takes:
+            begin = space.take(size)
+            pages = -(-max(size, 1) // PAGE) * PAGE
+            if begin is None:
+                assert all(end - start < pages for start, end in space.free)
+            else:
+                assert begin % PAGE == 0
+                assert all(begin + pages <= other or other + length <= begin for other, length in taken.items())
+                taken[begin] = pages
+        elif taken:
+            begin = list(taken)[which % len(taken)]
+            assert space.give(begin) == begin + taken.pop(begin)
+        free = sum(end - start for start, end in space.free)
+        assert free + sum(taken.values()) == SIZE
+        assert all(left[1] < right[0] for left, right in zip(space.free, space.free[1:], strict=False))
+    for begin in list(taken):
+        space.give(begin)
+    assert list(space.free) == [(0, SIZE)]
+
+
+def test_what_is_not_taken_is_not_given_back() -> None:
+    space = Space(SIZE)
+    assert space.take(1) == 0
+    space.give(0)
+    with pytest.raises(KeyError):
+        space.give(0)
+
+
+@given(st.lists(st.binary(max_size=3 * PAGE), min_size=1, max_size=8), st.integers(0, 10_000))
+def test_a_reader_finds_what_was_put(pieces: list[bytes], aligned_at: int) -> None:
+    pair = Pair(SIZE)
+    block = pair.writer.put(pieces, aligned_at)
+    assert block is not None
+    whole = b"".join(pieces)
+    assert pair.reader.read(block.reference) == whole
+    mapped, start, size_bytes = pair.reader.view(block.reference)
+    assert mapped[start : start + size_bytes] == whole
+    assert (start + aligned_at) % HEAD_BYTES == 0
+    pair.close()
+
+
+def test_many_pieces_are_one_payload() -> None:
+    pair = Pair(16 * MIB)
+    pieces = [bytes((number % 251,)) * 700 for number in range(5000)]
+    block = pair.writer.put(pieces)
+    assert block is not None
+    assert pair.reader.read(block.reference) == b"".join(pieces)
+    pair.close()
+
+
+def test_no_room_is_no_block_and_harms_no_other(pair: Pair) -> None:
+    first = pair.writer.put([b"x" * (SIZE // 2)])
+    assert first is not None
+    assert pair.writer.put([b"y" * (SIZE // 2)]) is None
+    assert pair.reader.read(first.reference) == b"x" * (SIZE // 2)
+    pair.writer.free(first)
+    assert pair.writer.put([b"y" * (SIZE - 2 * PAGE)]) is not None
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_a_wrong_reference_is_an_error(start: int, size: int, serial: int) -> None:
+    pair = Pair(SIZE)
+    block = pair.writer.put([b"x" * 100])
+    assert block is not None
+    wrong = arena._REFERENCE.pack(start, size, serial)
+    for look in (pair.reader.read, pair.reader.view):
+        if wrong != block.reference:
+            with pytest.raises(InvalidArgument, match="reference: "):
+                look(wrong)
+        with pytest.raises(InvalidArgument, match="expected 24 bytes, got 5"):
+            look(b"12345")
+    pair.close()
+
+
+def test_a_block_that_was_used_again_is_not_taken_for_the_first(pair: Pair) -> None:
+    first = pair.writer.put([b"first"])
+    assert first is not None
+    pair.writer.free(first)
+    second = pair.writer.put([b"other"])
+    assert second is not None
+    assert second.begin == first.begin
+    with pytest.raises(InvalidArgument, match="expected block 1 of 5 bytes at 64, found block 2 of 5 bytes"):
+        pair.reader.read(first.reference)
+    assert pair.reader.read(second.reference) == b"other"
+
+
+def test_a_reader_cannot_write_and_nobody_can_change_the_size(pair: Pair) -> None:
+    block = pair.writer.put([b"x"])
+    assert block is not None
+    mapped, start, _ = pair.reader.view(block.reference)
+    with pytest.raises(TypeError):
+        mapped[start] = 1
+    for size in (0, 2 * SIZE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(pair.fd, size)
+
+
+def test_memory_goes_back() -> None:
+    pair = Pair(KEEP_BYTES + 64 * MIB)
+    small = pair.writer.put([bytes(2 * MIB)])
+    big = pair.writer.put([bytes(KEEP_BYTES), bytes(32 * MIB)])
+    assert small is not None
+    assert big is not None
+    assert pair.used_bytes >= KEEP_BYTES + 34 * MIB
+    pair.writer.free(big)
+    assert pair.used_bytes <= KEEP_BYTES  # at once, but for what is kept to be used again
+    pair.writer.trim()
+    assert pair.used_bytes > 32 * MIB  # it was just in use
+    pair.writer.trim()
+    assert 2 * MIB <= pair.used_bytes < 3 * MIB
+    assert pair.reader.read(small.reference) == bytes(2 * MIB)
+    pair.writer.free(small)
+    again = pair.writer.put([b"x" * MIB])
+    assert again is not None
+    pair.writer.free(again)
+    for _ in range(2):
+        pair.writer.trim()
+    assert pair.used_bytes == 0
+    assert pair.writer.idle
+    pair.close()
+
+
+def test_a_view_outlives_its_reader_and_the_descriptor_of_the_supervisor(tmp_path: Path) -> None:
+    arenas = Arenas(tmp_path, SIZE)
+    arenas.make(Peer.FRONTEND, Incarnation(7))
+    link = sockets.arena(tmp_path, Peer.FRONTEND, Incarnation(7))
+    writer, reader = Arena.open(link), Reader.open(link)
+    assert writer is not None
+    assert reader is not None
+    block = writer.put([b"what stays"])
+    assert block is not None
+    mapped, start, size_bytes = reader.view(block.reference)
+    arenas.remove(Peer.FRONTEND, Incarnation(7))
+    assert Reader.open(link) is None
+    assert Arena.open(link) is None
+    assert list(tmp_path.iterdir()) == []
+    assert reader.read(block.reference) == b"what stays"
+    reader.close()
+    writer.close()
+    assert mapped[start : start + size_bytes] == b"what stays"
+
+
+def test_all_are_gone_with_the_supervisor_and_none_are_made_where_none_are_wanted(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    arenas = Arenas(tmp_path, SIZE)
+    for peer in (Peer.WORKER, Peer.FRONTEND):
+        arenas.make(peer, Incarnation(1))
+    assert len(list(tmp_path.iterdir())) == 2
+    arenas.remove(Peer.WORKER, Incarnation(2))
+    arenas.close()
+    none = Arenas(tmp_path, 0)
+    none.make(Peer.WORKER, Incarnation(1))
+    none.remove(Peer.WORKER, Incarnation(1))
+    assert list(tmp_path.iterdir()) == []
+    assert os.listdir("/proc/self/fd") == before
