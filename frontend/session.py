@@ -26,12 +26,11 @@ from modelpool.supervisor.wire.frontend_messages import (
     RoutesAck,
     WorkerDied,
     WorkerLoads,
-    WorkerRoute,
 )
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.messages import Message
-from modelpool.supervisor.wire.route_table import RouteTable
+from modelpool.supervisor.wire.route_table import RouteTable, WorkerRoute
 from modelpool.supervisor.wire.status import PoolError
 
 from . import metrics

@@ -15,8 +15,9 @@ from modelpool.supervisor.arenas import Arenas
 from modelpool.supervisor.wire import arena, data, sockets
 from modelpool.supervisor.wire.arena import Arena, Reader
 from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.frontend_messages import WorkerDied
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import ModelRoute, WorkerDied
+from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from tests.wire.conftest import WAIT_S, FakeFrontendOwner, FakeWorker, Request, Stage, eventually, version
