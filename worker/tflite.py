@@ -18,8 +18,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
 
-from . import tflite_signatures
+from . import tflite_parsing, tflite_signatures
 from .model_spec import DEFAULT_SIGNATURE
+from .tflite_parsing import Parser
 
 FILE = "model.tflite"
 _PREDICT = "tensorflow/serving/predict"
@@ -58,10 +59,16 @@ class TfliteModel:
     """`signatures`: SignatureDef by key: of the model's metadata, else of its own, or, without any, of its tensors."""
 
     def __init__(self, content: bytes, interpreters: int) -> None:
-        self._content = content
+        self._content, self._parser = tflite_parsing.take_out(content)
         self._interpreters = [self._new() for _ in range(interpreters)]
+        try:
+            self._interpreters[0].allocate_tensors()
+        except RuntimeError as error:  # an operation is not known
+            raise InvalidArgument(f"Failed to allocate tensors: {error}") from error
+        # What an interpreter is fed with in place of examples that are parsed before it.
+        self._parsed = {each["name"]: _tensor(each) for each in self._interpreters[0].get_input_details()}
         self._threads = ThreadPoolExecutor(interpreters, "tflite") if interpreters > 1 else None
-        self._known = _signatures(content, self._interpreters[0])
+        self._known = _signatures(content, self._interpreters[0], self._parser)
         self.signatures: Mapping[str, Any] = {signature.key: signature.definition for signature in self._known}
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
@@ -106,8 +113,11 @@ class TfliteModel:
     def _run_one(
         self, number: int, signature: _Signature, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
     ) -> list[np.ndarray]:
+        inputs = signature.inputs
+        if self._parser is not None:
+            inputs, feeds = self._parsed, {**feeds, **self._parser.parse(feeds[self._parser.input])}
         try:
-            outputs = _invoke(self._interpreters[number], signature, feeds)
+            outputs = _invoke(self._interpreters[number], signature, inputs, feeds)
         except (ValueError, RuntimeError) as error:
             # One that failed half-way is not to be trusted with the next request.
             self._interpreters[number] = self._new()
@@ -127,16 +137,18 @@ def load(path: str, interpreters: int) -> TfliteModel:
         raise InvalidArgument(f"Cannot build FlatBufferModel from file: {file}: {error}") from error
 
 
-def _invoke(interpreter: Any, signature: _Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs by tensor name; copies."""
+def _invoke(
+    interpreter: Any, signature: _Signature, inputs: Mapping[str, _Tensor], feeds: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """All outputs by tensor name; copies. `inputs`: what is set, where tensors are addressed by index."""
     if signature.runner is not None:
         runner = interpreter.get_signature_runner(signature.runner)
         answers = runner(**{alias: feeds[tensor.name] for alias, tensor in signature.inputs.items()})
         return {tensor.name: answers[alias] for alias, tensor in signature.outputs.items()}
-    for tensor in signature.inputs.values():
+    for tensor in inputs.values():
         interpreter.resize_tensor_input(tensor.index, feeds[tensor.name].shape)
     interpreter.allocate_tensors()
-    for tensor in signature.inputs.values():
+    for tensor in inputs.values():
         interpreter.set_tensor(tensor.index, feeds[tensor.name])
     interpreter.invoke()
     return {tensor.name: interpreter.get_tensor(tensor.index) for tensor in signature.outputs.values()}
@@ -165,16 +177,22 @@ def _shape_text(shape: Sequence[int]) -> str:
     return f"[{','.join('?' if size < 0 else str(size) for size in shape)}]"
 
 
-def _signatures(content: bytes, interpreter: Any) -> list[_Signature]:
+def _signatures(content: bytes, interpreter: Any, parser: Parser | None) -> list[_Signature]:
+    """Of the model as it was before the parser was taken out of it."""
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    if parser is not None:
+        details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+        ins = [details[parser.index], *(detail for detail in ins if detail["name"] not in parser.outputs)]
     described = tflite_signatures.read(content)
     if described:
-        inputs = {detail["name"]: _tensor(detail) for detail in interpreter.get_input_details()}
-        outputs = {detail["name"]: _tensor(detail) for detail in interpreter.get_output_details()}
+        inputs = {detail["name"]: _tensor(detail) for detail in ins}
+        outputs = {detail["name"]: _tensor(detail) for detail in outs}
         return [_described(key, definition, inputs, outputs) for key, definition in described.items()]
+    if parser is not None:
+        return [_Signature(key, _definition(*sides), None, *sides) for key, sides in _own(content, ins, outs).items()]
     keys = list(interpreter.get_signature_list())
     if not keys:
-        inputs = {_alias(detail): _tensor(detail) for detail in interpreter.get_input_details()}
-        outputs = {_alias(detail): _tensor(detail) for detail in interpreter.get_output_details()}
+        inputs, outputs = ({_alias(detail): _tensor(detail) for detail in side} for side in (ins, outs))
         return [_Signature(DEFAULT_SIGNATURE, _definition(inputs, outputs), None, inputs, outputs)]
     found = []
     for key in keys:
@@ -182,6 +200,19 @@ def _signatures(content: bytes, interpreter: Any) -> list[_Signature]:
         inputs = {alias: _tensor(detail) for alias, detail in runner.get_input_details().items()}
         outputs = {alias: _tensor(detail) for alias, detail in runner.get_output_details().items()}
         found.append(_Signature(key, _definition(inputs, outputs), key, inputs, outputs))
+    return found
+
+
+def _own(content: bytes, ins: Sequence[Any], outs: Sequence[Any]) -> dict[str, tuple[dict[str, _Tensor], ...]]:
+    """Inputs and outputs by alias of the signatures that a model has itself, or of all its tensors."""
+    found: dict[str, tuple[dict[str, _Tensor], ...]] = {}
+    for key, *sides in tflite_signatures.own(content):
+        tensors = [{detail["index"]: _tensor(detail) for detail in side} for side in (ins, outs)]
+        found[key] = tuple(
+            {alias: of[index] for alias, index in side.items()} for side, of in zip(sides, tensors, strict=True)
+        )
+    if not found:
+        found[DEFAULT_SIGNATURE] = tuple({_alias(detail): _tensor(detail) for detail in side} for side in (ins, outs))
     return found
 
 

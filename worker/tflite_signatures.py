@@ -5,6 +5,7 @@ SignatureDefs (tensorflow/lite/tools/signature/signature_def_util.cc).
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from flatbuffers import flexbuffers  # type: ignore[import-untyped]
@@ -29,6 +30,17 @@ def read(content: bytes) -> dict[str, Any]:
             buffer = model.Buffers(metadata.Buffer())
             return _definitions(b"" if buffer.DataIsNone() else buffer.DataAsNumpy().tobytes())
     return {}
+
+
+def own(content: bytes) -> Iterator[tuple[str, dict[str, int], dict[str, int]]]:
+    """The signatures that converters write today: key, and the index of each input and output by alias."""
+    model = schema_py_generated.ModelT.InitFromObj(schema_py_generated.Model.GetRootAsModel(content, 0))
+    for signature in model.signatureDefs or ():
+        inputs, outputs = (
+            {each.name.decode(): int(each.tensorIndex) for each in side or ()}
+            for side in (signature.inputs, signature.outputs)
+        )
+        yield (signature.signatureKey or b"").decode(), inputs, outputs
 
 
 def _definitions(raw: bytes) -> dict[str, Any]:

@@ -329,6 +329,44 @@ def build_tflite_bare(path: Path) -> None:
     (path / "model.tflite").write_bytes(converter.convert())
 
 
+def build_tflite_flex(path: Path) -> None:
+    """A `model.tflite` with an operation of TensorFlow, which neither TF Serving nor TensorFlow's package can run."""
+    import tensorflow as tf
+
+    function = tf.function(tf.linalg.det, input_signature=[tf.TensorSpec([2, 2], tf.float32, name="x")])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(converter.convert())
+
+
+def build_tflite_examples(path: Path) -> None:
+    """A `model.tflite` that parses tf.Examples by a custom operation: x / 2 + c + how many `s` the batch has."""
+    import tensorflow as tf
+
+    features = {
+        "x": tf.io.FixedLenFeature([1], tf.float32, default_value=[8.0]),
+        "c": tf.io.FixedLenFeature([], tf.float32, default_value=2.0),
+        "s": tf.io.VarLenFeature(tf.int64),
+    }
+
+    def answer(examples: Any) -> Any:
+        parsed = tf.io.parse_example(examples, features)
+        more = tf.cast(tf.size(parsed["s"].values), tf.float32)
+        return {"outputs": parsed["x"] / 2.0 + tf.expand_dims(parsed["c"], 1) + more}
+
+    function = tf.function(answer, input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    module = tf.Module()
+    module.f = function
+    full = path.with_name(f"{path.name}-full")
+    tf.saved_model.save(module, str(full), signatures=module.f)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(full))
+    converter.allow_custom_ops = True
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(converter.convert())
+    shutil.rmtree(full)
+
+
 def build_tflite_described(path: Path) -> None:
     """The same with signature definitions in its metadata, as TF Serving reads them: `number` to `twice`."""
     from flatbuffers import flexbuffers
@@ -551,6 +589,8 @@ def _build_all(directory: Path) -> None:
         "twisted": build_twisted,
         "tflite": build_tflite,
         "tflite_bare": build_tflite_bare,
+        "tflite_examples": build_tflite_examples,
+        "tflite_flex": build_tflite_flex,
         "tflite_described": build_tflite_described,
         "tflite_corrupt": build_tflite_corrupt,
         "corrupt": build_corrupt,

@@ -6,13 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
-from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc, regression_pb2
 
 from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor, values
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-MODELS = ("tflite", "tflite_bare", "tflite_described", "tflite_corrupt", "sum")
+MODELS = ("tflite", "tflite_bare", "tflite_described", "tflite_examples", "tflite_flex", "tflite_corrupt", "sum")
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one interpreter", "two interpreters"])
@@ -51,6 +51,33 @@ def test_with_signature_definitions_in_the_metadata(pool: Pool) -> None:
     request.model_spec.signature_name = ""
     text = 'Serving signature key "serving_default" not found.'
     assert refusal(lambda: pool.predict(request)) == (grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def test_examples_by_a_custom_operation(pool: Pool) -> None:
+    """TF Serving has ParseExample in its interpreter; here TensorFlow does it before the interpreter runs."""
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name = "tflite_examples"
+    for number in (3.0, 5.0, None):
+        example = request.input.example_list.examples.add()
+        if number is not None:
+            example.features.feature["x"].float_list.value.append(number)
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(pool.channel)
+    regressed = stub.Regress(request, timeout=CALL_WITHIN_S).result.regressions
+    assert [each.value for each in regressed] == [3.5, 4.5, 6.0]
+    vector = [each.SerializeToString() for each in request.input.example_list.examples]
+    asked = predict_request("tflite_examples", {"inputs": tensor(vector, "string")})
+    reply = pool.predict(asked)
+    assert values(reply.outputs["outputs"]) == [[3.5], [4.5], [6.0]]
+    example = request.input.example_list.examples[0]
+    example.features.feature["s"].int64_list.value.extend([7, 8])
+    example.features.feature["c"].float_list.value.append(-1.0)
+    alone = tensor([example.SerializeToString()], "string")
+    assert values(pool.predict(predict_request("tflite_examples", {"inputs": alone})).outputs["outputs"]) == [[2.5]]
+    asked.inputs["inputs"].CopyFrom(tensor([b"\xff no example"], "string"))
+    code, text = refusal(lambda: pool.predict(asked))
+    assert code is INVALID
+    assert "Could not parse example input" in text
+    assert values(predict(pool, "tflite_examples", vector[:1], "inputs", "string").outputs["outputs"]) == [[3.5]]
 
 
 def test_over_rest(pool: Pool) -> None:
@@ -95,6 +122,12 @@ def test_a_corrupt_file(pool: Pool) -> None:
     assert values(pool.predict(predict_request("sum", {"a": tensor([1.0]), "b": tensor([2.0])})).outputs["total"]) == [
         3.0
     ]
+
+
+def test_operations_that_are_not_there_end_the_load(pool: Pool) -> None:
+    (status,) = pool.model_status("tflite_flex").model_version_status
+    assert (status.state, status.status.error_code) == (50, 3), "END with INVALID_ARGUMENT"
+    assert status.status.error_message.startswith("Failed to allocate tensors: Select TensorFlow op(s), included in ")
 
 
 def test_the_saved_model_without_the_flag(shared_pool: Pool) -> None:
