@@ -80,3 +80,24 @@ def test_who_waits_for_the_end_of_a_client_is_told_once() -> None:
     client = Client(part(False), part(False), part(False), GONE)
     assert client.run(app) == []
     assert client.received == 4
+
+
+def test_the_longer_somebody_waits_the_less_often_pyvoy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    really_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+        await really_sleep(0)
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        assert await receive() == GONE
+
+    monkeypatch.setattr(rest_pyvoy.asyncio, "sleep", sleep)
+    Client(*[part(False)] * 20, GONE).run(app)
+    assert pauses == sorted(pauses)
+    assert pauses[0] <= 0.05
+    assert pauses[-1] == pauses[-2] <= 0.5
+    assert sum(pauses) > 4
