@@ -82,7 +82,7 @@ def measure(scratch: Path, pool: Pool, workloads: Sequence[str], options: Option
         "server": pool.name,
         "cells": cells,
         "code_us": _code_us(),
-        "shares": {n: _shares(cells, n) for n in workloads},
+        "shares": {n: shares(cells, n) for n in workloads},
     }
 
 
@@ -97,7 +97,7 @@ def _code_us() -> dict[str, float]:
     return found
 
 
-def _shares(cells: Sequence[Mapping[str, Any]], workload: str) -> dict[str, float]:
+def shares(cells: Sequence[Mapping[str, Any]], workload: str) -> dict[str, float]:
     """By how much it is less, or more, with metrics."""
     on, off = (_cell(cells, workload, name) for name in (ON, OFF))
     ratio = bench_figures.ratio_of_rounds
@@ -124,9 +124,9 @@ def print_report(report: Mapping[str, Any]) -> None:
     parts = ", ".join(f"{name} {us:.2f}" for name, us in report["code_us"].items())
     print(f"\nthe code that counts, by itself: {sum(report['code_us'].values()):.2f} us a request ({parts})")
     rows = []
-    for workload, shares in report["shares"].items():
+    for workload, more in report["shares"].items():
         share = code_share(report, workload)
         verdict = "pass" if share <= LIMIT else "FAIL"
-        rows.append([workload, *(f"{shares[k]:+.1%}" for k in ("requests_per_s", "cpu_us")), f"{share:.1%}", verdict])
+        rows.append([workload, *(f"{more[k]:+.1%}" for k in ("requests_per_s", "cpu_us")), f"{share:.1%}", verdict])
     head = ("workload", "fewer requests/s", "more CPU a request", "code's share of the CPU", f"under {LIMIT:.0%}")
     print(bench_figures.table(head, rows))

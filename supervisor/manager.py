@@ -200,7 +200,7 @@ class Manager:
         """When `advance` must be called again though nothing happens; None when nothing is due."""
         times = [slot.retry_at_s for slot in self._slots() if slot.retry_at_s is not None]
         times += self.workers.deadlines_s()
-        if self._turns.due_s is not None:
+        if self._turns.due_s is not None and not self._stopping:
             times.append(self._turns.due_s)
         return min(times, default=None)
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor import turns
+from modelpool.supervisor.commands import Spawn
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import Model, ModelSettings
@@ -101,3 +102,29 @@ def test_a_start_places_as_planned(sizes: list[int], wishes: list[tuple[DevicePo
     nvml = RealNvml(FakeLibrary(*gpus))
     plan = planned(Places(Inventory.of(nvml.look())), wishes)
     assert started(Places(Inventory.of(nvml.look())), wishes, random.Random(seed)) == plan
+
+
+def test_a_manager_that_stops_has_nothing_due() -> None:
+    """It would be called again and again for a turn that nobody takes any more."""
+    nvml = RealNvml(FakeLibrary(FakeGpu("GPU-0", 8 * GIB)))
+    places = Places(Inventory.of(nvml.look()))
+    manager = Manager(ManagerOptions(100, lambda n: f"ipc:///w{n}", lambda: 0.0, RestartPolicy(), places=places))
+    manager.configure({"a": ModelSettings(), "b": ModelSettings()})
+    manager.aspire("b", {1: "/b/1"})
+    manager.advance(100.0)
+    assert manager.next_deadline_s() == 100.0 + turns.LOOK_S
+    manager.shut_down(101.0)
+    manager.advance(101.0)
+    assert manager.next_deadline_s() is None
+
+
+def test_patience_ends_by_itself() -> None:
+    nvml = RealNvml(FakeLibrary(FakeGpu("GPU-0", 8 * GIB)))
+    places = Places(Inventory.of(nvml.look()))
+    manager = Manager(ManagerOptions(100, lambda n: f"ipc:///w{n}", lambda: 0.0, RestartPolicy(), places=places))
+    manager.configure({"a": ModelSettings(), "b": ModelSettings()})
+    manager.aspire("b", {1: "/b/1"})
+    assert [each for each in manager.advance(100.0) if isinstance(each, Spawn)] == []
+    due_s = manager.next_deadline_s()
+    assert due_s is not None
+    assert [each.slot.servable for each in manager.advance(due_s) if isinstance(each, Spawn)] == [ServableId("b", 1)]
