@@ -87,7 +87,7 @@ class SharedLink:
     def send(self, *frames: bytes) -> bool:
         """See Link; the last frame is the payload."""
         payload = frames[-1]
-        if len(payload) < arena.SHARED_BYTES:
+        if len(payload) < arena.REQUEST_BYTES:
             return self._link.send(*frames)
         request_id = data.request_id_of(frames[0])
         reference = self._memory.lend(self._worker, request_id, payload)

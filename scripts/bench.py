@@ -32,6 +32,7 @@ import bench_replicas
 import bench_serving
 import bench_targets
 import bench_tenants
+import bench_tensors
 import bench_unload
 from bench_contenders import Pool, ServerContender
 from bench_server import Deadline
@@ -82,6 +83,8 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
         return bench_replicas.measure(scratch, pool, _serving_options(args))
     if what == "tenants":
         return bench_tenants.measure(scratch, pool, _serving_options(args), args.arrivals)
+    if what == "tensors":
+        return bench_tensors.measure(scratch, args.rounds)
     if what == "growth":
         return bench_growth.measure(scratch, pool, "image", args.requests)
     if what == "footprint":
@@ -123,6 +126,7 @@ REPORTS: dict[str, Callable[[Any], None]] = {
     "open": bench_serving.print_report,
     "memory": bench_footprint.print_memory,
     "tenants": bench_tenants.print_report,
+    "tensors": bench_tensors.print_report,
     "growth": bench_growth.print_report,
     "metrics": bench_monitoring.print_report,
     "replicas": bench_replicas.print_report,

@@ -14,6 +14,7 @@ WHAT = {
     "targets": "serving, open, tenants and growth as the table of what must be reached needs them",
     "profile": "where the microseconds of a request go",
     "tenants": "a tenant's latency while another is flooded",
+    "tensors": "what a payload costs between two processes, by the socket and through shared memory",
     "growth": "memory over many requests",
     "metrics": "what metrics cost at peak: the pool with and without, and the code by itself",
     "replicas": "two replicas on a CPU each against one on one, and one killed under load",

@@ -193,8 +193,8 @@ class Flags:
     )
     shared_memory_mb: int = flag(
         256,
-        "Most shared memory of each frontend, for requests, and of each worker, for answers, of 64 KiB and more, in "
-        "MiB; beyond it, and with 0, they go through sockets.",
+        "Most shared memory of each frontend, for large requests, and of each worker, for large answers, in MiB; "
+        "beyond it, and with 0, they go through sockets.",
         Section.REQUESTS,
         low=0,
         high=1 << 20,

@@ -32,10 +32,12 @@ class Request:
 
 
 class RequestQueue:
-    """At most `capacity` requests, first in, first out."""
+    """At most `capacity` requests with `capacity_bytes` of payload in all, first in, first out. A single one fits."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int = 1 << 30) -> None:
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._bytes = 0
         self._waiting: OrderedDict[tuple[int, int], Request] = OrderedDict()
 
     def __len__(self) -> int:
@@ -46,12 +48,20 @@ class RequestQueue:
         key = (request.frontend, request.request_id)
         if len(self._waiting) >= self._capacity or key in self._waiting:
             return False
+        size_bytes = self._bytes + len(request.payload)
+        if size_bytes > self._capacity_bytes and self._waiting:
+            return False
+        self._bytes = size_bytes
         self._waiting[key] = request
         return True
 
     def take(self) -> Request | None:
         """The one that has waited for the longest."""
-        return self._waiting.popitem(last=False)[1] if self._waiting else None
+        if not self._waiting:
+            return None
+        request = self._waiting.popitem(last=False)[1]
+        self._bytes -= len(request.payload)
+        return request
 
     def first(self) -> Request | None:
         """The one that `take` would give."""
@@ -59,11 +69,18 @@ class RequestQueue:
 
     def cancel(self, frontend: int, request_id: int) -> bool:
         """Whether it waited here; it will not be executed."""
-        return self._waiting.pop((frontend, request_id), None) is not None
+        return self._remove((frontend, request_id))
+
+    def _remove(self, key: tuple[int, int]) -> bool:
+        request = self._waiting.pop(key, None)
+        if request is None:
+            return False
+        self._bytes -= len(request.payload)
+        return True
 
     def drop_frontend(self, frontend: int) -> int:
         """How many requests of this frontend waited; they will not be executed."""
         gone = [key for key in self._waiting if key[0] == frontend]
         for key in gone:
-            del self._waiting[key]
+            self._remove(key)
         return len(gone)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from modelpool.supervisor.wire import data, sockets
-from modelpool.supervisor.wire.arena import SHARED_BYTES
+from modelpool.supervisor.wire.arena import ANSWER_BYTES
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
@@ -306,7 +306,7 @@ class Session:
             try:
                 send(request.peer, _NOBLOCK_MORE)
                 send(head, _NOBLOCK_MORE)
-                if len(reply) < SHARED_BYTES or not self._lend(task):
+                if len(reply) < ANSWER_BYTES or not self._lend(task):
                     send(reply, _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
             except zmq.ZMQError as error:
                 log.warning("reply not sent %s", fields(request=request.request_id, error=error))

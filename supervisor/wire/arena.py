@@ -29,8 +29,9 @@ from typing import Any
 
 from .status import InvalidArgument
 
-SHARED_BYTES = 64 * 1024
-"""From here on a payload is shared; below, a frame takes less CPU (README, Figures)."""
+REQUEST_BYTES = 128 * 1024
+ANSWER_BYTES = 256 * 1024
+"""From here on requests and answers are shared; below, frames take less CPU (`scripts/bench --what=tensors`)."""
 KEEP_BYTES = 64 << 20
 HEAD_BYTES = 64
 """In front of each payload, so that what lies at a multiple of it in the payload is aligned for any instruction."""

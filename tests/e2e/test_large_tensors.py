@@ -102,7 +102,7 @@ def nothing_shared(pool: Pool) -> bool:
 def test_up_to_64_mb_both_ways_and_all_memory_comes_back(pool: Pool) -> None:
     small = asking(floats(0, 400))
     with client(pool) as stub, most_shared(pool) as most:
-        for size in (60_000, 70_000, 600_000, 64 * MB):
+        for size in (120_000, 140_000, 600_000, 64 * MB):
             sent = floats(size, size)
             request = asking(sent)
             assert is_answer(stub.Predict(request, timeout=WITHIN_S), sent)

@@ -9,8 +9,8 @@ from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
 from modelpool.worker.request_queue import Request, RequestQueue
 
 
-def request(frontend: int, request_id: int, deadline_ns: int = NO_DEADLINE_NS) -> Request:
-    return Request(b"", frontend, request_id, deadline_ns, 1, 2, Method.PREDICT, False, b"")
+def request(frontend: int, request_id: int, deadline_ns: int = NO_DEADLINE_NS, payload: bytes = b"") -> Request:
+    return Request(b"", frontend, request_id, deadline_ns, 1, 2, Method.PREDICT, False, payload)
 
 
 def taken(queue: RequestQueue) -> list[tuple[int, int]]:
@@ -62,3 +62,26 @@ def test_as_a_plain_list_would(actions: Sequence[tuple[str, int, int]]) -> None:
             assert (first and (first.frontend, first.request_id)) == (model.pop(0) if model else None)
         assert len(queue) == len(model)
     assert taken(queue) == model
+
+
+@given(st.lists(st.tuples(st.sampled_from(("put", "take", "cancel", "drop")), st.integers(0, 9), st.integers(0, 40))))
+def test_it_holds_so_many_bytes_and_no_more_but_for_a_single_request(steps: list[tuple[str, int, int]]) -> None:
+    queue = RequestQueue(1000, 50)
+    model: dict[int, int] = {}
+    for what, number, size in steps:
+        if what == "put":
+            fits = number not in model and (not model or sum(model.values()) + size * 2 <= 50)
+            assert queue.put(request(number % 2, number, payload=bytes(size * 2))) == fits
+            if fits:
+                model[number] = size * 2
+        elif what == "take":
+            first = queue.take()
+            assert (first.request_id if first is not None else None) == next(iter(model), None)
+            if first is not None:
+                del model[first.request_id]
+        elif what == "cancel":
+            assert queue.cancel(number % 2, number) == (model.pop(number, None) is not None)
+        else:
+            assert queue.drop_frontend(number % 2) == sum(each % 2 == number % 2 for each in model)
+            model = {each: size for each, size in model.items() if each % 2 != number % 2}
+    assert len(queue) == len(model)
