@@ -153,9 +153,9 @@ class ModelPolicy:
         "batches grow as long as that brings more rows per second.",
     )
     executors: int = key(
-        1,
-        "How many threads of a worker run the model at the same time; for models that can and gain by it.",
-        low=1,
+        0,
+        "How many runs of the model go on at the same time in a worker. 0: as many as are found to bring more requests "
+        "per second; one where the model changes state, has a GPU or a host_memory_mb, or retry_on_crash is never.",
         high=16,
     )
     cpus: tuple[str, ...] = key(

@@ -172,12 +172,12 @@ def _prepare(
     seen = watched.seen()
     serving.choose_threads(model, seen)
     executor = Executor(model, calls.planners(), flights, again=spec.run_again)
-    work = serving.work_of(spec, batching, model, executor, metrics=metrics, seen=seen)
+    executors = serving.executors_of(spec, batching, model, metrics)
+    work = serving.work_of(spec, batching, model, executor, executors=executors.most, metrics=metrics, seen=seen)
     warm_s = time.monotonic()
     recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
     request_log = _request_log(spec, calls, metrics)
     observers = Observers(link.gauge, metrics, recorder, request_log)
-    executors = serving.executors_of(spec, batching)
     session = Session(
         context,
         spec.data_endpoint,

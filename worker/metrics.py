@@ -198,6 +198,11 @@ class WorkerMetrics:
         self._registry.gauge(families.BATCH_LEARNED_ROWS, *labels).set(rows)
         self._registry.gauge(families.BATCH_LEARNED_RATE, *labels).set(rows_per_s)
 
+    def executors(self, count: int) -> None:
+        """How many runs of the model are found to pay at the same time."""
+        if self._on:
+            self._registry.gauge(families.LEARNED_EXECUTORS, self._name, self._version).set(count)
+
     def finished(self, task: Task) -> None:
         """A request has its answer. What it took is counted at the next `settle`, how it ended at once."""
         if not self._on:

@@ -13,26 +13,31 @@ from .executor import Job
 
 
 class RunThreads:
-    """`count` threads that call `run` (which does not raise); `wake_fd` is an eventfd, written when a job is done."""
+    """Threads, made as they are needed, that call `run` (which does not raise).
 
-    def __init__(self, count: int, run: Callable[[Job], None], wake_fd: int) -> None:
+    `wake_fd` is an eventfd, written when a job is done.
+    """
+
+    def __init__(self, run: Callable[[Job], None], wake_fd: int) -> None:
         self.running = 0
         self._run = run
         self._wake_fd = wake_fd
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._done: SimpleQueue[Job] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._serve, name=f"run-{n}", daemon=True) for n in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
     def start(self, job: Job) -> None:
-        """Have it run by whoever is free. Not more than there are threads, at a time."""
+        """Have it run beside those that are being run."""
         self.running += 1
+        if self.running > len(self._threads):
+            name = f"run-{len(self._threads)}"
+            self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+            self._threads[-1].start()
         self._jobs.put(job)
 
     def done(self) -> Iterator[Job]:
         """Those that have been run since."""
-        while True:
+        while self.running:
             try:
                 job = self._done.get_nowait()
             except Empty:

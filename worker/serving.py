@@ -16,9 +16,10 @@ from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import PoolError
 from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
-from . import batch_tensors, soundness, thread_choice
+from . import batch_tensors, cpu_share, soundness, thread_choice
 from .batching import AutoBatcher, Batcher
 from .executor import Executor, Task
+from .executors import Executors, FixedExecutors, LearnedExecutors
 from .learned_limit import LearnedLimit
 from .metrics import WorkerMetrics
 from .plan import Model, Plan
@@ -32,6 +33,9 @@ _MAX_SEEN = 32
 _MAX_SEEN_BYTES = 64 << 20
 # Different signatures, or sets of them, that learn for themselves; more share what they learn.
 _MAX_LEARNERS = 64
+# More executors than these are for the operator to ask for.
+_MOST_LEARNED = 4
+_NO_GPU = "-1"
 
 
 class Watched:
@@ -73,19 +77,58 @@ def batching_of(spec: WorkerSpec) -> Batching | None:
     return batching_params.of_version(text, str(path), spec.batching)
 
 
-def executors_of(spec: WorkerSpec, batching: Batching | None) -> int:
-    """In how many threads the model runs."""
-    if spec.prefer_tflite and spec.executors > 1:
-        log.warning("one executor: TensorFlow Lite models run in one thread %s", fields(wanted=spec.executors))
-        return 1
-    return (batching.num_batch_threads if batching is not None else 0) or spec.executors
+def executors_of(spec: WorkerSpec, batching: Batching | None, model: Model, metrics: WorkerMetrics) -> Executors:
+    """How many runs of the model go on at the same time."""
+    if spec.prefer_tflite:
+        if spec.executors > 1:
+            log.warning("one executor: TensorFlow Lite models run in one thread %s", fields(wanted=spec.executors))
+        return FixedExecutors()
+    wanted = (batching.num_batch_threads if batching is not None else 0) or spec.executors
+    if wanted:
+        return FixedExecutors(wanted)
+    most = 1 << min(_MOST_LEARNED, cpu_share.available()).bit_length() - 1
+    why_not = _why_one_executor(spec, model) if most > 1 else "one CPU"
+    if why_not:
+        log.info("one executor %s", fields(why=why_not))
+        return FixedExecutors()
+
+    def learned(count: int, rates: dict[int, float]) -> None:
+        log.info(
+            "executors %s", fields(count=count, **{f"requests_per_s_of_{n}": f"{r:.0f}" for n, r in rates.items()})
+        )
+        metrics.executors(count)
+
+    metrics.executors(1)
+    return LearnedExecutors(most, learned)
+
+
+def _why_one_executor(spec: WorkerSpec, model: Model) -> str:
+    """What forbids to try several unasked; "" for nothing. Two runs take the memory of two, which GPUs lack first."""
+    if not spec.run_again:
+        return "retry_on_crash is never"
+    if spec.host_memory_bytes:
+        return "its memory is limited"
+    if spec.cuda_visible_devices != _NO_GPU:
+        return "it has a GPU"
+    fetches = {info.name for signature in model.signatures.values() for info in signature.outputs.values()}
+    try:
+        changes = changing_of(model)(fetches)
+    except ValueError as error:  # a graph of more than 2 GiB cannot be looked at
+        return str(error)
+    return f"it changes state: {', '.join(changes)}" if changes else ""
 
 
 def work_of(
-    spec: WorkerSpec, batching: Batching | None, model: Model, executor: Executor, *, metrics: WorkerMetrics, seen: Seen
+    spec: WorkerSpec,
+    batching: Batching | None,
+    model: Model,
+    executor: Executor,
+    *,
+    executors: int,
+    metrics: WorkerMetrics,
+    seen: Seen,
 ) -> Work:
-    """What decides on what is executed next."""
-    executors = executors_of(spec, batching)
+    """What decides on what is executed next, by so many `executors` at the most."""
     # What is executed at the same time has to fit the flight recorder.
     max_tasks = CAPACITY // (executors + 1)
     if batching is not None:

@@ -1,6 +1,6 @@
 """The worker's data plane: takes requests from its ROUTER in bursts, has them executed in their order, answers.
 
-Main thread only, which owns the socket and, unless several executors are wanted, runs the model: a request crosses no
+Main thread only, which owns the socket and, unless several executors are at it, runs the model: a request crosses no
 thread on its way to it. Requests wait in a bounded queue of this process, where they can be cancelled, expire, or go
 with the frontend that sent them; what finds it full is refused. Where the main thread runs the model the socket is read
 between two runs, so what comes during a long one waits in ZeroMQ's own bounded queue.
@@ -27,6 +27,7 @@ from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError, U
 from . import cuda
 from .control import Gauge
 from .executor import Executor, Job, Task, failed
+from .executors import Executors, FixedExecutors
 from .metrics import WorkerMetrics
 from .request_queue import Request, RequestQueue
 from .run_threads import RunThreads
@@ -54,6 +55,7 @@ _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 8
 _TRIM_EVERY_MS = 1_000
 _DEAD_FRONTENDS = 64
+_ONE = FixedExecutors()
 _FULL = "The batch scheduling queue to which this task was submitted is full"
 _RETRY_AFTER_MS = (10, 5_000)
 
@@ -80,11 +82,10 @@ class Session:
         *,
         executor: Executor,
         work: Work,
-        executors: int = 1,
+        executors: Executors = _ONE,
         capacity: int = CAPACITY,
         shared: SharedPayloads | None = None,
     ) -> None:
-        """`executors`: how many threads run the model; with one it is the main thread."""
         self._shared = shared or SharedPayloads(None, Incarnation(0))
         self._executor = executor
         self._work = work
@@ -101,7 +102,7 @@ class Session:
         self._stopping = False
         self._broken = ""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._threads = RunThreads(executors, executor.run, self._wake_fd) if executors > 1 else None
+        self._threads = RunThreads(executor.run, self._wake_fd) if executors.most > 1 else None
         self._executors = executors
         self._socket = context.socket(zmq.ROUTER)
         sockets.configure_router(self._socket, sockets.DATA_HWM)
@@ -140,7 +141,7 @@ class Session:
         work.refused.clear()
         if job is not None:
             self._observers.gauge.begin(id(job), len(job.parts))
-            if threads is None:
+            if threads is None or self._executors.count == 1:
                 self._executor.run(job)
                 self._ran(job)
             else:
@@ -148,7 +149,7 @@ class Session:
         return worked
 
     def _next_job(self, running: int, now_ns: int) -> Job | None:
-        if running < self._executors:
+        if running < self._executors.count:
             return self._work.next(self._queue, running, now_ns)
         self._work.admit(self._queue, now_ns)
         return None
@@ -169,7 +170,10 @@ class Session:
         """Until there is something to do; False when there is nothing, and the worker is to stop."""
         self._observers.metrics.settle()
         running = self._threads.running if self._threads is not None else 0
-        due_ns = self._work.due_ns() if running < self._executors else None
+        due_ns = None
+        if running < self._executors.count:
+            due_ns = self._work.due_ns()
+            self._executors.idle(running)
         timeout_ms: int | None = 0 if self._stopping and not running else None
         if due_ns is not None:
             timeout_ms = max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1)
@@ -276,6 +280,7 @@ class Session:
             # A moving average over some 30 requests.
             took_ns = (time.monotonic_ns() - job.run_ns) / len(done)
             self._request_ns += (took_ns - self._request_ns) * min(1.0, len(done) / 32)
+        self._executors.ran(job.ran_ns, len(done), (job.ran_ns - job.run_ns) / 1e9)
         if job.batched:
             self._work.ran(job)
             self._observers.metrics.batch(job)

@@ -73,6 +73,8 @@ BATCH_FAILURES = Family("modelpool_batch_failures_total", Kind.COUNTER, ("model"
 # What `batching = "auto"` has learned: the rows that one run takes at the most, and what such runs reach.
 BATCH_LEARNED_ROWS = Family("modelpool_batch_learned_rows", Kind.GAUGE, ("model", "version", "signature"))
 BATCH_LEARNED_RATE = Family("modelpool_batch_learned_rows_per_second", Kind.GAUGE, ("model", "version", "signature"))
+# How many runs of a model were found to pay at the same time, where that is left to its worker.
+LEARNED_EXECUTORS = Family("modelpool_learned_executors", Kind.GAUGE, ("model", "version"))
 
 # -- ours: of the pool, by the supervisor -------------------------------------------------------------------------
 

@@ -50,16 +50,15 @@ class WorkerSpec:
     once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
     `low_priority`: leave the CPU to others until READY. `session_config`: a serialized tensorflow.ConfigProto.
     `check_method_names`: refuse signatures whose method name is not the call's. `tensor_content`: send numeric outputs
-    of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let
-    the model compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time.
-    `gpu_memory_limit_bytes`: what TensorFlow may take of the GPU; 0: no limit but the session's own.
-    `deadly_size_bytes`: the worker dies of a request of this size, on purpose (`modelpool chaos`).
-    `host_memory_bytes`: the process's own limit, which the supervisor sees to; 0 for none.
-    `batching`: TF Serving's; with `per_model_batching` the version's own file says so, if there is one, and `batching`
-    gives the threads. `auto_batching`: batches without any setting but `latency_target_ms` (0: none). `executors`: so
-    many threads run the model. `run_again`: requests of a batch that failed may be executed one by one. `cpus`: those
-    that it may use, all when empty; `cpu_weight`: its share of them, 100 at the most. `metrics`: somebody can ask for
-    them.
+    of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let the model
+    compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time. `gpu_memory_limit_bytes`:
+    what TensorFlow may take of the GPU; 0: no limit but the session's own. `deadly_size_bytes`: the worker dies of a
+    request of this size, on purpose (`modelpool chaos`). `host_memory_bytes`: the process's own limit, which the
+    supervisor sees to; 0 for none. `batching`: TF Serving's; with `per_model_batching` the version's own file says so,
+    if there is one, and `batching` gives the threads. `auto_batching`: batches without any setting but
+    `latency_target_ms` (0: none). `executors`: so many runs go on at the same time; 0: as many as the worker finds
+    good. `run_again`: requests of a batch that failed may be executed one by one. `cpus`: those that it may use, all
+    when empty; `cpu_weight`: its share of them, 100 at the most. `metrics`: somebody can ask for them.
     """
 
     incarnation: Incarnation
@@ -94,7 +93,7 @@ class WorkerSpec:
     per_model_batching: bool = False
     auto_batching: bool = False
     latency_target_ms: float = 0.0
-    executors: int = 1
+    executors: int = 0
     run_again: bool = True
     cpus: tuple[int, ...] = ()
     cpu_weight: int = 100

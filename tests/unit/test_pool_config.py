@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "isolation": Isolation.PROCESS,
     "batching": BatchingMode.FLAGS,
     "latency_target_ms": 0.0,
-    "executors": 1,
+    "executors": 0,
     "cpus": (),
     "divide_cpus": False,
     "cpu_weight": 100,

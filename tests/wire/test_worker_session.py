@@ -1,5 +1,6 @@
 """A worker's session on a real socket, asked by a fake frontend: order, cancels, refusals, and how it stops."""
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor
+from modelpool.worker.executors import Executors, FixedExecutors
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session
@@ -43,7 +45,9 @@ def _plan(payload: bytes) -> Plan:
 class Worker:
     """A session in a thread; executes by echoing, and `STAY` by waiting for `go`."""
 
-    def __init__(self, endpoint: str, capacity: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, endpoint: str, capacity: int, folder: Path | None = None, executors: Executors | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.executed: list[bytes] = []
         self.staying, self.go = threading.Event(), threading.Event()
@@ -60,6 +64,7 @@ class Worker:
             observers,
             executor=executor,
             work=Unbatched(executor),
+            executors=executors or FixedExecutors(),
             capacity=capacity,
             shared=SharedPayloads(folder, Incarnation(1)),
         )
@@ -86,6 +91,24 @@ class Worker:
         assert self.ended()
         self.session.close()
         self.context.term()
+
+
+class Changing:
+    """As many executors as the test says, or one of these numbers after the other."""
+
+    most = 3
+
+    def __init__(self, *counts: int) -> None:
+        self.count = counts[0]
+        self.counts: Iterator[int] = itertools.cycle(counts)
+        self.requests = 0
+
+    def ran(self, now_ns: int, requests: int, took_s: float) -> None:
+        self.requests += requests
+        self.count = next(self.counts)
+
+    def idle(self, running: int) -> None:
+        assert running < self.count
 
 
 class Frontend:
@@ -121,8 +144,8 @@ def start() -> Iterator[Start]:
     """By default without a transport in between: what was sent has arrived."""
     workers: list[Worker] = []
 
-    def begin(capacity: int, endpoint: str = "inproc://w") -> Worker:
-        workers.append(Worker(endpoint, capacity))
+    def begin(capacity: int, endpoint: str = "inproc://w", executors: Executors | None = None) -> Worker:
+        workers.append(Worker(endpoint, capacity, executors=executors))
         return workers[-1]
 
     yield begin
@@ -225,4 +248,32 @@ def test_what_waits_is_answered_before_it_stops(start: Start) -> None:
     worker.go.set()
     assert frontend.answers(2) == [1, 2]
     eventually(worker.ended, "the session ends")
+    frontend.close()
+
+
+def test_executors_come_and_go_while_it_serves(start: Start) -> None:
+    changing = Changing(1, 3, 2)
+    worker = start(1000, executors=changing)
+    frontend = Frontend(worker, 1)
+    for number in range(300):
+        frontend.ask(number, b"%d" % number)
+    answers = dict(frontend.answer() for _ in range(300))
+    assert {head.request_id: reply for head, reply in answers.items()} == {n: b"%d" % n for n in range(300)}
+    assert changing.requests == 300
+    frontend.close()
+
+
+def test_from_two_executors_to_one(start: Start) -> None:
+    changing = Changing(2)
+    worker = start(1000, executors=changing)
+    frontend = Frontend(worker, 1)
+    frontend.ask(1, STAY)
+    frontend.ask(2, b"beside it")
+    assert frontend.answers(1) == [2]
+    changing.counts = itertools.repeat(1)
+    changing.count = 1
+    frontend.ask(3, b"after it")
+    worker.go.set()
+    assert frontend.answers(2) == [1, 3]
+    assert worker.executed == [b"beside it", STAY, b"after it"]
     frontend.close()

@@ -1,0 +1,113 @@
+"""How many executors are found to pay, on a machine that is made up, with a clock of its own."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelpool.worker.executors import AGAIN_NS, LONG_S, SOON_NS, TURN_NS, TURNS, FixedExecutors, LearnedExecutors
+
+RUN_S = 0.01
+
+
+class Machine:
+    """`rate(n)`: requests per second of n executors, all of which always have something to run."""
+
+    def __init__(self, rate: Callable[[int], float], most: int = 4, run_s: float = RUN_S) -> None:
+        self.rate = rate
+        self.run_s = run_s
+        self.now_ns = 0
+        self.told: list[int] = []
+        self.used: list[int] = []
+        self.executors = LearnedExecutors(most, lambda count, rates: self.told.append(count))
+
+    def run(self, seconds: float) -> int:
+        """What it comes to in so much time."""
+        until_ns = self.now_ns + int(seconds * 1e9)
+        while self.now_ns < until_ns:
+            self.now_ns += int(1e9 / self.rate(self.executors.count))
+            self.executors.ran(self.now_ns, 1, self.run_s)
+            self.used.append(self.executors.count)
+        return self.executors.count
+
+
+@pytest.mark.parametrize(
+    ("rates", "most", "best"),
+    [
+        ({1: 100, 2: 140, 4: 150}, 4, 4),
+        ({1: 100, 2: 140, 4: 141}, 4, 2),
+        ({1: 100, 2: 102}, 2, 1),
+        ({1: 100, 2: 60}, 2, 1),
+        ({1: 100, 2: 140}, 2, 2),
+    ],
+)
+def test_the_best_number_is_found(rates: dict[int, float], most: int, best: int) -> None:
+    machine = Machine(rates.__getitem__, most)
+    assert machine.run(10.0) == best
+    assert machine.told[-1] == best
+    assert set(machine.used) <= set(rates)
+
+
+def test_a_trial_takes_a_small_part_of_the_time() -> None:
+    machine = Machine(lambda count: 100 / count, 2)
+    machine.run(120.0)
+    assert len(machine.told) == 2
+    assert sum(count > 1 for count in machine.used) / len(machine.used) < 0.02
+
+
+def test_short_runs_are_left_alone() -> None:
+    machine = Machine(lambda count: 1000.0 * count, 2, LONG_S * 0.9)
+    assert machine.run(10.0) == 1
+    assert machine.told == []
+
+
+def test_another_machine_is_noticed() -> None:
+    machine = Machine(lambda count: 100.0 * count, 2)
+    assert machine.run(5.0) == 2
+    machine.rate = lambda count: 100.0 / count
+    assert machine.run(AGAIN_NS / 1e9 + 10.0) == 1
+
+
+def test_who_is_idle_needs_no_more() -> None:
+    machine = Machine(lambda count: 100.0 * count, 2)
+    for _ in range(1000):
+        machine.run(RUN_S)
+        machine.executors.idle(0)
+    assert machine.told == []
+    assert set(machine.used) == {1}
+
+
+def test_a_trial_without_enough_requests_is_given_up_and_made_again() -> None:
+    machine = Machine(lambda count: 100.0 * count, 2)
+    while machine.executors.count == 1:
+        machine.run(RUN_S)
+    machine.executors.idle(1)
+    assert machine.executors.count == 2, "one that is busy tells enough of two"
+    machine.executors.idle(0)
+    assert machine.executors.count == 1
+    machine.run(SOON_NS / 1e9 / 2)
+    assert set(machine.used[-20:]) == {1}
+    assert machine.run(SOON_NS / 1e9 + 2 * TURNS * TURN_NS / 1e9 + 1.0) == 2
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 100), st.floats(0, 1), st.none() | st.integers(0, 4))),
+    st.sampled_from([2, 4]),
+)
+def test_never_less_than_one_nor_more_than_allowed(seen: list[tuple[int, int, float, int | None]], most: int) -> None:
+    executors = LearnedExecutors(most, lambda count, rates: None)
+    now_ns = 0
+    for later_ns, requests, took_s, running in seen:
+        now_ns += later_ns
+        executors.ran(now_ns, requests, took_s)
+        if running is not None:
+            executors.idle(running)
+        assert executors.count in {1, 2, most}
+
+
+def test_a_fixed_number_stays() -> None:
+    fixed = FixedExecutors(3)
+    fixed.ran(1, 1, 1.0)
+    fixed.idle(0)
+    assert (fixed.count, fixed.most) == (3, 3)
