@@ -1,6 +1,7 @@
-"""The operation of the model `deadly`, which aborts its process at one number. Imported by workers (`python_modules`).
+"""The numbers that models of the chaos scenes act on, and the operation of the model `deadly`.
 
-A graph names a Python function by a token; the process that runs it must have registered one under that token.
+It aborts its process at the deadly number. Imported by workers (`python_modules`): a graph names a Python function by a
+token, and the process that runs it must have registered one under that token.
 """
 
 import os
@@ -8,6 +9,7 @@ from typing import Any
 
 TOKEN = "modelpool_chaos_deadly"
 NUMBER = 666
+SLOW_NUMBER, SLOW_S = 333, 3.0
 
 
 def numbers(x: Any) -> Any:

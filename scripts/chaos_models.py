@@ -36,15 +36,15 @@ def _work(tf: Any, x: Any) -> Any:
     return x + tf.cast(tf.reduce_sum(busy) * 0.0, tf.int64)
 
 
-def _spin(tf: Any, x: Any) -> Any:
-    """10 ms of the clock for each call, whatever it shares the CPU with: so that its capacity is known."""
+def _spin(tf: Any, x: Any, seconds: Any = 0.01) -> Any:
+    """So much time of the clock for each run, whatever it shares the CPU with: so that its capacity is known."""
     with tf.control_dependencies([x]):
         started = tf.timestamp()
 
     def body(_: Any) -> Any:
         return tf.timestamp()
 
-    now = tf.while_loop(lambda now: now - started < 0.01, body, [started])
+    now = tf.while_loop(lambda now: now - started < seconds, body, [started])
     return x + tf.cast(tf.reshape(now, []) * 0.0, tf.int64)
 
 
@@ -57,7 +57,34 @@ def _deadly(tf: Any, x: Any) -> Any:
     return tf.reshape(y, tf.shape(x))
 
 
-_BUILDERS: dict[str, Graph] = {"quick": _quick, "work": _work, "spin": _spin, "deadly": _deadly}
+def _brittle(tf: Any, x: Any) -> Any:
+    """By an operation of TensorFlow's own that reads whatever address it is told to; the slow number takes long.
+
+    FractionalMaxPoolGrad does not check its pooling sequences, here those of the deadly number.
+    """
+    import chaos_deadly
+
+    deadly = tf.reduce_any(tf.equal(x, chaos_deadly.NUMBER))
+    rows = tf.constant([0, 2, 4], tf.int64) - tf.where(deadly, tf.constant(1 << 40, tf.int64), 0)
+    pooled = tf.raw_ops.FractionalMaxPoolGrad(
+        orig_input=tf.ones([1, 4, 4, 1]),
+        orig_output=tf.ones([1, 2, 2, 1]),
+        out_backprop=tf.ones([1, 2, 2, 1]),
+        row_pooling_sequence=rows,
+        col_pooling_sequence=tf.constant([0, 2, 4], tf.int64),
+        overlapping=False,
+    )
+    seconds = tf.where(tf.reduce_any(tf.equal(x, chaos_deadly.SLOW_NUMBER)), chaos_deadly.SLOW_S, 0.01)
+    return _spin(tf, x, tf.cast(seconds, tf.float64)) + tf.cast(tf.reduce_sum(pooled) * 0.0, tf.int64)
+
+
+_BUILDERS: dict[str, Graph] = {
+    "quick": _quick,
+    "work": _work,
+    "spin": _spin,
+    "deadly": _deadly,
+    "brittle": _brittle,
+}
 
 
 def _save(path: Path, graph: Graph) -> None:
