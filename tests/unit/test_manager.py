@@ -1,11 +1,6 @@
 """The manager against a world of fake processes and frontends, with a clock that the test owns."""
 
-from collections.abc import Callable
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelpool.supervisor.commands import AnnounceDeath, Command, Kill, Publish, Spawn, Stop
 from modelpool.supervisor.devices import Device, Inventory
@@ -671,102 +666,6 @@ def test_a_worker_that_speaks_out_of_turn_is_killed_and_harms_nobody(message: Wo
     world.bury()
     world.ready(1)
     assert world.states() == {1: ServableState.AVAILABLE}
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Whatever happens in whatever order: routes only to the living and READY, and nothing is forgotten."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World()
-        self.steps: dict[Incarnation, int] = {}
-
-    @rule(versions=st.sets(st.integers(1, 4), max_size=3))
-    def aspire(self, versions: set[int]) -> None:
-        answering = {v for v, s in self.world.states().items() if self._available(v)}
-        self.world.aspire(*versions)
-        if answering and versions:
-            left = {v for v in answering if self.world.servable(v).slots[0].route() is not None}
-            assert left, "the last version that answers was unloaded while its successor does not answer yet"
-
-    @precondition(lambda self: self._loading())
-    @rule(data=st.data())
-    def step(self, data: st.DataObject) -> None:
-        incarnation = data.draw(st.sampled_from(sorted(self._loading())))
-        done = self.steps.get(incarnation, 0)
-        messages = [
-            WorkerHello(pid=incarnation),
-            WorkerProgress(WorkerPhase.LOADING),
-            WorkerProgress(WorkerPhase.WARMING),
-            WorkerReady(1.0, 1.0),
-        ]
-        self.world.manager.worker_message(incarnation, messages[done], self.world.now_s)
-        self.steps[incarnation] = done + 1
-        self.world.advance()
-
-    @precondition(lambda self: any(self.steps.get(i, 0) in (2, 3) for i in self._loading()))
-    @rule(data=st.data(), permanent=st.booleans())
-    def fail(self, data: st.DataObject, permanent: bool) -> None:
-        loading = sorted(i for i in self._loading() if self.steps.get(i, 0) in (2, 3))
-        incarnation = data.draw(st.sampled_from(loading))
-        self.world.manager.worker_message(
-            incarnation, WorkerLoadFailed(Code.INTERNAL, "no good", permanent), self.world.now_s
-        )
-        self.world.advance()
-
-    @precondition(lambda self: self.world.alive)
-    @rule(data=st.data())
-    def crash(self, data: st.DataObject) -> None:
-        self.world.die(data.draw(st.sampled_from(sorted(self.world.alive))), KILLED)
-
-    @rule()
-    def bury(self) -> None:
-        self.world.bury()
-
-    @rule()
-    def ack(self) -> None:
-        self.world.ack()
-
-    @rule(seconds=st.floats(0.0, 40.0))
-    def sleep(self, seconds: float) -> None:
-        self.world.sleep(seconds)
-
-    @invariant()
-    def routes_lead_to_the_ready_only(self) -> None:
-        if not self.world.tables:
-            return
-        ready = {slot.incarnation for slot in self._slots(lambda slot: slot.route() is not None)}
-        assert self.world.routed() == ready
-        assert ready <= set(self.world.alive)
-
-    @invariant()
-    def every_process_has_its_slot(self) -> None:
-        assert {slot.incarnation for slot in self._slots(lambda slot: slot.incarnation is not None)} == set(
-            self.world.alive
-        )
-
-    @invariant()
-    def nothing_is_forgotten(self) -> None:
-        """Every slot that is wanted and has no process waits for a known moment, unless it failed for good."""
-        for slot in self._slots(lambda slot: slot.incarnation is None):
-            servable = self.world.servable(slot.id.servable.version)
-            if servable.aspired and slot.state.value in ("backoff", "failed") and not slot.permanent:
-                assert slot.retry_at_s is not None
-
-    def _available(self, version: int) -> bool:
-        servable = self.world.servable(version)
-        return servable.aspired and servable.available(self.world.manager.board.acked_epoch)
-
-    def _slots(self, wanted: Callable[[Slot], bool]) -> list[Slot]:
-        servables = self.world.manager.models["m"].servables.values()
-        return [slot for servable in servables for slot in servable.slots if wanted(slot)]
-
-    def _loading(self) -> list[Incarnation]:
-        return [i for i in self.world.alive if self.steps.get(i, 0) < 4 and i not in self.world.doomed]
-
-
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAnyOrder = AnyOrder.TestCase
 
 
 def test_requests_may_wait_for_a_version_that_was_served_and_comes_back() -> None:
