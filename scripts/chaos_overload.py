@@ -69,8 +69,8 @@ def _bounded(a: Calls, began_s: float) -> list[Check]:
         Check(
             "p99 of the accepted is bounded by the queue",
             a.p99_ms <= _SLACK * most_ms,
-            f"{a.p99_ms:.0f} ms, {_SLACK * most_ms:.0f} allowed: {_QUEUED + 1} at the slowest second's {slowest}/s, and "
-            f"{way_s * 1e3:.0f} ms for the way",
+            f"{a.p99_ms:.0f} ms, {_SLACK * most_ms:.0f} allowed: {_QUEUED + 1} at {slowest}/s in the slowest second, "
+            f"and {way_s * 1e3:.0f} ms for the way",
         ),
     ]
 

@@ -21,15 +21,15 @@ from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.restart import RestartHistory, RestartPolicy
 from modelpool.supervisor.servable import Slot
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.messages import (
+from modelpool.supervisor.wire.states import ServableState, WorkerPhase
+from modelpool.supervisor.wire.status import Code, NotFound
+from modelpool.supervisor.wire.worker_messages import (
     WorkerHeartbeat,
     WorkerHello,
     WorkerLoadFailed,
     WorkerProgress,
     WorkerReady,
 )
-from modelpool.supervisor.wire.states import ServableState, WorkerPhase
-from modelpool.supervisor.wire.status import Code, NotFound
 from tests.unit.test_manager import KILLED, World
 
 MIB = 1 << 20
@@ -43,11 +43,11 @@ STATES_WITHOUT_PROCESS = {SlotState.BACKOFF, SlotState.FAILED}
 
 @dataclass
 class Life:
-    """What one place's processes went through: deaths that count, and when one was started after such a death."""
+    """What one place's processes went through: the death that the next one makes up for, and those made up for."""
 
     history: RestartHistory
-    owes: bool = False
-    restarted_s: deque[float] = field(default_factory=deque)
+    died_s: float | None = None
+    replaced_s: deque[float] = field(default_factory=deque)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -128,7 +128,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), times=st.integers(2, 6), pause_s=st.floats(0.0, 20.0))
     def crash_again_and_again(self, data: st.DataObject, times: int, pause_s: float) -> None:
         """As soon as it is back, for as long as it comes back."""
-        place = data.draw(st.sampled_from(sorted(self.world.manager.slot(each).id for each in self._ready())))
+        place = data.draw(st.sampled_from(sorted(self.world.manager.workers.slot(each).id for each in self._ready())))
         for _ in range(times):
             ready = [
                 slot.incarnation for slot in self._slots(lambda slot: slot.id == place and slot.route() is not None)
@@ -155,7 +155,7 @@ class AnyOrder(RuleBasedStateMachine):
             self._sleep(0.5)
             waited_s += 0.5
         assert hung in self.world.doomed, f"a hang was not noticed within {waited_s} s"
-        slot = self.world.manager.slot(hung)
+        slot = self.world.manager.workers.slot(hung)
         assert slot is not None
         assert slot.kill_kind is ExitKind.HANG
         assert not (set(self.world.doomed) - doomed_before - {hung}) & set(self._ready())
@@ -187,7 +187,7 @@ class AnyOrder(RuleBasedStateMachine):
         def restart() -> None:
             with suppress(NotFound):
                 for each in self.world.manager.restart("m", version, self.world.now_s):
-                    self._life(each.slot).restarted_s.clear()
+                    self.lives.pop(id(each.slot.history), None)
             self.world.advance()
 
         self._goes_on_answering(restart)
@@ -217,10 +217,10 @@ class AnyOrder(RuleBasedStateMachine):
         self._count_restarts()
 
     def _die(self, incarnation: Incarnation) -> None:
-        slot = self.world.manager.slot(incarnation)
+        slot = self.world.manager.workers.slot(incarnation)
         assert slot is not None
         counts = slot.state is not SlotState.DRAINING and slot.replaces is None and not slot.load_failed
-        self._life(slot).owes = counts
+        self._life(slot).died_s = self.world.now_s if counts else None
         self.world.die(incarnation, self.world.doomed.get(incarnation, KILLED))
         self._count_restarts()
 
@@ -256,10 +256,18 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
-        """Every slot that is wanted and has no process waits for a known moment, unless it failed for good."""
+        """Every slot that is wanted and has no process waits for a known moment, unless it failed for good.
+
+        A version that was rolled back waits for another to fail.
+        """
         for slot in self._slots(lambda slot: slot.incarnation is None):
             servable = self.world.servable(slot.id.servable.version)
-            if servable.aspired and slot.state in STATES_WITHOUT_PROCESS and not slot.permanent:
+            if (
+                servable.aspired
+                and not servable.rolled_back
+                and slot.state in STATES_WITHOUT_PROCESS
+                and not slot.permanent
+            ):
                 assert slot.retry_at_s is not None
 
     @invariant()
@@ -268,12 +276,13 @@ class AnyOrder(RuleBasedStateMachine):
             slots = self.world.servable(version).slots
             staying = [slot for slot in slots if slot.stays]
             assert len(staying) <= 1
-            assert sum(slot.replaces is not None for slot in slots) <= len(staying)
+            going = (SlotState.STOPPED, SlotState.DRAINING)
+            assert sum(slot.replaces is not None and slot.state not in going for slot in slots) <= len(staying)
 
     @invariant()
     def deaths_are_replaced_within_the_intensity(self) -> None:
         for life in self.lives.values():
-            assert len(life.restarted_s) <= MAX_RESTARTS
+            assert len(life.replaced_s) <= MAX_RESTARTS
 
     # -- details -------------------------------------------------------------------------------------------------------
 
@@ -284,12 +293,12 @@ class AnyOrder(RuleBasedStateMachine):
         """Whoever died and has a process again was restarted now."""
         for slot in self._slots(lambda slot: slot.incarnation is not None and slot.replaces is None):
             life = self._life(slot)
-            if life.owes:
-                life.owes = False
-                life.restarted_s.append(self.world.now_s)
+            if life.died_s is not None:
+                life.replaced_s.append(life.died_s)
+                life.died_s = None
         for life in self.lives.values():
-            while life.restarted_s and life.restarted_s[0] <= self.world.now_s - PERIOD_S:
-                life.restarted_s.popleft()
+            while life.replaced_s and life.replaced_s[0] <= self.world.now_s - PERIOD_S:
+                life.replaced_s.popleft()
 
     def _slots(self, wanted: Callable[[Slot], bool]) -> list[Slot]:
         servables = self.world.manager.models["m"].servables.values()
