@@ -267,11 +267,11 @@ class Configuration:
     def _found(self, name: str, poll: Poll, waited_s: float) -> None:
         if poll.error is not None:
             self._manager.source_failed(name, poll.error)
-        elif poll.versions or not poll.incomplete or self._manager.models[name].polled:
+        elif poll.versions or not poll.incomplete:
             self._manager.aspire(name, poll.versions, poll.available, poll.fingerprints)
-        elif waited_s > _FIRST_VERSION_S:
+        elif waited_s > _FIRST_VERSION_S and not self._manager.models[name].polled:
             self._manager.source_failed(name, Status(Code.UNAVAILABLE, "; ".join(poll.warnings)))
-        # else: its first version is on its way, so there is no news yet
+        # else: all that is there is still on its way, and until some of it is whole, what is served stays
         self._seams.advance()
 
     # -- how a reload ended ----------------------------------------------------------------------------------

@@ -3,20 +3,25 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from modelpool.supervisor import command_line, config
 from modelpool.supervisor.configuration import Configuration, Seams
 from modelpool.supervisor.manager import Manager, ManagerOptions
+from modelpool.supervisor.model_policy import ModelPolicy
 from modelpool.supervisor.pool_config import PoolFile
 from modelpool.supervisor.tasks import Tasks
 from modelpool.supervisor.wire.protos import ReloadConfigRequest
 from modelpool.supervisor.wire.status import OK, Code
 
 POLL_S = 0.01
+MARKER = "done"
 
 
 class Stage:
@@ -30,13 +35,17 @@ class Stage:
         self.tasks = Tasks()
         self.manager = Manager(ManagerOptions(1, lambda incarnation: f"ipc:///fake/{incarnation}", lambda: 0.0))
         settings = config.from_flags(command_line.parse([f"--model_config_file={self.file}"]), folder, folder, 1)
-        settings = replace(settings, model_config_poll_s=POLL_S)
+        settings = replace(settings, model_config_poll_s=POLL_S, source_poll_s=POLL_S)
         seams = Seams(self.tasks.changed, self.tasks.background, self.tasks.until)
-        self.configuration = Configuration(settings, settings.read_models(), PoolFile(), self.manager, seams)
+        pool_file = PoolFile(ModelPolicy(complete_marker=MARKER))
+        self.configuration = Configuration(settings, settings.read_models(), pool_file, self.manager, seams)
         self.configuration.start()
 
     def write(self, models: str) -> None:
         self.file.write_text(f"model_config_list {{ {models} }}")
+
+    def aspired(self) -> list[int]:
+        return [version for version, servable in self.manager.models["m"].servables.items() if servable.aspired]
 
     def configured(self) -> set[str]:
         return {name for name, model in self.manager.models.items() if model.configured}
@@ -99,5 +108,27 @@ def test_a_file_that_hangs_keeps_no_reload_waiting(tmp_path: Path) -> None:
         os.write(writers[0], b"nonsense")
         os.close(writers[0])
         await stage.eventually(lambda: "Error parsing" in str(stage.configuration.errors.get("model_config_file")))
+
+    on_stage(tmp_path, play)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["the same base path", "another base path"])
+def test_what_is_served_stays_until_what_replaces_it_is_whole(moved: bool, tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        (stage.models / "1").mkdir()
+        (stage.models / "1" / MARKER).touch()
+        await stage.eventually(lambda: stage.aspired() == [1])
+        place = tmp_path / "elsewhere" if moved else stage.models
+        (place / "2").mkdir(parents=True)
+        if moved:
+            stage.write(f'config {{ name: "m" base_path: "{place}" model_platform: "tensorflow" }}')
+        else:
+            shutil.rmtree(stage.models / "1")
+        await stage.eventually(lambda: any("Version 2" in note for note in stage.manager.models["m"].source_notes))
+        assert stage.aspired() == [1]
+        (place / "2" / MARKER).touch()
+        await stage.eventually(lambda: stage.aspired() == [2])
+        shutil.rmtree(place / "2")
+        await stage.eventually(lambda: stage.aspired() == [])
 
     on_stage(tmp_path, play)
