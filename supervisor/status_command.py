@@ -130,7 +130,7 @@ def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
         for worker in version["workers"]:
             if worker["waits_for"] and worker["state"] == "pending":
                 notes.append(f"{name} {version['version']}: waits: {escape(worker['waits_for'])}")
-            if worker["last_exit"] is not None:
+            if worker["last_exit"] is not None and worker["last_exit"]["kind"] != "stopped":
                 notes.append(f"{name} {version['version']}: the last worker {escape(worker['last_exit']['cause'])}")
             yield (*head, *_worker_cells(worker))
         if not version["workers"]:

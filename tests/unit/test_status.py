@@ -137,6 +137,12 @@ def test_the_table_shows_states_and_what_is_wrong(document: dict[str, Any]) -> N
     assert "serving on gRPC 8500, REST 8501" in table
 
 
+def test_an_end_in_good_order_is_no_news(document: dict[str, Any]) -> None:
+    (worker,) = document["models"][0]["versions"][0]["workers"]
+    worker["last_exit"] = {"signal": None, "code": 0, "cause": "exited with code 0", "kind": "stopped"}
+    assert "good 3: the last worker" not in status_command.render(document)
+
+
 @pytest.mark.parametrize("width", [200, 80, 40])
 def test_a_terminal_is_filled_and_no_number_is_cut(document: dict[str, Any], width: int) -> None:
     good = document["models"][0]
