@@ -169,7 +169,7 @@ class Flags:
     )
 
     frontend: str = flag(
-        "grpcio",
+        "auto",
         "What ends gRPC and REST: envoy, grpcio (with uvicorn), or auto: envoy where it can run.",
         Section.LISTENING,
         one_of=tuple(engine.value for engine in Engine),

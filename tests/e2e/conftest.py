@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests: the models, a pool for tests that leave it as it was, and pools of one's own."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,15 +15,19 @@ from tests.e2e.pool import Pool, StartPool, model_config, running_pool
 DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 
 
-# What depends on how the protocols are ended is tested with both engines; all else with the default one.
+# The first is what the server takes by itself. What depends on how the protocols are ended, and what the frontends do
+# at a death, a reload and the end, is tested with both; all else with the first.
+ENGINES = (Engine.ENVOY, Engine.GRPCIO) if importlib.util.find_spec("pyvoy") else (Engine.GRPCIO,)
 OF_BOTH_ENGINES = {
+    "test_crash",
     "test_errors",
     "test_grpc_cases",
     "test_large_tensors",
     "test_rest_cases",
     "test_rest_errors",
+    "test_shutdown",
+    "test_versions_under_load",
 }
-DEFAULT_ENGINE = Engine.GRPCIO
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     forced = metafunc.config.getoption("--frontend")
     both = metafunc.module.__name__.rpartition(".")[2] in OF_BOTH_ENGINES
-    engines = [forced] if forced else [Engine.GRPCIO, Engine.ENVOY] if both else [DEFAULT_ENGINE]
+    engines = [forced] if forced else ENGINES if both else ENGINES[:1]
     metafunc.parametrize("engine", [str(engine) for engine in engines], scope="session")
 
 

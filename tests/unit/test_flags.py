@@ -77,7 +77,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "reload_timeout_s": 120.0,
     "rest_ssl_config_file": "",
     "enable_grpc_reflection": True,
-    "frontend": "grpcio",
+    "frontend": "auto",
     "frontends": 1,
     "shared_memory_mb": 256,
     "profiler_dir": "",
