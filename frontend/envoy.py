@@ -8,6 +8,7 @@ imports `envoy_app`; the spec waits for it at a fixed descriptor. Nothing secret
 
 import importlib.util
 import json
+import logging
 import os
 import resource
 import signal
@@ -18,12 +19,16 @@ from pathlib import Path
 
 from modelpool.supervisor.wire import codec, sockets
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
+from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Unavailable
 
 from . import envoy_admin, envoy_config, tls, unix_socket
 from .envoy_config import Surroundings
 
+log = logging.getLogger(__name__)
+
 SPEC_FD = 3
+_FIRST = 1
 # Descriptors kept from clients: ZeroMQ's, logs, and one for each worker.
 _RESERVED_FDS = 512
 _MIN_CONNECTIONS = 128
@@ -34,6 +39,9 @@ _LOG_EVERY_MS = "500"
 def become(spec: FrontendSpec) -> None:
     """Run on as an Envoy; never returns but by raising Unavailable, when it cannot be one, with the reason."""
     binary, module, library = _parts()
+    ignored = envoy_config.without_effect(spec.grpc_arguments)
+    if ignored and spec.incarnation == _FIRST:  # it says it for all
+        log.warning("without effect under Envoy %s", fields(grpc_channel_arguments=",".join(ignored)))
     try:
         for texts, flag in ((spec.grpc_tls, "ssl_config_file"), (spec.rest_tls, "rest_ssl_config_file")):
             if texts is not None:

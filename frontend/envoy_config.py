@@ -55,6 +55,14 @@ _RUNTIME = {
     # connection. But that is what gRPC clients do at their deadlines when a model is busy.
     "overload.premature_reset_total_stream_count": (1 << 32) - 1,
 }
+# Those that are read here, in `grpc_frames` and in `grpc_compression`; the port is always shared.
+_ARGUMENTS = {
+    f"grpc.{name}"
+    for name in (
+        *("max_receive_message_length", "default_compression_algorithm", "max_concurrent_streams", "so_reuseport"),
+        *("max_connection_idle_ms", "max_connection_age_ms", "keepalive_time_ms", "keepalive_timeout_ms"),
+    )
+}
 # As many calls on a connection, and answers that a client is yet to read, as gRPC's own servers allow.
 _UNLIMITED = (1 << 31) - 1
 _MAX_CONTROL_FRAMES = 1 << 16
@@ -71,6 +79,11 @@ class Surroundings:
     drain_path: str
     max_connections: int
     ipv6: bool
+
+
+def without_effect(arguments: Mapping[str, str]) -> list[str]:
+    """The channel arguments that gRPC's own server may know and an Envoy does not act on."""
+    return sorted(set(arguments) - _ARGUMENTS)
 
 
 def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:

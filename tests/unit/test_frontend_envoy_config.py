@@ -81,6 +81,11 @@ def test_the_access_log_is_written_when_there_is_a_path() -> None:
             assert all(log["typed_config"]["log_format"]["json_format"]["api"] == name for log in logs)
 
 
+def test_arguments_without_effect_are_known() -> None:
+    arguments = {"grpc.max_metadata_size": "1", "grpc.max_concurrent_streams": "7", "no.such.argument": "x"}
+    assert envoy_config.without_effect(arguments) == ["grpc.max_metadata_size", "no.such.argument"]
+
+
 def test_admin_is_a_private_socket() -> None:
     assert bootstrap(SPEC, AROUND)["admin"] == {"address": {"pipe": {"path": "/run/a1", "mode": 0o600}}}
 

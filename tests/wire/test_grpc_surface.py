@@ -16,7 +16,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, inference_pb2, predi
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.frontend_messages import DrainFrontend, FrontendBindFailed, OpenPorts
-from modelpool.supervisor.wire.frontend_spec import Tls
+from modelpool.supervisor.wire.frontend_spec import Engine, Tls
 from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
 from tests.certificates import Authority
@@ -363,6 +363,8 @@ def test_connections_end_at_their_maximum_age(stage: Stage) -> None:
         channel.subscribe(seen.append, try_to_connect=True)
         eventually(lambda: grpc.ChannelConnectivity.READY in seen, "a connection")
         eventually(lambda: seen[-1] is grpc.ChannelConnectivity.IDLE, "the end of the connection")
+    said = b"without effect under Envoy grpc_channel_arguments=no.such.argument" in owner.log
+    assert said is (stage.engine is Engine.ENVOY)
 
 
 def test_an_operator_may_set_what_we_set(stage: Stage) -> None:
