@@ -356,6 +356,17 @@ def test_compression(stage: Stage) -> None:
     assert proxy.received < 50_000
 
 
+def test_messages_far_beyond_every_window(stage: Stage) -> None:
+    """In and out, two at a time, on one connection."""
+    payload = request(tail=bytes(40_000_000))
+    owner = served(stage, max_request_bytes=1 << 26)
+    options = (("grpc.max_receive_message_length", -1),)
+    with grpc.insecure_channel(f"127.0.0.1:{owner.spec.grpc_port}", options) as channel:
+        call = channel.unary_unary(PREDICTION + "Predict")
+        replies = [call.future(payload, timeout=WAIT_S) for _ in range(2)]
+        assert all(reply.result() == b"echo:" + payload for reply in replies)
+
+
 def test_connections_end_at_their_maximum_age(stage: Stage) -> None:
     owner = served(stage, grpc_arguments={"grpc.max_connection_age_ms": "100", "no.such.argument": "x"})
     seen: list[grpc.ChannelConnectivity] = []
