@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import bench_contenders
 import bench_footprint
 import bench_growth
+import bench_json
 import bench_machine
 import bench_many
 import bench_monitoring
@@ -87,6 +88,8 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
         return bench_tensors.measure(scratch, args.rounds)
     if what == "growth":
         return bench_growth.measure(scratch, pool, "image", args.requests)
+    if what == "json":
+        return bench_json.measure()
     if what == "footprint":
         return bench_footprint.measure(scratch, pool, args.starts)
     if what == "start":
@@ -131,6 +134,7 @@ REPORTS: dict[str, Callable[[Any], None]] = {
     "metrics": bench_monitoring.print_report,
     "replicas": bench_replicas.print_report,
     "profile": bench_profile.print_report,
+    "json": bench_json.print_report,
     "footprint": bench_footprint.print_report,
     "start": bench_many.print_report,
     "neighbours": bench_neighbours.print_report,

@@ -83,14 +83,16 @@ def one_by_one(values: Array) -> list[str]:
     texts = _formatted("%g", values)
     with np.errstate(over="ignore"):
         same = np.fromiter(map(float, texts), np.float64, len(texts)).astype(values.dtype) == values
-    longer = np.flatnonzero(~same)
-    digits = 9 if values.dtype == np.float32 else 17
-    for index, text in zip(longer.tolist(), _formatted(f"%.{digits}g", values[longer]), strict=True):
-        texts[index] = text
+    if not same.all():
+        longer = np.flatnonzero(~same)
+        pattern = "%.9g" if values.dtype == np.float32 else "%.17g"
+        for index, text in zip(longer.tolist(), _formatted(pattern, values[longer]), strict=True):
+            texts[index] = text
     texts = _pointed(texts)
-    odd = ~np.isfinite(values)
-    for index, text in zip(np.flatnonzero(odd).tolist(), _not_finite(values[odd]), strict=True):
-        texts[index] = text
+    finite = np.isfinite(values)
+    if not finite.all():
+        for index, text in zip(np.flatnonzero(~finite).tolist(), _not_finite(values[~finite]), strict=True):
+            texts[index] = text
     return texts
 
 

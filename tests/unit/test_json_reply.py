@@ -225,7 +225,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("enum", KINDS)
-@pytest.mark.parametrize("shape", [(1, 400), (400,), (2, 200), (1, 20, 20), (20, 1, 5, 4), (2, 0, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 400), (400,), (2, 200), (1, 20, 20), (20, 1, 5, 4), (2, 0, 3), (1,) * 7 + (100,) + (1,) * 4 + (2, 1)]
+)
 @pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_big_outputs_are_laid_out_like_small_ones(enum: int, shape: Any, layout: Layout, outputs: int) -> None:
