@@ -13,6 +13,7 @@ from typing import Any
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError
 
 from . import model_spec, model_status, request_body, rest_path, rest_reply
@@ -163,7 +164,7 @@ class RestApp:
         text = b"Unexpected path: %s?%s. Should be %s" % (path, query, path)
         return Reply(400, text, rest_reply.TEXT, Code.INVALID_ARGUMENT)
 
-    async def _infer(self, scope: Scope, receive: Receive, call: RestCall, body: bytes, deadline_ns: int) -> Reply:
+    async def _infer(self, scope: Scope, receive: Receive, call: RestCall, body: Payload, deadline_ns: int) -> Reply:
         """Predict, classify or regress, by a JSON body or by a serialized request of the gRPC API."""
         method, of_protobuf = _METHODS[call.verb]
         if _is_protobuf(scope["headers"]):
@@ -171,7 +172,9 @@ class RestApp:
             method = of_protobuf
         return await self._forward(method, body, call.spec, deadline_ns, receive)
 
-    async def _forward(self, method: Method, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Reply:
+    async def _forward(
+        self, method: Method, body: Payload, spec: ModelSpec, deadline_ns: int, receive: Receive
+    ) -> Reply:
         """The worker's answer as a reply, in the format of the request."""
         code, answer = await self._call(method, body, spec, deadline_ns, receive)
         if code is not Code.OK:
@@ -179,7 +182,7 @@ class RestApp:
         is_protobuf = any(method is of_protobuf for _, of_protobuf in _METHODS.values())
         return Reply(200, answer, rest_reply.PROTOBUF if is_protobuf else rest_reply.JSON)
 
-    async def _call(self, method: Method, body: bytes, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Answer:
+    async def _call(self, method: Method, body: Payload, spec: ModelSpec, deadline_ns: int, receive: Receive) -> Answer:
         """The core's answer; the request is dropped when the client goes away first (ClientGone)."""
         pending = self._core.submit(method, body, spec, deadline_ns)
         gone = asyncio.ensure_future(receive())
@@ -201,7 +204,7 @@ def _is_protobuf(headers: request_body.Headers) -> bool:
     return bool(types) and types[-1].partition(b";")[0].strip().lower() == rest_reply.PROTOBUF
 
 
-def _require_same_model(spec: ModelSpec, body: bytes) -> None:
+def _require_same_model(spec: ModelSpec, body: Payload) -> None:
     """The path says which model and version; a body may name the model, too. Raises InvalidArgument, Internal."""
     sent = model_spec.read(body)
     if sent is not None and sent.name not in ("", spec.name):

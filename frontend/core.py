@@ -19,6 +19,7 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.frontend_messages import WorkerDied
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.status import (
     Code,
@@ -79,7 +80,7 @@ class Core:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def call(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Answer:
+    async def call(self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int) -> Answer:
         """`submit`, and wait for the answer. Cancelling the caller drops the request."""
         pending = self.submit(method, payload, spec, deadline_ns)
         try:
@@ -87,12 +88,12 @@ class Core:
         finally:
             self.drop(pending)
 
-    def submit(self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int) -> Pending:
+    def submit(self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int) -> Pending:
         """`begin` with a future for the answer: `Pending.answer`."""
         return self.begin(method, payload, spec, deadline_ns, self._loop.create_future())
 
     def begin(
-        self, method: data.Method, payload: bytes, spec: ModelSpec | None, deadline_ns: int, sink: Sink
+        self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int, sink: Sink
     ) -> Pending:
         """Send a request to the worker that `balance` picks, or hold it until there is one. Never blocks.
 
@@ -131,7 +132,7 @@ class Core:
         queue.require_room(size_bytes, now_ns)
         queue.require_bytes(self.in_flight_bytes, size_bytes, self._bounds.total_bytes, "all models together", now_ns)
 
-    def _refuse_quarantined(self, servable: ServableId, method: data.Method, payload: bytes) -> None:
+    def _refuse_quarantined(self, servable: ServableId, method: data.Method, payload: Payload) -> None:
         remaining_s = self.quarantine.remaining_s(servable, method, payload)
         if remaining_s > 0:
             self._witness.quarantine_refused(servable.name)
@@ -381,7 +382,7 @@ class Core:
         mark, size_bytes = entry.fingerprint.hex(), entry.size_bytes
         what = fields(servable=pending.servable, method=pending.method.name, size_bytes=size_bytes, fingerprint=mark)
         log.error("poison request %s", f"{what} {fields(cause=cause, quarantine_s=rules.quarantine_s)}")
-        self._witness.poisoned(entry, pending.method, pending.payload, rules.poison_dir)
+        self._witness.poisoned(entry, pending.method, bytes(pending.payload), rules.poison_dir)
 
     # -- the whole -----------------------------------------------------------------------------------------------
 

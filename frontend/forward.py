@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, PoolError, Status, StatusError
 
 from .core import Core
 from .in_flight import Pending, Sink
 from .model_spec import ModelSpec
 
-ReadSpec = Callable[[bytes], ModelSpec | None]
+ReadSpec = Callable[[Payload], ModelSpec | None]
 
 # What is told of each finished call of a model: the RPC's name, the model as the client names it ("" for none), the
 # status, and when the call began (CLOCK_MONOTONIC).
@@ -34,7 +35,7 @@ class Forward:
         self._on_finished = on_finished
         self.read = read
 
-    async def call(self, request: bytes, deadline_ns: int) -> bytes:
+    async def call(self, request: Payload, deadline_ns: int) -> bytes:
         """The reply. Raises PoolError; cancelled when the client is gone, or its deadline has passed."""
         started_ns = time.monotonic_ns()
         model = ""
@@ -55,7 +56,7 @@ class Forward:
             raise StatusError(Status(code, reply.decode("utf-8", "replace")))
         return reply
 
-    def begin(self, request: bytes, spec: ModelSpec | None, deadline_ns: int, sink: Sink) -> Pending:
+    def begin(self, request: Payload, spec: ModelSpec | None, deadline_ns: int, sink: Sink) -> Pending:
         """Send it; `sink` gets the answer later. Raises PoolError."""
         return self._core.begin(self._method, request, spec, deadline_ns, sink)
 

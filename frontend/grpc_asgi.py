@@ -16,6 +16,7 @@ from typing import Any
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import (
     Internal,
     PoolError,
@@ -68,6 +69,7 @@ class GrpcApp:
     def __init__(self, methods: Methods, max_request_bytes: int, arguments: Mapping[str, str]) -> None:
         self._unary = dict(methods.unary)
         self._streams = dict(methods.streams)
+        self._forwards = dict(methods.forwards)
         self.limit_bytes = grpc_frames.limit_bytes(max_request_bytes, arguments)
         self._packing = Packing.of(arguments)
         self._in_progress = CallsInProgress()
@@ -102,23 +104,33 @@ class GrpcApp:
     async def _call_unary(self, handle: Unary, scope: Scope, receive: Receive, send: Send) -> None:
         call = _Call(scope["headers"])
         message = await self._message(call, receive)
+        forward = self._forwards.get(scope["path"])
         with self._in_progress.watched(receive, call.deadline_ns):
-            reply = await handle(message, call)
+            if forward is not None:
+                reply = await forward.call(message, call.deadline_ns)
+            else:
+                reply = await handle(bytes(message), call)
+        if self.replies_plain:
+            send(OK_START)
+            for event in grpc_frames.body_events(reply):
+                send(event)
+            send(OK_TRAILERS)
+            return
         accepted = call.headers.get(b"grpc-accept-encoding", b"")
         encoding, framed = self._packing.pack(reply, accepted)
         send(OK_START if encoding is None else _start_of(encoding))
         send({"type": "http.response.body", "body": framed})
         send(OK_TRAILERS)
 
-    async def _message(self, call: "_Call", receive: Receive) -> bytes:
+    async def _message(self, call: "_Call", receive: Receive) -> Payload:
         """The one message of a unary call. Raises PoolError, ClientGone."""
         event = await receive()
         if event["type"] != "http.request":
             raise ClientGone
         body: bytes = event["body"]
-        message = grpc_frames.only_message(body, self.limit_bytes)  # nearly always the whole message has come at once
-        if message is not None:
-            return message
+        whole = grpc_frames.only_message(body, self.limit_bytes)  # nearly always the whole message has come at once
+        if whole is not None:
+            return whole
         frames = Frames(self.limit_bytes, call.encoding)
         frames.add(body)
         while (message := await frames.next()) is None:
@@ -218,7 +230,7 @@ async def _read(frames: Frames, receive: Receive, requests: "asyncio.Queue[bytes
             raise ClientGone
         frames.add(event["body"])
         while (message := await frames.next()) is not None:
-            await requests.put(message)
+            await requests.put(bytes(message))
         if more and not event["more_body"]:
             more = False
             await requests.put(None)

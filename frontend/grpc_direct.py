@@ -130,7 +130,8 @@ class _Call(Begun):
         self._end(code)
         send = self._send
         send(OK_START)
-        send({"type": "http.response.body", "body": grpc_frames.plain(reply)})
+        for event in grpc_frames.body_events(reply):
+            send(event)
         send(OK_TRAILERS)
 
     def set_exception(self, error: PoolError) -> None:

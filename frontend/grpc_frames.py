@@ -1,11 +1,14 @@
 """gRPC's frames: a flag, a length of four bytes, a message; cut out of the parts of a body as they come. Event loop.
 
-Nothing is kept beyond the limit of a message, and a message is copied once on its way out of its parts.
+Nothing is kept beyond the limit of a message. A small one is copied once on its way out of its parts, a large one stays
+in them.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from modelpool.supervisor.wire.parts import PARTS_BYTES, Payload, gathered
 from modelpool.supervisor.wire.status import Internal, ResourceExhausted
 
 from . import grpc_arguments, grpc_compression
@@ -24,6 +27,17 @@ def limit_bytes(max_request_bytes: int, arguments: Mapping[str, str]) -> int:
 def plain(message: bytes) -> bytes:
     """A frame with the message as it is."""
     return _HEAD.pack(0, len(message)) + message
+
+
+def body_events(message: bytes) -> Iterable[dict[str, Any]]:
+    """The ASGI events that send a frame with the message as it is: one, or two where putting it together would cost."""
+    if len(message) < PARTS_BYTES:
+        return ({"type": "http.response.body", "body": plain(message)},)
+    head = _HEAD.pack(0, len(message))
+    return (
+        {"type": "http.response.body", "body": head, "more_body": True},
+        {"type": "http.response.body", "body": message},
+    )
 
 
 def packed(message: bytes) -> bytes:
@@ -64,7 +78,7 @@ class Frames:
         if self._size >= HEAD_BYTES:
             size_of(self._head(), self._limit)
 
-    async def next(self) -> bytes | None:
+    async def next(self) -> Payload | None:
         """The next message, unpacked; None while it is not all there. Raises PoolError for what is no frame."""
         if self._size < HEAD_BYTES:
             return None
@@ -78,14 +92,14 @@ class Frames:
             return message
         if flag != 1:
             raise Internal(f"Bad frame: expected a flag of 0 or 1, got {flag}")
-        return await grpc_compression.unpack(self._encoding, message, self._limit)
+        return await grpc_compression.unpack(self._encoding, bytes(message), self._limit)
 
     def _head(self) -> bytes:
         if len(self._parts[0]) < HEAD_BYTES:
             self._parts = [b"".join(self._parts)]
         return self._parts[0]
 
-    def _take(self, end: int) -> bytes:
+    def _take(self, end: int) -> Payload:
         """The message of the first frame, which ends at `end`; what comes after it stays."""
         rest = self._size - end
         last = self._parts[-1]
@@ -93,7 +107,7 @@ class Frames:
             # `add` looks at each part, so that only the last can reach beyond the frame or hold further ones.
             self._parts[-1] = last[: len(last) - rest]
         self._parts[0] = self._parts[0][HEAD_BYTES:]
-        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        message = gathered(self._parts)
         self._parts = [last[len(last) - rest :]] if rest else []
         self._size = rest
         return message

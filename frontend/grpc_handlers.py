@@ -7,6 +7,7 @@ No inference request is parsed here. It knows neither gRPC libraries nor ports. 
 from collections.abc import Awaitable, Callable
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.protos import ReloadConfigRequest, ReloadConfigResponse
 from modelpool.supervisor.wire.status import Code, Status, StatusError
 
@@ -61,7 +62,7 @@ class ServingHandlers:
 
 
 def _unary(forward: Forward) -> Unary:
-    async def handle(request: bytes, call: Call) -> bytes:
+    async def handle(request: Payload, call: Call) -> bytes:
         return await forward.call(request, call.deadline_ns)
 
     return handle

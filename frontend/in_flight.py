@@ -8,6 +8,7 @@ from typing import Protocol
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.ids import Incarnation, ServableId
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.route_table import WorkerRoute
 from modelpool.supervisor.wire.status import Code, PoolError
 
@@ -34,7 +35,7 @@ class Link(Protocol):
     `finish`, once the worker is dead: hand over what it had sent, then call back; perhaps at once.
     """
 
-    def send(self, *frames: bytes) -> bool: ...
+    def send(self, head: bytes, payload: Payload) -> bool: ...
 
     def finish(self, on_finished: Callable[[], None]) -> None: ...
 
@@ -91,7 +92,7 @@ class Pending:
 
     request_id: int
     method: data.Method
-    payload: bytes
+    payload: Payload
     spec: ModelSpec | None
     deadline_ns: int
     servable: ServableId

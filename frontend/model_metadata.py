@@ -5,6 +5,7 @@ The reply is the worker's, which knows the signatures.
 
 from google.protobuf.message import DecodeError
 
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.protos import GetModelMetadataRequest
 from modelpool.supervisor.wire.status import InvalidArgument
 
@@ -14,7 +15,7 @@ from .model_spec import MalformedRequest, ModelSpec
 _SIGNATURE_DEF = "signature_def"
 
 
-def read(request: bytes) -> ModelSpec:
+def read(request: Payload) -> ModelSpec:
     """The ModelSpec of a serialized GetModelMetadataRequest, its metadata_field list checked.
 
     Raises MalformedRequest, TooManyFields, and InvalidArgument with TF Serving's texts in TF Serving's order
@@ -22,7 +23,7 @@ def read(request: bytes) -> ModelSpec:
     """
     spec = model_spec.read(request)
     try:
-        fields = GetModelMetadataRequest.FromString(request).metadata_field
+        fields = GetModelMetadataRequest.FromString(bytes(request)).metadata_field
     except DecodeError as error:
         raise MalformedRequest("Malformed request: not a GetModelMetadataRequest") from error
     if spec is None:

@@ -9,6 +9,7 @@ protobuf's own parser takes, in any order; what the skipped fields hold is for t
 from dataclasses import dataclass
 from functools import lru_cache
 
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
 
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
@@ -53,7 +54,7 @@ class _Walk:
 
     __slots__ = ("_fields_left", "data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Payload) -> None:
         self.data = data
         self._fields_left = _MAX_FIELDS
 
@@ -73,7 +74,7 @@ class _Walk:
         return tag, pos
 
 
-def read(request: bytes) -> ModelSpec | None:
+def read(request: Payload) -> ModelSpec | None:
     """The ModelSpec of a serialized request, not to be changed; None when it has none.
 
     Raises MalformedRequest and TooManyFields.
@@ -82,7 +83,7 @@ def read(request: bytes) -> ModelSpec | None:
     return _read(_Walk(request), 0, len(request)) if spec is None else spec
 
 
-def read_first_task(request: bytes) -> ModelSpec:
+def read_first_task(request: Payload) -> ModelSpec:
     """The ModelSpec of the first task of a serialized MultiInferenceRequest; one without a name when there is none.
 
     What comes after the first task is not looked at. Raises MalformedRequest and TooManyFields. (TF Serving:
@@ -99,7 +100,7 @@ def read_first_task(request: bytes) -> ModelSpec:
     return ModelSpec()
 
 
-def _read_usual(request: bytes) -> ModelSpec | None:
+def _read_usual(request: Payload) -> ModelSpec | None:
     """`_read` in a third of the time for what nearly all clients send: the model_spec, then some of the usual fields.
 
     None for everything else, and for whatever may be wrong.
@@ -179,14 +180,14 @@ def _merge_int64(value: int, walk: _Walk, pos: int, end: int) -> int:
     return value
 
 
-def _text(data: bytes, start: int, end: int) -> str:
+def _text(data: Payload, start: int, end: int) -> str:
     try:
         return data[start:end].decode()
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"Malformed request: invalid UTF-8 in the model_spec at byte {start}") from error
 
 
-def _varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
+def _varint(data: Payload, pos: int, end: int) -> tuple[int, int]:
     """The unsigned 64-bit value at `pos` and the position after it."""
     value = shift = 0
     while pos < end:
@@ -201,7 +202,7 @@ def _varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     raise _truncated(pos)
 
 
-def _span(data: bytes, pos: int, end: int) -> tuple[int, int]:
+def _span(data: Payload, pos: int, end: int) -> tuple[int, int]:
     """Start and end of the length-delimited value whose length stands at `pos`."""
     length, start = _varint(data, pos, end)
     if length > end - start:

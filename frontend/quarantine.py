@@ -9,6 +9,7 @@ from collections.abc import Callable
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.frontend_messages import Quarantined
 from modelpool.supervisor.wire.ids import ServableId
+from modelpool.supervisor.wire.parts import Payload, pieces_of
 
 MAX_ENTRIES = 1000
 """Of one version; beyond, the oldest is forgotten."""
@@ -16,10 +17,11 @@ _DIGEST_BYTES = 16
 _MAX_S = 1e9  # a lifetime, in a number of nanoseconds that a message can carry
 
 
-def fingerprint(method: Method, payload: bytes) -> bytes:
+def fingerprint(method: Method, payload: Payload) -> bytes:
     """What two requests have in common when they are the same."""
     digest = hashlib.blake2b(bytes((method,)), digest_size=_DIGEST_BYTES)
-    digest.update(payload)
+    for piece in pieces_of(payload):
+        digest.update(piece)
     return digest.digest()
 
 
@@ -43,14 +45,14 @@ class Quarantine:
         while len(entries) > MAX_ENTRIES:
             del entries[next(iter(entries))]
 
-    def isolate(self, servable: ServableId, method: Method, payload: bytes, quarantine_s: float) -> Quarantined:
+    def isolate(self, servable: ServableId, method: Method, payload: Payload, quarantine_s: float) -> Quarantined:
         """Refuse whatever is the same as this request, for so long; what the others must be told."""
         until_ns = self._clock_ns() + int(min(quarantine_s, _MAX_S) * 1e9)
         entry = Quarantined(servable.name, servable.version, fingerprint(method, payload), len(payload), until_ns)
         self.add(entry)
         return entry
 
-    def remaining_s(self, servable: ServableId, method: Method, payload: bytes) -> float:
+    def remaining_s(self, servable: ServableId, method: Method, payload: Payload) -> float:
         """For how long such a request is still refused; 0 when it is not."""
         entries = self._versions.get(servable)
         if entries is None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.parts import Payload, gathered
 from modelpool.supervisor.wire.status import DeadlineExceeded, InvalidArgument
 
 Receive = Callable[[], Awaitable[Any]]
@@ -33,7 +34,7 @@ class ClientGone(Exception):
     """The client closed the connection before the answer."""
 
 
-async def read(headers: Headers, receive: Receive, limit_bytes: int, deadline_ns: int) -> bytes:
+async def read(headers: Headers, receive: Receive, limit_bytes: int, deadline_ns: int) -> Payload:
     """The whole body, unpacked. `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none.
 
     Raises BodyTooLarge, ClientGone, DeadlineExceeded, or InvalidArgument for broken gzip.
@@ -88,8 +89,8 @@ class _PlainBody:
             )
         self._parts.append(part)
 
-    def whole(self) -> bytes:
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+    def whole(self) -> Payload:
+        return gathered(self._parts)
 
 
 class _GzipBody(_PlainBody):
@@ -122,7 +123,7 @@ class _GzipBody(_PlainBody):
             yield self._inflater.decompress(part, _STEP_BYTES)
             part = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
 
-    def whole(self) -> bytes:
+    def whole(self) -> Payload:
         if not self._inflater.eof:
             raise InvalidArgument("Request body is not valid gzip: the stream is cut short")
         return super().whole()

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from modelpool.supervisor.wire.frontend_messages import WorkerDied
 from modelpool.supervisor.wire.ids import ServableId
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.route_table import RetryOnCrash
 
 from .retry_budget import SHARE
@@ -119,14 +120,14 @@ _SAMPLE_BYTES = 256
 class Lookalikes:
     """Which payloads are the same as a suspect's: they wait behind it, or one poison sent often kills often."""
 
-    def __init__(self, suspects: Iterable[bytes]) -> None:
-        self._by_sample: dict[tuple[int, bytes, bytes], list[bytes]] = {}
+    def __init__(self, suspects: Iterable[Payload]) -> None:
+        self._by_sample: dict[tuple[int, bytes, bytes], list[Payload]] = {}
         for payload in suspects:
             self._by_sample.setdefault(_sample(payload), []).append(payload)
 
-    def __contains__(self, payload: bytes) -> bool:
+    def __contains__(self, payload: Payload) -> bool:
         return bool(self._by_sample) and payload in self._by_sample.get(_sample(payload), ())
 
 
-def _sample(payload: bytes) -> tuple[int, bytes, bytes]:
+def _sample(payload: Payload) -> tuple[int, bytes, bytes]:
     return len(payload), payload[:_SAMPLE_BYTES], payload[-_SAMPLE_BYTES:]

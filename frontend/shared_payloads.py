@@ -9,20 +9,31 @@ the client gets, and only then looked at: whatever the worker writes later chang
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from modelpool.supervisor.wire import arena, data, sockets
 from modelpool.supervisor.wire.arena import Arena, Block, Reader
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload, pieces_of
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, InvalidArgument
 
 from . import tensor_place
-from .in_flight import Link
 
 log = logging.getLogger(__name__)
 
 OnMessage = Callable[[list[bytes]], None]
+
+
+class Frames(Protocol):
+    """The socket to one worker; else as `Link`."""
+
+    def send(self, *frames: bytes) -> bool: ...
+
+    def finish(self, on_finished: Callable[[], None]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class SharedMemory:
@@ -33,11 +44,11 @@ class SharedMemory:
         self._arena = Arena.open(sockets.arena(folder, Peer.FRONTEND, incarnation))
         self._lent: dict[Incarnation, dict[int, Block]] = {}
 
-    def lend(self, worker: Incarnation, request_id: int, payload: bytes) -> bytes | None:
+    def lend(self, worker: Incarnation, request_id: int, payload: Payload) -> bytes | None:
         """A reference to a copy of the payload; None when there is no room."""
         if self._arena is None:
             return None
-        block = self._arena.put((payload,), tensor_place.find(payload))
+        block = self._arena.put(pieces_of(payload), tensor_place.find(payload))
         if block is None:
             return None
         self._lent.setdefault(worker, {})[request_id] = block
@@ -73,7 +84,7 @@ class SharedLink:
         self,
         memory: SharedMemory,
         worker: Incarnation,
-        connect: Callable[[OnMessage], Link],
+        connect: Callable[[OnMessage], Frames],
         on_message: OnMessage,
     ) -> None:
         """Raises what `connect` raises."""
@@ -84,16 +95,15 @@ class SharedLink:
         self._link = connect(self._received)
         self._answers = memory.answers_of(worker)
 
-    def send(self, *frames: bytes) -> bool:
-        """See Link; the last frame is the payload."""
-        payload = frames[-1]
+    def send(self, head: bytes, payload: Payload) -> bool:
+        """See Link."""
         if len(payload) < arena.REQUEST_BYTES:
-            return self._link.send(*frames)
-        request_id = data.request_id_of(frames[0])
+            return self._link.send(head, bytes(payload))
+        request_id = data.request_id_of(head)
         reference = self._memory.lend(self._worker, request_id, payload)
         if reference is None:
-            return self._link.send(*frames)
-        sent = self._link.send(*frames[:-1], b"", reference)
+            return self._link.send(head, bytes(payload))
+        sent = self._link.send(head, b"", reference)
         if not sent:
             self._memory.returned(self._worker, (request_id,))
         return sent

@@ -4,6 +4,8 @@ For whoever places the request in memory: TensorFlow takes a tensor as it lies t
 copies it otherwise. So a wrong answer costs nothing but that copy.
 """
 
+from modelpool.supervisor.wire.parts import Payload
+
 _BYTES = 2
 _FIXED_BYTES = {1: 8, 5: 4}
 # PredictRequest.inputs, the value of its map's entry, and the one field of the TensorProto that holds the values.
@@ -12,7 +14,7 @@ _MAX_FIELDS = 64
 _MAX_SHIFT = 63
 
 
-def find(request: bytes) -> int:
+def find(request: Payload) -> int:
     """Where the biggest field of the biggest field of the biggest field begins; 0 for what is no such message."""
     begin, end = 0, len(request)
     try:
@@ -23,7 +25,7 @@ def find(request: bytes) -> int:
     return begin
 
 
-def _biggest(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _biggest(data: Payload, at: int, end: int) -> tuple[int, int]:
     """Begin and end of the biggest length-delimited field. Raises ValueError, IndexError for what is no message."""
     biggest = (0, 0)
     for _ in range(_MAX_FIELDS):
@@ -47,7 +49,7 @@ def _biggest(data: bytes, at: int, end: int) -> tuple[int, int]:
     return biggest
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: Payload, at: int) -> tuple[int, int]:
     value = shift = 0
     while shift <= _MAX_SHIFT:
         byte = data[at]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, DeadlineExceeded, Internal, PoolError, Status, Unimplemented
 
 from . import batch_tensors
@@ -37,7 +38,7 @@ class Task:
 
     request: Request
     code: Code = Code.OK
-    reply: bytes = b""
+    reply: Payload = b""
     began_ns: int = 0
     planned_ns: int = 0
     run_ns: int = 0

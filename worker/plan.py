@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from modelpool.supervisor.wire.parts import Payload
+
 Array = np.ndarray
 
 
@@ -33,13 +35,13 @@ class Plan:
 
     feeds: Mapping[str, Array] | None
     fetches: Sequence[str]
-    finish: Callable[[list[Array]], bytes]
+    finish: Callable[[list[Array]], Payload]
     signatures: tuple[str, ...] = ()
     """The keys of those that it runs."""
 
     def answer(self, model: Model) -> bytes:
         """Run it by itself; the reply. Raises PoolError."""
-        return self.finish([] if self.feeds is None else model.run(self.feeds, self.fetches))
+        return bytes(self.finish([] if self.feeds is None else model.run(self.feeds, self.fetches)))
 
 
 Planner = Callable[[bytes], Plan]

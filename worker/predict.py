@@ -13,6 +13,7 @@ import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
 from modelpool.supervisor.wire import tensors
+from modelpool.supervisor.wire.parts import Payload, gathered
 from modelpool.supervisor.wire.status import FailedPrecondition, Internal, InvalidArgument
 
 from . import request, rest_json
@@ -83,7 +84,7 @@ class Predictor:
         ends = self._ends(signature_key(asked.model_spec))
         feeds, aliases = _read(ends, asked.inputs, asked.output_filter, tensors.decode)
         outputs = self._model.run(feeds, ends.fetches(aliases))
-        return predict_pb2.PredictResponse.FromString(self._write(ends, aliases, outputs))
+        return predict_pb2.PredictResponse.FromString(bytes(self._write(ends, aliases, outputs)))
 
     def _ends(self, key: str) -> _Endpoints:
         """Raises FailedPrecondition, and Internal for a method name that may not be."""
@@ -115,14 +116,14 @@ class Predictor:
             ),
         )
 
-    def _write(self, ends: _Endpoints, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> bytes:
+    def _write(self, ends: _Endpoints, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> Payload:
         # Before any memory is spent on it.
         if sum(_least_bytes(array, self._tensor_content) for array in outputs) > request.MAX_MESSAGE_BYTES:
             raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
         pieces = ends.writer.write(aliases, outputs)
         if sum(map(len, pieces)) > request.MAX_MESSAGE_BYTES:
             raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
-        return b"".join(pieces)
+        return gathered(pieces)
 
     def plan_body(self, payload: bytes) -> Plan:
         """A REST predict body, to become the JSON reply. Raises PoolError. TF Serving: http_rest_api_handler.cc."""

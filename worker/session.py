@@ -296,9 +296,9 @@ class Session:
                 observers.recorder.offer(request.method, bytes(request.payload))
             if observers.request_log.on and task.plan is not None:
                 outputs = dict(zip(task.plan.fetches, task.outputs, strict=True))
-                observers.request_log.answered(request.method, bytes(request.payload), task.reply, outputs)
-        elif cuda.is_lost(task.code, task.reply):
-            self._broken = task.reply.decode("utf-8", "replace")
+                observers.request_log.answered(request.method, bytes(request.payload), bytes(task.reply), outputs)
+        elif cuda.is_lost(task.code, bytes(task.reply)):
+            self._broken = bytes(task.reply).decode("utf-8", "replace")
         task.plan, task.outputs, request.payload = None, (), b""
         self._unsent.append(task)
 
@@ -312,10 +312,11 @@ class Session:
                 send(request.peer, _NOBLOCK_MORE)
                 send(head, _NOBLOCK_MORE)
                 if len(reply) < ANSWER_BYTES or not self._lend(task):
-                    send(reply, _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
+                    send(bytes(reply), _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
             except zmq.ZMQError as error:
                 log.warning("reply not sent %s", fields(request=request.request_id, error=error))
                 self._shared.returned(Incarnation(request.frontend), request.request_id)
+            task.reply = b""  # it may be made of what shared memory holds
         self._unsent.clear()
         for peer, request_ids in self._shared.unused().items():
             self._send_returned(peer, request_ids)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modelpool.supervisor.wire import sockets
 from modelpool.supervisor.wire.arena import Arena, Block, Reader
 from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.parts import Payload, pieces_of
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import InvalidArgument, Unavailable
 
@@ -86,9 +87,9 @@ class SharedPayloads:
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def lend(self, frontend: Incarnation, request_id: int, reply: bytes) -> bytes | None:
+    def lend(self, frontend: Incarnation, request_id: int, reply: Payload) -> bytes | None:
         """A reference to a copy of the answer; None when there is no room."""
-        block = self._arena.put((reply,)) if self._arena is not None else None
+        block = self._arena.put(pieces_of(reply)) if self._arena is not None else None
         if block is None:
             return None
         self._lent.setdefault(frontend, {})[request_id] = block

@@ -272,6 +272,7 @@ OF_BOTH_ENGINES = {
     "test_grpc_surface",
     "test_health",
     "test_rest_surface",
+    "test_shared_payloads",
 }
 
 
