@@ -35,17 +35,9 @@ class RuntimeDir:
         sockets.data_endpoint(path, _LONGEST)
         self.path = path
         try:
-            self._made = _make_private(path)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._made, self._lock = _take(path)
         except OSError as error:
             raise FailedPrecondition(f"runtime_dir: cannot use {path}: {error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise AlreadyExists(
-                f"runtime_dir: {path} belongs to a running pool; choose another --runtime_dir"
-            ) from None
         self._remove_files()
 
     def remove(self) -> None:
@@ -65,6 +57,23 @@ class RuntimeDir:
             is_arena = entry.is_symlink() and sockets.is_arena(entry.name)
             if is_arena or is_socket or (entry.is_file() and sockets.is_envoy_file(entry.name)):
                 entry.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> tuple[bool, int]:
+    """Make the directory and lock it: whether it was made, and the lock. Raises OSError, AlreadyExists and as below."""
+    while True:
+        made = _make_private(path)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_nlink:
+                return made, lock
+        except BlockingIOError:
+            os.close(lock)
+            raise AlreadyExists(
+                f"runtime_dir: {path} belongs to a running pool; choose another --runtime_dir"
+            ) from None
+        os.close(lock)  # of a pool that has just ended, and taken it away: nobody else would see it
 
 
 def _make_private(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """The runtime directory: private, locked, cleaned of what a dead pool left."""
 
+import fcntl
 import os
 import socket
 import tempfile
@@ -38,6 +39,25 @@ def test_a_live_pool_keeps_others_out(base: Path) -> None:
     with pytest.raises(AlreadyExists, match="belongs to a running pool"):
         RuntimeDir(base / "pool")
     directory.remove()
+
+
+def test_the_lock_of_a_pool_that_ends_just_now_is_not_taken_for_ours(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = RuntimeDir(base / "pool")
+    flock = fcntl.flock
+
+    def late_flock(lock: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        ending.remove()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late_flock)
+    directory = RuntimeDir(base / "pool")
+    with pytest.raises(AlreadyExists, match="belongs to a running pool"):
+        RuntimeDir(base / "pool")
+    directory.remove()
+    assert not (base / "pool").exists()
 
 
 def test_sockets_of_a_dead_pool_are_cleared_and_nothing_else(base: Path) -> None:
