@@ -141,6 +141,8 @@ class _Call(Begun):
 
     def _end(self, code: Code) -> None:
         self._done = True
+        # They refer to each other, and the request would stay until somebody collects garbage.
+        self._pending, self._message = None, b""
         self._app.in_progress.discard(self)
         self._forward.finished(self._model, code, self._started_ns)
 

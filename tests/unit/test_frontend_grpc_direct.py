@@ -1,6 +1,7 @@
 """Calls of models without a task, against a fake of pyvoy: its thread, its futures, and clients that go."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,7 @@ from modelpool.frontend.grpc_asgi import GrpcApp
 from modelpool.frontend.grpc_direct import DirectGrpc
 from modelpool.frontend.grpc_frames import plain
 from modelpool.frontend.grpc_handlers import ServingHandlers
+from modelpool.frontend.in_flight import Pending
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code, Status
 from tests.unit.core_bench import Bench
@@ -292,3 +294,24 @@ def test_a_bug_of_ours_in_pyvoys_thread_ends_the_process() -> None:
             return await failed
 
     assert isinstance(asyncio.run(main()), CallbackFailed)
+
+
+def test_a_call_that_has_ended_is_no_garbage() -> None:
+    """Its message may be big, and garbage is collected when it pleases."""
+
+    async def scenario(scene: Scene) -> list[type]:
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            client = Client(scene.pyvoy).start().give(plain(REQUEST))
+            await scene.sent_to_worker()
+            scene.bench.reply(7, scene.bench.links[7].ids[0], b"yes")
+            assert await client.answer() == (Code.OK, plain(b"yes"))
+            del client
+            gc.collect()
+            return [type(each) for each in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+
+    assert Pending not in run(scenario)
