@@ -5,6 +5,7 @@ Serving, below `tensorflow_serving/`.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -353,6 +354,32 @@ def _layouts() -> list[RestCase]:
     return cases + [RestCase(f"layout: {id_}", *rest[:2], 200, *rest[2:]) for id_, *rest in good]
 
 
+def _big_lists() -> list[RestCase]:
+    """Bodies that come as shared memory, and lists and replies that are not read and written number by number."""
+
+    def cube(of: Callable[[int], Any]) -> Any:
+        return [[[of((i * 30 + j) * 30 + k) for k in range(30)] for j in range(30)] for i in range(30)]
+
+    def halved(i: int) -> float:
+        return i / 8 + 2
+
+    numbers, results = cube(lambda i: i / 4), cube(halved)
+    spoilt = cube(lambda i: True if i == 26_999 else i / 4)
+    refused = "JSON Value: true Type: True is not of expected type: float"
+    row = f"Failed to process element: 29 of 'instances' list. Error: INVALID_ARGUMENT: {refused}"
+    named = {"inputs": {"x": [*numbers[:-1], numbers[-1][:-1]]}}
+    uneven = "Encountered list at unexpected size: 29 at level: 1 expected size: 30"
+    cases: list[tuple[str, Any, int, Any, str]] = [
+        ("rows", {"instances": numbers}, 200, {"predictions": results}, ROWS),
+        ("named rows", {"instances": [{"x": numbers}]}, 200, {"predictions": [results]}, ROWS),
+        ("columns", {"inputs": {"x": numbers}}, 200, {"outputs": results}, COLUMNS),
+        ("a boolean in a row", {"instances": spoilt}, 400, row, VALUE),
+        ("a boolean in a column", {"inputs": spoilt}, 400, refused, VALUE),
+        ("uneven", named, 400, uneven, DENSE_SHAPE),
+    ]
+    return [RestCase(f"big list: {id_}", HALF, json.dumps(body), *rest) for id_, body, *rest in cases]
+
+
 def _typed(dtype: str, value: str) -> str:
     return f'{{"signature_name": "{dtype}", "inputs": [{value}]}}'
 
@@ -624,6 +651,7 @@ REST_CASES: tuple[RestCase, ...] = (
     *_gets(),
     *_parsing(),
     *_layouts(),
+    *_big_lists(),
     *_values(),
     *_replies(),
     *_examples(),
