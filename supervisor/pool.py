@@ -258,7 +258,11 @@ class Pool:
             self._config,
             self._configuration.policy(model),
             request_log=request_log,
-            low_priority=self._ports_open and not command.urgent,
+            load_priority=specs.load_priority(
+                urgent=command.urgent,
+                open_ports=self._ports_open,
+                others_serve=bool(self._manager.workers.serving()),
+            ),
             deadly_size_bytes=self._chaos.deadly_size_bytes(model),
         )
 

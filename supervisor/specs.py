@@ -15,6 +15,7 @@ from .wire import sockets
 from .wire.frontend_spec import Engine, FrontendSpec
 from .wire.ids import Incarnation
 from .wire.route_table import RetryOnCrash
+from .wire.states import LoadPriority
 from .wire.worker_spec import RequestLog, WorkerSpec
 
 
@@ -24,7 +25,7 @@ def worker_spec(
     policy: ModelPolicy,
     *,
     request_log: RequestLog | None,
-    low_priority: bool,
+    load_priority: LoadPriority,
     deadly_size_bytes: int,
 ) -> WorkerSpec:
     """The worker that `command` asks for."""
@@ -44,7 +45,7 @@ def worker_spec(
         auto_warmup=policy.auto_warmup,
         golden_rtol=policy.golden_rtol,
         golden_atol=policy.golden_atol,
-        low_priority=low_priority,
+        load_priority=load_priority,
         heartbeat_s=BEAT_S,
         session_config=platform.session_config,
         check_method_names=config.check_method_names,
@@ -103,3 +104,10 @@ def frontend_spec(incarnation: Incarnation, seat: int, config: PoolConfig, engin
         frontends=config.frontends,
         engine=engine,
     )
+
+
+def load_priority(*, urgent: bool, open_ports: bool, others_serve: bool) -> LoadPriority:
+    """Of a worker that is started now. Clients of an urgent one wait; those of who serves are not to wait for it."""
+    if not open_ports or (urgent and not others_serve):
+        return LoadPriority.NORMAL
+    return LoadPriority.BEHIND if urgent else LoadPriority.IDLE

@@ -91,7 +91,7 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     link.chaos = Chaos(flights)
     phase = _Phase(link)
     try:
-        with priority.idle(spec.low_priority):
+        with priority.lowered(spec.load_priority):
             session, ready = _prepare(spec, context, link, flights, phase)
     except PoolError as error:
         failed = error.status

@@ -1,18 +1,19 @@
 """The CPU priority of this process while it loads, and when it goes: below everybody else's, for the neighbours.
 
-SCHED_IDLE (sched(7)) gives way to any normal thread at once. It holds for threads, and those that TensorFlow starts
-while it loads inherit it, so all of them are set back. On a host that is always busy it can mean never: a load that
-takes long is raised, step by step. Main thread of the worker, and one beside it.
+Priorities hold for threads, and those that TensorFlow starts while it loads inherit them, so all of them are set. What
+SCHED_IDLE (sched(7)) gets of a CPU that is always busy is some 0.3 %, next to never: a load that takes long is raised,
+step by step. Main thread of the worker, and one beside it.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.states import LoadPriority
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +23,37 @@ _MOST_NICE = 19
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """So long after its begin a load runs at normal priority, so much nicer than the process is by itself."""
+    """From so long after its begin on a load runs by this policy, so much nicer than the process is by itself."""
 
     after_s: float
+    policy: int
     nice: int
 
 
-# What SCHED_IDLE gets of a CPU that is always busy is some 0.3 %; at 10 steps of niceness it is a tenth.
-STEPS = (Step(10.0, 10), Step(60.0, 0))
+# By niceness 5 a load has a quarter of a CPU that another thread wants, by 10 a tenth.
+STEPS: Mapping[LoadPriority, Sequence[Step]] = {
+    LoadPriority.NORMAL: (),
+    LoadPriority.BEHIND: (Step(0.0, os.SCHED_OTHER, 5), Step(10.0, os.SCHED_OTHER, 0)),
+    LoadPriority.IDLE: (
+        Step(0.0, os.SCHED_IDLE, 0),
+        Step(10.0, os.SCHED_OTHER, 10),
+        Step(60.0, os.SCHED_OTHER, 0),
+    ),
+}
 
 
 @contextmanager
-def idle(wanted: bool, steps: Sequence[Step] = STEPS) -> Iterator[None]:
-    """Run the block at idle priority, where the way back is open: without privileges it may not be."""
-    if not wanted or not _can_come_back():
+def lowered(wanted: LoadPriority, steps: Mapping[LoadPriority, Sequence[Step]] = STEPS) -> Iterator[None]:
+    """Run the block at this priority, where the way back is open: without privileges it may not be."""
+    if not steps[wanted] or not _can_come_back():
         yield
         return
+    first, *later = steps[wanted]
     own_nice = os.getpriority(os.PRIO_PROCESS, 0)
     done = threading.Event()
-    raiser = threading.Thread(target=_raise, args=(steps, own_nice, done), name="priority", daemon=True)
+    raiser = threading.Thread(target=_raise, args=(later, own_nice, done), name="priority", daemon=True)
     raiser.start()
-    _set_all(os.SCHED_IDLE, own_nice, but=raiser.native_id)
+    _set_all(first.policy, own_nice + first.nice, but=raiser.native_id)
     try:
         yield
     finally:
@@ -62,12 +73,15 @@ def _raise(steps: Sequence[Step], own_nice: int, done: threading.Event) -> None:
         if done.wait(step.after_s - waited_s):
             return
         waited_s = step.after_s
-        _set_all(os.SCHED_OTHER, min(_MOST_NICE, own_nice + step.nice))
+        _set_all(step.policy, own_nice + step.nice)
         log.info("load at a higher priority %s", fields(after_s=step.after_s, nice=step.nice))
 
 
 def _can_come_back() -> bool:
-    """Try it out on a thread of its own: RLIMIT_NICE and capabilities decide, and the kernel knows them best."""
+    """Try it out on a thread of its own: RLIMIT_NICE and capabilities decide, and the kernel knows them best.
+
+    The kernel asks the same of a thread that leaves SCHED_IDLE and of one that becomes less nice.
+    """
     allowed: list[bool] = []
 
     def try_out() -> None:
@@ -92,7 +106,7 @@ def _set_all(policy: int, nice: int, but: int | None = None) -> None:
         for thread in missing:
             try:
                 os.sched_setscheduler(thread, policy, _NO_PRIORITY)
-                os.setpriority(os.PRIO_PROCESS, thread, nice)
+                os.setpriority(os.PRIO_PROCESS, thread, min(_MOST_NICE, nice))
             except ProcessLookupError:
                 log.debug("thread gone %s", fields(thread=thread))
         done |= missing

@@ -24,6 +24,16 @@ class Harm(StrEnum):
     CURE = "cure"
 
 
+class LoadPriority(StrEnum):
+    """What a worker that loads takes of CPUs that others want, too."""
+
+    NORMAL = "normal"
+    BEHIND = "behind"
+    """Somewhat less than who serves."""
+    IDLE = "idle"
+    """What nobody else wants."""
+
+
 class WorkerPhase(StrEnum):
     """What a worker that is not READY yet says it is doing."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .ids import Incarnation
+from .states import LoadPriority
 
 NOT_DEADLY = -1
 """A `deadly_size_bytes` that no request has."""
@@ -48,7 +49,7 @@ class WorkerSpec:
     `cuda_visible_devices` is put into the worker's environment before TensorFlow touches a device ("-1": none).
     `warmup_iterations` is how often each warmup record runs. `auto_warmup`: without a warmup file, run each signature
     once on made-up inputs. An answer passes its golden request when |got - want| <= atol + rtol * |want|.
-    `low_priority`: leave the CPU to others until READY. `session_config`: a serialized tensorflow.ConfigProto.
+    `load_priority` holds until READY. `session_config`: a serialized tensorflow.ConfigProto.
     `check_method_names`: refuse signatures whose method name is not the call's. `tensor_content`: send numeric outputs
     of Predict so. `op_libraries` (files) and `python_modules` (names) are loaded before the model. `xla`: let the model
     compile by XLA. `tflite_interpreters`: so many run parts of one batch at the same time. `gpu_memory_limit_bytes`:
@@ -75,7 +76,7 @@ class WorkerSpec:
     auto_warmup: bool
     golden_rtol: float
     golden_atol: float
-    low_priority: bool
+    load_priority: LoadPriority
     heartbeat_s: float
     session_config: bytes = b""
     check_method_names: bool = False

@@ -20,6 +20,7 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import Message
 from modelpool.supervisor.wire.sockets import Peer
+from modelpool.supervisor.wire.states import LoadPriority
 from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_messages import RecordWarmup, StopWorker, WarmupRecorded, WorkerReady
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
@@ -195,7 +196,7 @@ def lone_spec(directory: Path, path: Path, incarnation: int) -> WorkerSpec:
         auto_warmup=True,
         golden_rtol=1e-5,
         golden_atol=1e-6,
-        low_priority=True,
+        load_priority=LoadPriority.IDLE,
         heartbeat_s=0.5,
     )
 

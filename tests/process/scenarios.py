@@ -21,6 +21,7 @@ from modelpool.supervisor.exits import Exit
 from modelpool.supervisor.process import Processes, ProcessEvents
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.states import LoadPriority
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 FAKE = "tests.process.fake_fork_server"
@@ -41,7 +42,22 @@ class Stage:
     def spawn(self, number: int, name: str, version: int = 0, path: str = "") -> None:
         self.processes.spawn_worker(
             WorkerSpec(
-                Incarnation(number), name, version, path, "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0, False, 0.5
+                Incarnation(number),
+                name,
+                version,
+                path,
+                "cpu",
+                "-1",
+                "",
+                "",
+                (),
+                True,
+                1,
+                False,
+                0.0,
+                0.0,
+                LoadPriority.NORMAL,
+                0.5,
             )
         )
 
