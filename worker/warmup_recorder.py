@@ -113,6 +113,8 @@ class WarmupRecorder:
         # Between the main thread and the control thread; taken only while something is recorded.
         self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
+        # Until it has nothing to do but to answer: its thread may be alive for longer.
+        self._writing = False
 
     # -- main thread ---------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class WarmupRecorder:
         """Start recording, or say why not."""
         try:
             _check(order)
-            if self.recording is not None or (self._writer is not None and self._writer.is_alive()):
+            if self.recording is not None or self._writing:
                 raise FailedPrecondition("A warmup recording of this model is under way already")
         except PoolError as error:
             self._answer(order, error.status, 0)
@@ -165,23 +167,25 @@ class WarmupRecorder:
             self._writer = threading.Thread(
                 target=self._run_write, args=(recording,), name="warmup-writer", daemon=True
             )
+            self._writing = True
             self._writer.start()
 
     # -- the writer's thread -------------------------------------------------------------------------------------
 
     def _run_write(self, recording: Recording) -> None:
-        order = recording.order
+        order, count = recording.order, 0
         try:
             if not recording.reservoir.samples:
                 raise FailedPrecondition(f"No request was answered within {order.seconds:g} s; nothing was written")
             count = self._write(order.path, (self._record(sample) for sample in recording.reservoir.samples))
+            status = OK
         except PoolError as error:
-            self._answer(order, error.status, 0)
+            status = error.status
         except Exception as error:  # the root of this thread
             log.exception("warmup recording failed %s", fields(path=order.path))
-            self._answer(order, Status(Code.INTERNAL, f"{type(error).__name__}: {error}"), 0)
-        else:
-            self._answer(order, OK, count)
+            status = Status(Code.INTERNAL, f"{type(error).__name__}: {error}")
+        self._writing = False
+        self._answer(order, status, count)
 
     def _record(self, sample: Sample) -> bytes:
         """A serialized PredictionLog."""
