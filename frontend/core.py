@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.frontend_messages import WorkerDied
@@ -63,7 +64,7 @@ class Core:
         self._on_released = on_released
         self._witness = witness
         self._bounds = bounds or Bounds()
-        self._next_id = 1
+        self._ids = count(1)
         self._deadlines = Deadlines(self._expire)
         self._pending: dict[int, Pending] = {}
         self._held: dict[int, Pending] = {}
@@ -110,11 +111,11 @@ class Core:
         worker = self._pick(target) if target.workers else None
         queue = self._queues[target.servable.name] if worker is None else worker.queue
         size_bytes = len(payload)
-        self._require_room(queue, size_bytes, now_ns)
+        queue.require_room(size_bytes, now_ns)
+        queue.require_bytes(self.in_flight_bytes, size_bytes, self._bounds.total_bytes, "all models together", now_ns)
         if self.quarantine:
             self._refuse_quarantined(target.servable, method, payload)
-        request_id = self._next_id
-        self._next_id += 1
+        request_id = next(self._ids)
         pending = Pending(request_id, method, payload, spec, deadline_ns, target.servable, queue, sink)
         if worker is not None and not self._send(pending, worker, now_ns):
             raise queue.full(_LINK_FULL, now_ns)
@@ -126,11 +127,6 @@ class Core:
         if worker is None:
             self._hold(pending)
         return pending
-
-    def _require_room(self, queue: ModelQueue, size_bytes: int, now_ns: int) -> None:
-        """Raises Overloaded when a request of this size is more than may wait."""
-        queue.require_room(size_bytes, now_ns)
-        queue.require_bytes(self.in_flight_bytes, size_bytes, self._bounds.total_bytes, "all models together", now_ns)
 
     def _refuse_quarantined(self, servable: ServableId, method: data.Method, payload: Payload) -> None:
         remaining_s = self.quarantine.remaining_s(servable, method, payload)
@@ -202,17 +198,20 @@ class Core:
         self._settle(pending, Code.DEADLINE_EXCEEDED, (settling.deadline_text(pending.servable) + waited).encode())
 
     def handle_reply(self, incarnation: Incarnation, frames: list[bytes]) -> None:
-        """A message from a worker. Replies to requests that are settled, dropped or sent elsewhere are ignored."""
+        """Replies from a worker. Those to requests that are settled, dropped or sent elsewhere are ignored."""
         try:
-            header, payload = frames
-            request_id, code, retry_after_ms = data.reply_fields(header)
-        except (ValueError, InvalidArgument) as error:
+            answers = data.unpack_replies(frames)
+        except InvalidArgument as error:
             log.warning("ignored a malformed reply %s", fields(incarnation=incarnation, error=error))
             return
-        pending = self._pending.get(request_id)
-        if pending is None or pending.worker is None or pending.worker.incarnation != incarnation:
-            return
-        self.balance.answered(incarnation, code)
+        for request_id, code, retry_after_ms, payload in answers:
+            pending = self._pending.get(request_id)
+            if pending is not None and pending.worker is not None and pending.worker.incarnation == incarnation:
+                self._answered(pending, code, retry_after_ms, payload)
+
+    def _answered(self, pending: Pending, code: Code, retry_after_ms: int, payload: bytes) -> None:
+        assert pending.worker is not None
+        self.balance.answered(pending.worker.incarnation, code)
         pending.queue.throughput.answered += 1
         if retry_after_ms:
             status = Status(code, payload.decode("utf-8", "replace"))

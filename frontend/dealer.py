@@ -90,11 +90,17 @@ class Dealer:
     @guarded
     def _drain_again(self) -> None:
         self._drain_scheduled = False
+        self._flush()
         self._drain_burst()
 
     @guarded
     def _drain(self) -> None:
+        self._flush()
         self._drain_burst()
+
+    def _flush(self) -> bool:
+        """Send what was put off to the end of the turn; False when it could not be sent yet."""
+        return True
 
     def _drain_burst(self) -> None:
         receive, more = self._socket.recv, self._socket.getsockopt

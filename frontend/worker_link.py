@@ -3,6 +3,8 @@
 What a worker had written before it died is still in the kernel, and then in ZeroMQ's I/O thread, when the news of its
 death comes by another way. A socket monitor reports the disconnection behind all that was read before it: after that
 event, and one more look at the socket, no reply can come any more.
+
+Small requests of one turn of the loop leave at its end as one message.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from collections.abc import Callable
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Unavailable
 
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 # The disconnection is usually known before the death is; this is for a process that outlives its own exit.
 GRACE_S = 1.0
+_POLLOUT = int(zmq.POLLOUT)
 
 
 class WorkerLink(Dealer):
@@ -39,6 +43,8 @@ class WorkerLink(Dealer):
         self._endpoint = endpoint
         self._disconnected = False
         self._on_finished: Callable[[], None] | None = None
+        self._outbox: list[tuple[bytes, ...]] = []
+        self._stuck = False
         self._grace: asyncio.TimerHandle | None = None
         try:
             self._monitor = self._socket.get_monitor_socket(int(zmq.Event.CONNECTED | zmq.Event.DISCONNECTED))
@@ -47,9 +53,37 @@ class WorkerLink(Dealer):
             raise Unavailable(f"cannot watch the connection to {endpoint}: {error}") from error
         self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
 
+    def send(self, *frames: bytes) -> bool:
+        """See Dealer. What is put off has room in the queue already."""
+        if len(frames[-1]) > data.SMALL_BYTES or len(frames) != 2:
+            return self._flush() and super().send(*frames)
+        outbox = self._outbox
+        if self._stuck or len(outbox) >= data.MOST_TOGETHER:
+            if not self._flush():
+                return False
+        elif not outbox:
+            if not self._writable():
+                return False
+            self._look_soon()
+        self._outbox.append(frames)
+        return True
+
+    def _writable(self) -> bool:
+        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & _POLLOUT)
+
+    def _flush(self) -> bool:
+        outbox = self._outbox
+        if outbox and not self._closed:
+            frames = outbox[0] if len(outbox) == 1 else data.several_requests(outbox)
+            self._stuck = not super().send(*frames)
+            if not self._stuck:
+                self._outbox = []
+        return not self._stuck
+
     def finish(self, on_finished: Callable[[], None]) -> None:
         """The peer is dead: hand over all that it had sent, then call `on_finished`, at once if that is all."""
         self._on_finished = on_finished
+        self._outbox.clear()
         self._grace = self._loop.call_later(GRACE_S, self._give_up)
         self._loop.add_reader(self._monitor_fd, self._check)
         self._check()

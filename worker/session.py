@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from modelpool.supervisor.wire import data, sockets
-from modelpool.supervisor.wire.arena import ANSWER_BYTES
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError, Unavailable
 
 from . import cuda
+from .answers import Answers
 from .control import Gauge
 from .executor import Executor, Job, Task, failed
 from .executors import Executors, FixedExecutors
@@ -108,6 +108,7 @@ class Session:
         sockets.configure_router(self._socket, sockets.DATA_HWM)
         self._socket.setsockopt(zmq.SNDHWM, _REPLY_HWM)
         self._socket.bind(endpoint)
+        self._answers = Answers(self._socket, self._shared)
         self._poller = zmq.Poller()
         for source in (self._socket, stop_fd, self._wake_fd):
             self._poller.register(source, zmq.POLLIN)
@@ -206,7 +207,7 @@ class Session:
                 if frame.more:
                     self._take_referred(peer, head.bytes, frame, now_ns)
                 else:
-                    self._take(peer, head.bytes, frame, now_ns)
+                    self._take_message(peer, head.bytes, frame, now_ns)
         except zmq.Again:
             pass
 
@@ -218,17 +219,44 @@ class Session:
         if len(frame) or len(rest) > 1:
             log.warning("request refused %s", fields(error="expected 3 frames, got more"))
             return
-        self._take(peer, head, frame, now_ns, rest[0].bytes)
+        self._take_message(peer, head, frame, now_ns, rest[0].bytes)
 
-    def _take(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> None:
+    def _take_message(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> None:
+        """One request, or several."""
         try:
-            request_id, deadline_ns, sent_ns, method, alone = data.request_fields(head)
+            header = data.request_fields(head)
             frontend = self._frontends.get(peer) or self._meet(peer)
+            several = data.unpack_requests(frame.bytes) if header[3] is Method.SEVERAL else None
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
             return
         if frontend in self._gone:
             return
+        if several is not None:
+            for each, payload in several:
+                self._take(peer, frontend, each, payload, now_ns)
+            return
+        if reference:
+            try:
+                frame = self._shared.request(peer, frontend, header[0], reference)
+            except PoolError as error:
+                self._refuse_referred(peer, frontend, header, now_ns, error)
+                return
+        refers = header[3] is Method.PREDICT and len(frame) >= _ZERO_COPY_BYTES
+        self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
+
+    def _refuse_referred(
+        self, peer: bytes, frontend: Incarnation, header: data.RequestFields, now_ns: int, error: PoolError
+    ) -> None:
+        """Its payload is not where it should be."""
+        log.error("request refused %s", fields(frontend=frontend, request=header[0], error=error.message))
+        self._shared.refused(peer, header[0])
+        request_id, deadline_ns, sent_ns, method, alone = header
+        request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, b"")
+        self._answered(failed(request, error.status))
+
+    def _take(self, peer: bytes, frontend: Incarnation, header: data.RequestFields, payload: Any, now_ns: int) -> None:
+        request_id, deadline_ns, sent_ns, method, alone = header
         if method is Method.CANCEL:
             if not self._queue.cancel(frontend, request_id):
                 self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
@@ -236,20 +264,8 @@ class Session:
         if method is Method.RETURN:
             self._shared.returned(frontend, request_id)
             return
-        refused: PoolError | None = None
-        if reference:
-            try:
-                frame = self._shared.request(peer, frontend, request_id, reference)
-            except PoolError as error:
-                self._shared.refused(peer, request_id)
-                refused = error
-        refers = method is Method.PREDICT and len(frame) >= _ZERO_COPY_BYTES
-        payload = frame.buffer if refers else frame.bytes
         request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
-        if refused is not None:
-            log.error("request refused %s", fields(frontend=frontend, request=request_id, error=refused.message))
-            self._answered(failed(request, refused.status))
-        elif not self._queue.put(request):
+        if not self._queue.put(request):
             self._answered(failed(request, Unavailable(_FULL).status))
 
     def _meet(self, peer: bytes) -> Incarnation:
@@ -304,40 +320,8 @@ class Session:
 
     def _send_answers(self) -> None:
         self._sent_ns = time.monotonic_ns()
-        send = self._socket.send
-        for task in self._unsent:
-            request, reply = task.request, task.reply
-            head = data.pack_reply(request.request_id, task.code, self._retry_after_ms(task.code))
-            try:
-                send(request.peer, _NOBLOCK_MORE)
-                send(head, _NOBLOCK_MORE)
-                if len(reply) < ANSWER_BYTES or not self._lend(task):
-                    send(bytes(reply), _NOBLOCK, copy=len(reply) < _ZERO_COPY_BYTES)
-            except zmq.ZMQError as error:
-                log.warning("reply not sent %s", fields(request=request.request_id, error=error))
-                self._shared.returned(Incarnation(request.frontend), request.request_id)
-            task.reply = b""  # it may be made of what shared memory holds
+        self._answers.send(self._unsent, self._retry_after_ms)
         self._unsent.clear()
-        for peer, request_ids in self._shared.unused().items():
-            self._send_returned(peer, request_ids)
-
-    def _lend(self, task: Task) -> bool:
-        """Send the last frames of a large reply, through shared memory; False when there is no room there."""
-        request = task.request
-        reference = self._shared.lend(Incarnation(request.frontend), request.request_id, task.reply)
-        if reference is None:
-            return False
-        self._socket.send(b"", _NOBLOCK_MORE)
-        self._socket.send(reference, _NOBLOCK)
-        return True
-
-    def _send_returned(self, peer: bytes, request_ids: list[int]) -> None:
-        try:
-            self._socket.send(peer, _NOBLOCK_MORE)
-            self._socket.send(data.pack_returned(request_ids), _NOBLOCK)
-        except zmq.ZMQError as error:
-            # It is gone, or stands still and will be replaced.
-            log.warning("payloads not returned %s", fields(requests=len(request_ids), error=error))
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""

@@ -4,6 +4,10 @@ Frontend to worker: `[request header, payload]`; worker to frontend: `[reply hea
 and strips the frontend's identity. The payload is what the client sent, unparsed, or the reply's bytes; the payload
 of an error is its text in UTF-8. Headers are fixed structs because they are packed once per request on the hot path.
 
+Small messages that leave at the same time travel as one, for each costs more than what is in it: a request of
+Method.SEVERAL, or a reply to NO_REQUEST, whose payload has the messages one behind the other, each after the length of
+its payload.
+
 A request of Method.CANCEL has an empty payload and no answer: nobody awaits the request of that id any more, and the
 worker drops it if it has not begun to execute it.
 
@@ -13,16 +17,25 @@ also where there is no answer; the frontend by a request of Method.RETURN with t
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from .status import Code, InvalidArgument
 
 NO_DEADLINE_NS = 0
+NO_REQUEST = (1 << 64) - 1
+SMALL_BYTES = 4096
+"""Payloads up to here are put together."""
+MOST_TOGETHER = 64
+"""So many at a time."""
 _REQUEST = struct.Struct("<QqqB?")
 _REPLY = struct.Struct("<QBI")
 _ID = struct.Struct("<Q")
+_LENGTH = struct.Struct("<I")
+_LENGTH_AND_REQUEST = struct.Struct("<IQqqB?")
+_LENGTH_AND_REPLY = struct.Struct("<IQBI")
 
 
 class Method(IntEnum):
@@ -37,10 +50,13 @@ class Method(IntEnum):
     MULTI_INFERENCE = 7
     METADATA = 8
     REST_METADATA = 9
+    SEVERAL = 253
     RETURN = 254
     CANCEL = 255
 
 
+# What is in a RequestHeader, in its order.
+RequestFields = tuple[int, int, int, Method, bool]
 # A look-up costs a third of the enum's own.
 _METHODS = {int(method): method for method in Method}
 _CODES = {int(code): code for code in Code}
@@ -78,7 +94,7 @@ def unpack_request(frame: bytes) -> RequestHeader:
     return RequestHeader(*request_fields(frame))
 
 
-def request_fields(frame: bytes) -> tuple[int, int, int, Method, bool]:
+def request_fields(frame: bytes) -> RequestFields:
     """What `unpack_request` makes a RequestHeader of, for who reads very many. Raises InvalidArgument."""
     try:
         request_id, deadline_ns, sent_ns, method, alone = _REQUEST.unpack(frame)
@@ -91,6 +107,38 @@ def request_id_of(frame: bytes) -> int:
     """Of a header that was packed here."""
     request_id: int = _ID.unpack_from(frame)[0]
     return request_id
+
+
+def several_requests(messages: Sequence[tuple[bytes, ...]]) -> tuple[bytes, bytes]:
+    """Requests of header and payload as one message."""
+    return _REQUEST.pack(NO_REQUEST, NO_DEADLINE_NS, 0, Method.SEVERAL, False), _together(messages)
+
+
+def unpack_requests(raw: bytes) -> list[tuple[RequestFields, bytes]]:
+    """The fields and the payloads of requests that came as one. Raises InvalidArgument."""
+    try:
+        return [
+            ((request_id, deadline_ns, sent_ns, _METHODS[method], alone), payload)
+            for (request_id, deadline_ns, sent_ns, method, alone), payload in _apart(raw, _LENGTH_AND_REQUEST)
+        ]
+    except (struct.error, KeyError) as error:
+        raise InvalidArgument(f"requests: expected headers with known methods, and payloads: {error}") from error
+
+
+def _together(messages: Sequence[tuple[bytes, ...]]) -> bytes:
+    return b"".join([piece for head, body in messages for piece in (_LENGTH.pack(len(body)), head, body)])
+
+
+def _apart(raw: bytes, head: struct.Struct) -> Iterator[tuple[list[Any], bytes]]:
+    """Raises struct.error for what `_together` cannot have made."""
+    at, end = 0, len(raw)
+    while at < end:
+        size, *fields = head.unpack_from(raw, at)
+        start = at + head.size
+        at = start + size
+        if at > end:
+            raise struct.error(f"{at - end} bytes missing")
+        yield fields, raw[start:at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +178,24 @@ def unpack_returned(frame: bytes) -> Sequence[int]:
     if len(frame) % _ID.size:
         raise InvalidArgument(f"returned requests: expected ids of {_ID.size} bytes, got {len(frame)} bytes")
     return [request_id for (request_id,) in _ID.iter_unpack(frame)]
+
+
+def several_replies(messages: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Replies of header and payload as one message."""
+    return _REPLY.pack(NO_REQUEST, Code.OK, 0), _together(messages)
+
+
+def unpack_replies(frames: Sequence[bytes]) -> list[tuple[int, Code, int, bytes]]:
+    """Request id, code, hint and payload of each reply of a message. Raises InvalidArgument when it is none."""
+    if len(frames) != 2:
+        raise InvalidArgument(f"reply: expected 2 frames, got {len(frames)}")
+    request_id, code, retry_after_ms = reply_fields(frames[0])
+    if request_id != NO_REQUEST:
+        return [(request_id, code, retry_after_ms, frames[1])]
+    try:
+        return [
+            (request_id, _CODES[number], retry_after_ms, payload)
+            for (request_id, number, retry_after_ms), payload in _apart(frames[1], _LENGTH_AND_REPLY)
+        ]
+    except (struct.error, KeyError) as error:
+        raise InvalidArgument(f"replies: expected headers with known codes, and payloads: {error}") from error

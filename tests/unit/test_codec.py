@@ -1,5 +1,7 @@
 """Control messages survive the wire; anything else is refused."""
 
+import contextlib
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -60,6 +62,37 @@ def test_request_headers(request_id: int, deadline_ns: int, sent_ns: int, method
 @given(st.integers(0, 2**64 - 1), st.sampled_from(list(Code)))
 def test_reply_headers(request_id: int, code: Code) -> None:
     assert data.unpack_reply(data.pack_reply(request_id, code)) == data.ReplyHeader(request_id, code)
+
+
+PAYLOADS = st.lists(st.tuples(st.integers(0, 2**64 - 2), st.binary(max_size=20)), max_size=5)
+
+
+@given(PAYLOADS)
+def test_several_requests_are_one_message(messages: list[tuple[int, bytes]]) -> None:
+    packed = [(data.pack_request(number, 5, 6, data.Method.PREDICT, True), payload) for number, payload in messages]
+    head, body = data.several_requests(packed)
+    assert data.unpack_request(head).method is data.Method.SEVERAL
+    expected = [((number, 5, 6, data.Method.PREDICT, True), payload) for number, payload in messages]
+    assert data.unpack_requests(body) == expected
+
+
+@given(PAYLOADS)
+def test_several_replies_are_one_message(messages: list[tuple[int, bytes]]) -> None:
+    packed = [(data.pack_reply(number, Code.NOT_FOUND, 7), payload) for number, payload in messages]
+    assert data.unpack_replies(data.several_replies(packed)) == [(n, Code.NOT_FOUND, 7, p) for n, p in messages]
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_several_messages_refuse_garbage(raw: bytes, other: bytes) -> None:
+    head = data.several_replies([])[0]
+    for unpack, given_ in (
+        (data.unpack_requests, raw),
+        (data.unpack_replies, [head, raw]),
+        (data.unpack_replies, [raw, other]),
+        (data.unpack_replies, [head]),
+    ):
+        with contextlib.suppress(InvalidArgument):
+            unpack(given_)
 
 
 @given(st.binary(max_size=40))

@@ -109,7 +109,11 @@ class FakeWorker:
         while not self._stop.is_set():
             if self._socket.poll(10):
                 sender, header, payload = self._socket.recv_multipart()
-                self._take(Request(sender, data.unpack_request(header), payload))
+                if data.unpack_request(header).method is data.Method.SEVERAL:
+                    for fields, part in data.unpack_requests(payload):
+                        self._take(Request(sender, data.RequestHeader(*fields), part))
+                else:
+                    self._take(Request(sender, data.unpack_request(header), payload))
             if self._release.is_set() or not self.hold.is_set():
                 self._release.clear()
                 while self.held:

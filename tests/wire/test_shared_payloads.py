@@ -56,20 +56,27 @@ class SharingWorker(FakeWorker):
             if self._socket.poll(10):
                 sender, head, *frames = self._socket.recv_multipart()
                 header = data.unpack_request(head)
-                if header.method is Method.RETURN:
-                    self.returned.append(header.request_id)
-                    self.writer.free(self.lent.pop(header.request_id))
-                    continue
-                payload = frames[-1]
-                if len(frames) == 2:
-                    self.references.append(payload)
-                    payload = self.reader.read(payload)
-                self._take(Request(sender, header, payload))
+                if header.method is Method.SEVERAL:
+                    for each, payload in data.unpack_requests(frames[0]):
+                        self._take_or_free(sender, data.RequestHeader(*each), [payload])
+                else:
+                    self._take_or_free(sender, header, frames)
             while not self.hold.is_set() and self.held:
                 self._reply(self.held.pop(0))
             while self._raw:
                 self._socket.send_multipart(self._raw.pop(0))
         self._socket.close(int(WAIT_S * 1000))
+
+    def _take_or_free(self, sender: bytes, header: data.RequestHeader, frames: list[bytes]) -> None:
+        if header.method is Method.RETURN:
+            self.returned.append(header.request_id)
+            self.writer.free(self.lent.pop(header.request_id))
+            return
+        payload = frames[-1]
+        if len(frames) == 2:
+            self.references.append(payload)
+            payload = self.reader.read(payload)
+        self._take(Request(sender, header, payload))
 
     def _reply(self, request: Request) -> None:
         request_id = request.header.request_id
@@ -210,6 +217,7 @@ class SharingFrontend(Frontend):
         self.all.append(self)
         self.arena = opened
         self.returned: list[int] = []
+        self.apart: list[list[bytes]] = []
 
     def share(self, request_id: int, payload: bytes) -> arena.Block:
         block = self.arena.put([payload])
@@ -222,8 +230,13 @@ class SharingFrontend(Frontend):
 
     def next(self) -> list[bytes]:
         """The next message that is not about what was returned."""
+        if self.apart:
+            return self.apart.pop(0)
         while len(frames := self._socket.recv_multipart()) == 1:
             self.returned += data.unpack_returned(frames[0])
+        if data.unpack_reply(frames[0]).request_id == data.NO_REQUEST:
+            self.apart = [[data.pack_reply(*head), payload] for *head, payload in data.unpack_replies(frames)]
+            return self.apart.pop(0)
         return frames
 
     def wait_returned(self, *request_ids: int) -> None:

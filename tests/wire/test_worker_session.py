@@ -118,6 +118,7 @@ class Frontend:
         sockets.configure_dealer(self._socket, name, sockets.DATA_HWM)
         self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
         self._socket.connect(worker.endpoint)
+        self._unread: list[tuple[data.ReplyHeader, bytes]] = []
 
     def ask(self, request_id: int, payload: bytes) -> None:
         self._socket.send_multipart([data.pack_request(request_id, 0, 1, Method.PREDICT), payload])
@@ -126,8 +127,10 @@ class Frontend:
         self._socket.send_multipart(frames)
 
     def answer(self) -> tuple[data.ReplyHeader, bytes]:
-        head, reply = self._socket.recv_multipart()
-        return data.unpack_reply(head), reply
+        if not self._unread:
+            replies = data.unpack_replies(self._socket.recv_multipart())
+            self._unread += [(data.ReplyHeader(*header), payload) for *header, payload in replies]
+        return self._unread.pop(0)
 
     def answers(self, count: int) -> list[int]:
         return [self.answer()[0].request_id for _ in range(count)]
