@@ -160,6 +160,7 @@ def _prepare(
     metrics = WorkerMetrics(
         link.metrics, spec.name, spec.version, spec.path, f"{spec.device}#{spec.replica}", on=spec.metrics
     )
+    metrics.loaded()
     watched = serving.Watched(model)
     calls = Calls.of(
         watched,

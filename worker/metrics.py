@@ -6,6 +6,7 @@ are of the same moments: `RecordRuntimeLatency` and `RecordRequestExampleCount` 
 run that went well, `model_warmup_latency` (saved_model_warmup_util.cc) at the end of the warmup.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -230,6 +231,11 @@ class WorkerMetrics:
         if task.code is Code.OK:
             self._registry.histogram(families.REQUEST_EXAMPLE_COUNTS, self._name).observe(task.examples)
             self._registry.counter(families.REQUEST_EXAMPLE_COUNT_TOTAL, self._name).add(task.examples)
+
+    def loaded(self) -> None:
+        """The version is loaded (machine_learning_metadata.cc, MaybePublishMLMDStreamz)."""
+        if os.path.exists(os.path.join(self._path, "assets.extra", "mlmd_uuid")):
+            self._registry.gauge(families.MLMD_MAP, self._name, self._version)
 
     def warmed_up(self, status: Status, records: int, took_s: float) -> None:
         """The warmup by the model's file has ended."""

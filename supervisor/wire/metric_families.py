@@ -32,6 +32,8 @@ MODEL_WARMUP_LATENCY = Family(
     f"{TF_SERVING}model_warmup_latency", Kind.HISTOGRAM, ("model_path", "status"), _TF_LATENCY_US
 )
 MODEL_WARMUP_RECORDS_READ = Family(f"{TF_SERVING}model_warmup_records_read", Kind.COUNTER, ("model_path", "status"))
+# Its value is a text, of which TF Serving's page makes a 0: that it is there says that the version has the file.
+MLMD_MAP = Family(f"{TF_SERVING}mlmd_map", Kind.GAUGE, ("model_name", "version"))
 REQUEST_LOG_COUNT = Family(f"{TF_SERVING}request_log_count", Kind.COUNTER, ("model_name", "status_code"))
 
 # TF Serving's batching_session (batching/batching_session.cc). It samples the sizes; here they are in buckets.

@@ -1,5 +1,7 @@
 """What a frontend and a worker count of a request, and that a client's inventions stay bounded."""
 
+from pathlib import Path
+
 from modelpool.frontend.metrics import GRPC, MAX_UNKNOWN_MODELS, OTHER_MODELS, REST, RequestMetrics
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.data import Method
@@ -138,6 +140,18 @@ def test_warmup_and_request_log() -> None:
     assert registry.histogram(families.MODEL_WARMUP_LATENCY, "/m/1", "OK").values[0] == 500_000
     assert registry.counter(families.MODEL_WARMUP_RECORDS_READ, "/m/1", "OK").values == [5]
     assert registry.counter(families.REQUEST_LOG_COUNT, "m", "OK").values == [1]
+
+
+def test_a_version_with_ml_metadata(tmp_path: Path) -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 7, str(tmp_path))
+    metrics.loaded()
+    assert registry.changed() == ()
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "mlmd_uuid").write_text("some uuid")
+    metrics.loaded()
+    (sample,) = registry.changed()
+    assert (sample.family, sample.labels, unpack(sample.values)) == (":tensorflow:serving:mlmd_map", ("m", "7"), [0.0])
 
 
 def test_the_requests_of_dead_workers() -> None:
