@@ -19,7 +19,7 @@ from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from modelpool.worker.control import Gauge
-from modelpool.worker.executor import Executor
+from modelpool.worker.executor import Executor, Task
 from modelpool.worker.executors import Executors, FixedExecutors
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
@@ -38,6 +38,17 @@ class Silent:
     on = False
 
 
+class Keeping(WorkerMetrics):
+    """Keeps every task that was finished, as metrics do until they have time."""
+
+    def __init__(self) -> None:
+        super().__init__(Registry(), "m", 1, "/m/1")
+        self.tasks: list[Task] = []
+
+    def finished(self, task: Task) -> None:
+        self.tasks.append(task)
+
+
 def _plan(payload: bytes) -> Plan:
     return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
 
@@ -54,7 +65,8 @@ class Worker:
         self.stop_fd = os.eventfd(0)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gauge = Gauge()
-        observers = Observers(self.gauge, WorkerMetrics(Registry(), "m", 1, "/m/1"), Silent(), Silent())  # type: ignore[arg-type]
+        self.metrics = Keeping()
+        observers = Observers(self.gauge, self.metrics, Silent(), Silent())  # type: ignore[arg-type]
         flights = FlightRecorder(flight_recorder.create("test"))
         executor = Executor(self, {Method.PREDICT: _plan}, flights)
         self.session = Session(
@@ -168,6 +180,19 @@ def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
     assert (head.request_id, head.code, head.retry_after_ms, reply) == (300, Code.OK, 0, big)
     assert worker.executed[:300] == [b"%d" % number for number in range(300)]
     assert worker.gauge.served == 301
+    frontend.close()
+
+
+def test_no_answer_is_kept_once_it_was_sent(start: Start) -> None:
+    """What counts a request a while later keeps neither what it asked nor what it was answered."""
+    worker = start(1000)
+    frontend = Frontend(worker, 1)
+    for number in range(3):
+        frontend.ask(number, os.urandom(100_000))
+    assert frontend.answers(3) == [0, 1, 2]
+    tasks = worker.metrics.tasks
+    assert len(tasks) == 3
+    eventually(lambda: not any(task.reply or task.request.payload or task.outputs for task in tasks), "nothing is kept")
     frontend.close()
 
 
