@@ -27,6 +27,9 @@ _TYPE = "type.googleapis.com/envoy.extensions."
 # What a client may send before we have read it: per stream, and per connection. Big tensors come in few turns.
 _STREAM_WINDOW_BYTES = 16 << 20
 _CONNECTION_WINDOW_BYTES = 64 << 20
+# What may wait in this process for a connection, either way. A body is taken in as it comes. The next request of a REST
+# client is not read while it leaves so much unread; the answers of gRPC have windows of their own.
+_BUFFER_BYTES = {GRPC_STATS: _STREAM_WINDOW_BYTES, REST_STATS: 1 << 20}
 _BACKLOG = 4096
 _RELEASED_BYTES = 256 << 20
 _REST_KEEP_ALIVE_S = 120
@@ -220,8 +223,7 @@ def _listener(name: str, addresses: list[Document], manager: Document, tls: Docu
         "filter_chains": [chain],
         "tcp_backlog_size": _BACKLOG,
         "enable_reuse_port": True,
-        # A body is taken in as it comes; more than this is never waiting for it but in the sender's window.
-        "per_connection_buffer_limit_bytes": _STREAM_WINDOW_BYTES,
+        "per_connection_buffer_limit_bytes": _BUFFER_BYTES[name],
     }
 
 

@@ -73,6 +73,10 @@ def test_a_connection_is_not_limited_unless_the_operator_says_so() -> None:
     assert manager["common_http_protocol_options"]["max_connection_duration"] == "315360000s"
 
 
+def test_a_client_of_rest_that_does_not_read_is_not_read() -> None:
+    assert listeners(SPEC)["rest"]["per_connection_buffer_limit_bytes"] == 1 << 20
+
+
 def test_the_access_log_is_written_when_there_is_a_path() -> None:
     for spec, path in ((SPEC, None), (replace(SPEC, access_log="/log"), "/log")):
         for name, listener in listeners(spec).items():
