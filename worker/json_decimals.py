@@ -21,34 +21,36 @@ Array = npt.NDArray[Any]
 # For fewer numbers numpy's calls cost more than they save.
 MANY = 100
 
-# Between these all powers of ten that it takes are exact as float64.
-_FROM, _BELOW = 1e-14, 1e6
-# Smaller numbers are written with an exponent.
+# Of numbers between these numpy finds the digits: all powers of ten that it takes are exact as float64.
+_FROM, _BELOW = 1e-9, 1e6
+# Smaller numbers are written with an exponent, by TensorFlow Serving from here on, by orjson from a tenth of it.
 _PLAIN_FROM = 1e-4
-_POWERS = tuple(10.0**exponent for exponent in range(-13, 6))
-# By how many of the powers a number reaches: what makes nine digits before the point of it, or six; and its exponent.
-_TO_NINE = np.array([10.0**exponent for exponent in range(22, 2, -1)])
-_TO_SIX = np.array([10.0**exponent for exponent in range(19, -1, -1)])
-_ENDS = [f"e-{exponent:02}" for exponent in range(14, 0, -1)]
+_PLAIN_POWERS = 5
+_POWERS = tuple(10.0**exponent for exponent in range(-8, 6))
+# By how many of the powers a number reaches: what makes nine digits before the point of it, or six.
+_TO_NINE = np.array([10.0**exponent for exponent in range(17, 2, -1)])
+_TO_SIX = np.array([10.0**exponent for exponent in range(14, -1, -1)])
+# What makes the nine digits a number that orjson writes like TensorFlow Serving but for the exponent: numbers from 1e-5
+# to 1e-4, of which orjson would write zeros, get one that no other has.
+_FROM_NINE = np.where(_TO_NINE == 1e13, 1e18, _TO_NINE)
+_EXPONENTS = (("e-", "e-0"), ("e-010", "e-05"))
+# Looking through the whole text for exponents costs more than to write one number of so many by itself.
+_FEW = 50
 # A product of more digits than a float64 holds is wrong by less than a quarter of this.
 _UNSURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class _Digits:
-    """Of each number: how many powers it reaches, its digits as a whole number of nine, and who may write it.
+    """Of each number: how many powers it reaches, and its digits as a whole number of nine.
 
-    `plain`: orjson; `small`: orjson, an exponent apart; `long`: more digits than nine; all others one by one.
+    `right`: these are what must be written; `long`: more digits than nine; all others are written one by one.
     """
 
     powers: Array
     digits: Array
-    plain: Array
-    small: Array
+    right: Array
     long: Array
-
-    def of(self, chosen: Array) -> "_Digits":
-        return _Digits(*(each[chosen] for each in (self.powers, self.digits, self.plain, self.small, self.long)))
 
 
 def nested(array: Array) -> str:
@@ -58,13 +60,19 @@ def nested(array: Array) -> str:
     values = array.ravel()
     with np.errstate(all="ignore"):
         found = _digits(values)
-        numbers = np.copysign(found.digits / _TO_NINE[found.powers], values)
-    odd = ~found.plain
-    if not odd.any():
-        return _dumped(numbers.reshape(array.shape))
+        numbers = np.copysign(found.digits / _FROM_NINE[found.powers], values)
+    small = found.right & (found.powers < _PLAIN_POWERS) & (found.digits > 0)
+    few = np.count_nonzero(small) * _FEW < len(values)
+    odd = ~found.right | small if few else ~found.right
     numbers[odd] = np.nan  # null to orjson
-    pieces = _dumped(numbers.reshape(array.shape)).split("null")
-    return "".join(chain.from_iterable(zip_longest(pieces, _written(values[odd], found.of(odd)), fillvalue="")))
+    text = _dumped(numbers.reshape(array.shape))
+    if not few:
+        for theirs, ours in _EXPONENTS:
+            text = text.replace(theirs, ours)
+    if not odd.any():
+        return text
+    written = _written(values[odd], found.long[odd])
+    return "".join(chain.from_iterable(zip_longest(text.split("null"), written, fillvalue="")))
 
 
 def listed(values: Array) -> list[str]:
@@ -128,26 +136,17 @@ def _digits(values: Array) -> _Digits:
         nine = np.rint(product)
         digits = np.where(same, digits, nine)
         right |= known & (np.abs(product - nine) < 0.5 - _UNSURE)
-    is_small = (size < _PLAIN_FROM) & (size > 0)
     long = known & ~same if values.dtype == np.float64 else np.zeros(len(size), np.bool_)
-    # Rounding up may have made a digit more.
-    return _Digits(powers, digits, right & ~is_small, right & is_small & (digits < 1e9), long)
+    # Rounding up to a power of ten may end the need of an exponent.
+    return _Digits(powers, digits, right & ((size >= _PLAIN_FROM) | (digits < 1e9)), long)
 
 
-def _written(values: Array, found: _Digits) -> list[str]:
-    """JSON of floats that are not plain."""
+def _written(values: Array, long: Array) -> list[str]:
+    """JSON of flat floats; `long` are known to need 17 digits."""
     texts = np.empty(len(values), object)
-    small = found.of(found.small)
-    mantissas = _dumped(np.copysign(small.digits / 1e8, values[found.small]))[1:-1].replace(".0,", ",").split(",")
-    if len(small.digits):
-        mantissas[-1] = mantissas[-1].removesuffix(".0")
-        texts[found.small] = [
-            mantissa + _ENDS[powers] for mantissa, powers in zip(mantissas, small.powers.tolist(), strict=True)
-        ]
-    texts[found.long] = _pointed(_formatted("%.17g", values[found.long]))
-    others = ~(found.small | found.long)
     finite = np.isfinite(values)
-    texts[others & finite] = one_by_one(values[others & finite])
+    texts[long] = _pointed(_formatted("%.17g", values[long]))
+    texts[finite & ~long] = one_by_one(values[finite & ~long])
     texts[~finite] = _not_finite(values[~finite])
     result: list[str] = texts.tolist()
     return result
