@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ALL_RIGHT = 17
-# What the command leaves behind: all three lead nowhere, and what is opened next has another number.
+# What the command leaves behind: they lead nowhere, also in its children, and what is opened next has another number.
 LOOK = f"""
 import os, sys
 from modelpool.supervisor import __main__
@@ -16,7 +16,8 @@ try:
 except SystemExit:
     pass
 led = [os.readlink(f"/proc/self/fd/{{number}}") for number in CLOSED]
-os._exit({ALL_RIGHT} if led == ["/dev/null"] * len(CLOSED) and os.open("/", os.O_RDONLY) > 2 else 1)
+heirs = all(os.get_inheritable(number) for number in CLOSED)
+os._exit({ALL_RIGHT} if led == ["/dev/null"] * len(CLOSED) and heirs and os.open("/", os.O_RDONLY) > 2 else 1)
 """
 
 
