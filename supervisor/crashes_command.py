@@ -19,7 +19,8 @@ _USAGE = (
     "       with [--port=PORT | --runtime_dir=FOLDER | --crash_dir=FOLDER]\n"
 )
 _MIB = 1 << 20
-_FILE_COLUMNS = 200
+# More than any line has: into a file or a pipe nothing is folded or cut.
+_FILE_COLUMNS = 10_000
 
 
 def run(argv: Sequence[str], base: Path, default_dir: Path) -> int:

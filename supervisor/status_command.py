@@ -13,7 +13,8 @@ from .wire.status import PoolError
 
 _USAGE = "usage: modelpool status [--json] [--port=PORT | --runtime_dir=FOLDER]\n"
 _MIB = 1 << 20
-_FILE_COLUMNS = 200
+# More than any line has: into a file or a pipe nothing is folded or cut.
+_FILE_COLUMNS = 10_000
 _STATE_COLOURS = {"AVAILABLE": "green", "LOADING": "yellow", "START": "yellow", "UNLOADING": "yellow", "END": "dim"}
 
 

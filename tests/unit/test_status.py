@@ -143,6 +143,13 @@ def test_an_end_in_good_order_is_no_news(document: dict[str, Any]) -> None:
     assert "good 3: the last worker" not in status_command.render(document)
 
 
+def test_into_a_file_lines_are_as_long_as_they_are(document: dict[str, Any]) -> None:
+    document["models"][0]["name"] = "n" * 300
+    row = next(line for line in status_command.render(document).splitlines() if line.startswith("nnn"))
+    assert row.split()[:4] == ["n" * 300, "3", "AVAILABLE", "ready"]
+    assert row == row.rstrip()
+
+
 @pytest.mark.parametrize("width", [200, 80, 40])
 def test_a_terminal_is_filled_and_no_number_is_cut(document: dict[str, Any], width: int) -> None:
     good = document["models"][0]
