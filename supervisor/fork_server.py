@@ -11,12 +11,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 
 import msgpack
 
+from . import child_python
 from .wire import codec
 from .wire.ids import Incarnation
 from .wire.log import fields
@@ -39,7 +39,7 @@ class ForkServer:
     def __init__(
         self, module: str, lifeline_fd: int, log_level: str, answered: Callable[[Incarnation, int, str], None]
     ) -> None:
-        self._arguments = [sys.executable, "-m", module]
+        self._arguments = child_python.command(module)
         self._lifeline_fd = lifeline_fd
         self._log_level = log_level
         self._answered = answered

@@ -12,14 +12,13 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from . import fork_server
+from . import child_python, fork_server
 from .arenas import Arenas
 from .black_box import BlackBox
 from .cgroup import MemoryGroups
@@ -114,7 +113,7 @@ class Processes:
         """Start a frontend and hand it its spec; the pid. Its standard input is its lifeline. Raises OSError."""
         self._arenas.make(Peer.FRONTEND, spec.incarnation)
         try:
-            process = subprocess.Popen([sys.executable, "-m", _FRONTEND], stdin=subprocess.PIPE, bufsize=0)
+            process = subprocess.Popen(child_python.command(_FRONTEND), stdin=subprocess.PIPE, bufsize=0)
         except OSError:
             self._arenas.remove(Peer.FRONTEND, spec.incarnation)
             raise

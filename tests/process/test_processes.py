@@ -12,12 +12,18 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[2]
+# What the server's own folder holds is nobody's library: it has a `socket.py` here.
+HOSTILE = Path(__file__).parent / "hostile_folder"
 PARENT_DEATH_S = 20.0
 
 
 def start(scene: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.process.scenarios", scene], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "tests.process.scenarios", scene],
+        cwd=HOSTILE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
