@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from modelpool.supervisor.wire import codec, sockets
@@ -48,6 +49,7 @@ def become(spec: FrontendSpec) -> None:
                 tls.server_context(texts, flag)
         if spec.grpc_socket_path:
             unix_socket.claim(spec.grpc_socket_path)
+            spec = replace(spec, grpc_socket_path=os.path.abspath(spec.grpc_socket_path))
         folder = sockets.folder(spec.control_endpoint)
         drain = sockets.envoy_drain(folder, spec.incarnation)
         _write_private(drain, envoy_admin.STAY)
@@ -61,6 +63,8 @@ def become(spec: FrontendSpec) -> None:
         config = sockets.envoy_config(folder, spec.incarnation)
         _write_private(config, json.dumps(envoy_config.bootstrap(spec, around)))
         _put_spec(spec)
+        # The embedded Python takes modules from the working directory before all others: it is to be one of our own.
+        os.chdir(folder)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         os.execve(binary, [*_command(config)], _environment(library))  # noqa: S606 - the point of it
     except OSError as error:

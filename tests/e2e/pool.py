@@ -38,6 +38,8 @@ STOP_WITHIN_S = 45.0
 CALL_WITHIN_S = 30.0
 # What every server of the tests is started with, before its own flags: what pytest was told (see conftest).
 COMMON_FLAGS: list[str] = []
+# What lies in the folder that a server runs in is no library: it has a `socket.py` here.
+HOSTILE = Path(__file__).parents[1] / "hostile_folder"
 _MARK = "MODELPOOL_TEST_POOL"
 MODELPOOL = Path(sys.executable).parent / "modelpool"
 
@@ -113,6 +115,7 @@ class Pool:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
+                cwd=HOSTILE,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

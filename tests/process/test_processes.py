@@ -13,7 +13,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 # What the server's own folder holds is nobody's library: it has a `socket.py` here.
-HOSTILE = Path(__file__).parent / "hostile_folder"
+HOSTILE = ROOT / "tests" / "hostile_folder"
 PARENT_DEATH_S = 20.0
 
 
