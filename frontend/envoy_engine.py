@@ -17,8 +17,9 @@ from typing import Any
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
 
-from . import envoy_config, unix_socket
+from . import envoy_config, startup_pages, unix_socket
 from .bind_error import BindFailed
+from .callback import guarded
 from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
 from .grpc_asgi import GrpcApp
@@ -29,6 +30,8 @@ from .rest_pyvoy import complete
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.01
+# So long after it listens an Envoy has come to rest.
+_STARTED_S = 2.0
 # How long a client may stay connected that was told to go and has got all its answers.
 _FAREWELL_S = 0.5
 
@@ -88,6 +91,11 @@ class EnvoyEngine:
         wanted = {place for place in places if place}
         while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(_LOOK_S)
+        self.loop.call_later(_STARTED_S, self._started)
+
+    @guarded
+    def _started(self) -> None:
+        threading.Thread(target=startup_pages.give_back, name="startup pages", daemon=True).start()
 
     async def leave(self) -> None:
         """Envoy closes HTTP/1 connections with their next reply and says GOAWAY on HTTP/2."""
