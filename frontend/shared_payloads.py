@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from modelpool.supervisor.wire import arena, data, sockets
+from modelpool.supervisor.wire import arena, data, heap, sockets
 from modelpool.supervisor.wire.arena import Arena, Block, Reader
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
@@ -69,8 +69,8 @@ class SharedMemory:
 
     def trim(self) -> None:
         """Called once a second: give back what is not used."""
-        if self._arena is not None:
-            self._arena.trim()
+        if self._arena is not None and self._arena.trim():
+            heap.trim()
 
     def answers_of(self, worker: Incarnation) -> Reader | None:
         """The worker's arena; opened while it lives, it can be read when it is dead."""

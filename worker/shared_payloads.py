@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire import heap, sockets
 from modelpool.supervisor.wire.arena import Arena, Block, Reader
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.parts import Payload, pieces_of
@@ -119,5 +119,5 @@ class SharedPayloads:
 
     def trim(self) -> None:
         """Called now and then: give back what is not used."""
-        if self._arena is not None:
-            self._arena.trim()
+        if self._arena is not None and self._arena.trim():
+            heap.trim()

@@ -172,15 +172,19 @@ class Arena:
         """Whether there is nothing to `trim`."""
         return self._free_end == 0
 
-    def trim(self) -> None:
-        """Called now and then: give back all that is free, unless something was written since the last time."""
+    def trim(self) -> bool:
+        """Called now and then: give back all that is free, unless something was written since the last time.
+
+        Whether there was something to give back.
+        """
         if self._written or self.idle:
             self._written = False
-            return
+            return False
         used_end, self._free_end = min(self._free_end, KEEP_BYTES), 0
         for begin, end in self._space.free:
             if begin < used_end:
                 self._punch(begin, min(end, used_end))
+        return True
 
     def _punch(self, begin: int, end: int) -> None:
         end = -(-end // _PAGE_BYTES) * _PAGE_BYTES
