@@ -18,6 +18,9 @@ AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 class Engine(Protocol):
     """The ports of one frontend. Called in the event loop: `bind`, `start` and `stop` once each, in this order."""
 
+    name: str
+    """For the log."""
+
     def bind(self) -> None:
         """Take ports and socket file. Raises BindFailed."""
 

@@ -59,6 +59,8 @@ class Gate:
 class EnvoyEngine:
     """An `Engine`. `grpc` and `rest` are the applications, which run in `loop`."""
 
+    name = "envoy"
+
     def __init__(
         self,
         spec: FrontendSpec,

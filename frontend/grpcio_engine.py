@@ -13,6 +13,8 @@ from .rest_server import RestServer
 class GrpcioEngine:
     """An `Engine`."""
 
+    name = "grpcio"
+
     def __init__(self, spec: FrontendSpec, methods: Methods, rest: AsgiApp | None) -> None:
         self._grpc = GrpcServer(methods, spec)
         self._rest = None if rest is None else RestServer(rest, spec.rest_port, spec.rest_tls)

@@ -8,6 +8,8 @@ from .bind_error import BindFailed
 class NoEngine:
     """An `Engine` that only fails to bind."""
 
+    name = "none"
+
     def __init__(self, reason: PoolError) -> None:
         self._reason = reason
 

@@ -170,8 +170,8 @@ class Session:
             return
         await self._engine.start()
         spec = self._spec
-        names = fields(grpc_port=spec.grpc_port, rest_port=spec.rest_port, grpc_socket_path=spec.grpc_socket_path)
-        log.info("listening %s", names)
+        places = fields(grpc_port=spec.grpc_port, rest_port=spec.rest_port, grpc_socket_path=spec.grpc_socket_path)
+        log.info("listening engine=%s %s", self._engine.name, places)
         self._control.send(FrontendListening())
 
     def _leave(self) -> None:

@@ -50,6 +50,7 @@ def test_auto_falls_back_where_there_is_no_envoy(models: Path, package: Callable
         assert is_envoy(pool) == [False, False]
         assert pool.log.count("why_not_envoy=") == 1
         assert "the package pyvoy is not installed (no such platform)" in pool.log
+        assert pool.log.count("listening engine=grpcio ") == 2
         assert pool.status()["supervisor"]["frontend_restarts"] == 0
 
 
@@ -70,6 +71,7 @@ def test_several_envoys_share_a_port_and_a_log(models: Path, tmp_path: Path) -> 
         assert answers(pool)
         assert is_envoy(pool) == [True, True]
         assert FALLEN_BACK not in pool.log
+        assert pool.log.count("listening engine=envoy ") == 2
         assert pool.get("/v1/models/nonesuch").status == 404
         eventually(lambda: entry(log, path="/v1/models/nonesuch"), what="a line while it runs")
         assert pool.post("/v1/models/half_plus_two:predict", {"instances": [3.0]}).status == 200

@@ -83,6 +83,12 @@ def test_one_of_several_frontends_is_killed_under_load(start_pool: StartPool, mo
     assert before - {killed} < pids()
     assert pool.status()["supervisor"]["frontend_restarts"] == 1
     assert [answer(pool) for _ in range(20)] == [[2.5]] * 20
+
+    def each_is_asked() -> bool:
+        answer(pool)
+        return all(frontend["answered"] for frontend in pool.status()["frontends"])
+
+    eventually(each_is_asked, BACK_WITHIN_S, "connections are shared out among all three")
     assert pool.stop() == 0
 
 

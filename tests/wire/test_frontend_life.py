@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_http2
 import grpc
 import pytest
 
@@ -208,6 +209,24 @@ def test_drain_finishes_what_is_in_flight(stage: Stage, frontend: FakeFrontendOw
 def _refuses(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_drain_says_goaway_to_an_idle_client(frontend: FakeFrontendOwner) -> None:
+    """First without a last stream, for what is on its way; then for good (RFC 9113, 6.8)."""
+    with socket.create_connection(("127.0.0.1", frontend.spec.grpc_port), WAIT_S) as client:
+        client.sendall(bench_http2.PREFACE + bench_http2.frame(bench_http2.SETTINGS, 0, 0))
+        came = client.recv(9)
+        frontend.send(DrainFrontend(WAIT_S))
+        while part := client.recv(65536):
+            came += part
+    said: list[int] = []  # the last stream that counts
+    while came:
+        size, kind = int.from_bytes(came[:3], "big"), came[3]
+        if kind == bench_http2.GOAWAY:
+            said.append(int.from_bytes(came[9:13], "big"))
+        came = came[9 + size :]
+    assert said == [(1 << 31) - 1, 0]
+    assert frontend.wait_exit() == 0
 
 
 def test_drain_ends_at_its_timeout(stage: Stage, frontend: FakeFrontendOwner, channel: grpc.Channel) -> None:
