@@ -70,10 +70,14 @@ def stacked(rows: list[Any]) -> list[Any] | Array:
 
 
 def regular(value: list[Any] | Array, enum: int, has_booleans: bool) -> Array | None:
-    """The tensor of a regular nested list of numbers or booleans; None: take the exact way, it may be an error.
+    """The tensor of a regular nested list of numbers or booleans, or of a flat one of strings.
+
+    None: take the exact way, it may be an error.
 
     numpy's own choice of dtype tells which JSON types are in the list, except that booleans vanish among numbers.
     """
+    if enum == types_pb2.DT_STRING and isinstance(value, list):
+        return _flat_strings(value)
     if enum not in _WHOLE and enum not in _DECIMAL and enum != types_pb2.DT_BOOL:
         return None
     found = value if isinstance(value, np.ndarray) else _converted_list(value, enum, has_booleans)
@@ -89,6 +93,16 @@ def regular(value: list[Any] | Array, enum: int, has_booleans: bool) -> Array | 
     if found.dtype.kind == "f" or int(found.min()) < whole.low or int(found.max()) > whole.high:
         return None
     return found.astype(DTYPES[enum].numpy, copy=False)
+
+
+def _flat_strings(value: list[Any]) -> Array | None:
+    try:
+        found = [
+            json_text.raw_bytes(item) if isinstance(item, str) else json_body.decode_base64(item) for item in value
+        ]
+    except InvalidArgument:
+        return None
+    return array_of(found, (len(found),), types_pb2.DT_STRING)
 
 
 def _converted_list(value: list[Any], enum: int, has_booleans: bool) -> Array | None:

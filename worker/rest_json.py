@@ -136,21 +136,18 @@ def _bare_rows(instances: list[Any], enum: int) -> Array:
 
 def _named_rows(instances: list[Any], inputs: Mapping[str, int], has_booleans: bool) -> dict[str, Array]:
     """Instances that are objects with exactly the input names."""
+    arrays: dict[str, Array] = {}
     if all(isinstance(item, dict) and item.keys() == inputs.keys() for item in instances):
-        arrays = {}
         for name, enum in inputs.items():
             array = json_values.regular(json_values.stacked([item[name] for item in instances]), enum, has_booleans)
-            if array is None:
-                break
-            arrays[name] = array
-        else:
-            return arrays
-    batches = {name: _Batch(enum) for name, enum in inputs.items()}
-    for index, item in enumerate(instances):
+            if array is not None:
+                arrays[name] = array
+    batches = {name: _Batch(enum) for name, enum in inputs.items() if name not in arrays}
+    for index, item in enumerate(instances if batches else ()):
         if not _is_named(item):
             raise InvalidArgument(f"Expecting object but got list at item {index} of input list")
-        _add_named(batches, index, item)
-    return {name: batch.tensor(len(instances)) for name, batch in batches.items()}
+        _add_named(batches, index, {name: value for name, value in item.items() if name not in arrays})
+    return {name: arrays[name] if name in arrays else batches[name].tensor(len(instances)) for name in inputs}
 
 
 def _add_named(batches: "Mapping[str, _Batch]", index: int, item: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unimplemented
 from modelpool.supervisor.wire import tensors
-from modelpool.worker import json_parser, rest_json
+from modelpool.worker import json_parser, json_values, rest_json
 from modelpool.worker.rest_json import Layout
 
 FLOAT, DOUBLE, INT32, UINT8, INT16, INT8, STRING = 1, 2, 3, 4, 5, 6, 7
@@ -102,14 +102,14 @@ def test_parser_tolerates(body: str, value: Any) -> None:
     assert [type(item) for item in parsed] == [type(item) for item in value]
 
 
-json_values = st.recursive(
+any_json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
 
 
-@given(json_values, st.booleans(), st.sampled_from([None, 2]))
+@given(any_json, st.booleans(), st.sampled_from([None, 2]))
 @settings(max_examples=60, deadline=None)
 def test_the_exact_way_reads_what_json_writes(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
@@ -445,3 +445,42 @@ def test_named_tensors_to_json_to_tensors(
     found = tensors_of(text, **inputs)
     for name, (_, array) in outputs.items():
         np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+# -- many rows, and each by itself -------------------------------------------------------------------------------
+
+VALUES = {
+    FLOAT: st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9), st.just(True)),
+    INT64: st.one_of(st.integers(-9, 9), st.integers(2**63 - 2, 2**63)),
+    BOOL: st.one_of(st.booleans(), st.booleans(), st.just(0)),
+    STRING: st.sampled_from(["", "\u00e9", {"b64": "eA=="}, {"b64": "?"}, {"b64": "eA==", "c": 1}, ["x"], None, 1]),
+}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "b64"]), st.sampled_from(list(VALUES)), min_size=1),
+    st.integers(1, 4),
+    st.sampled_from(["named", "rows", "columns"]),
+    st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_columns_that_are_read_at_once_are_read_like_value_by_value(
+    inputs: dict[str, int], count: int, layout: str, data: st.DataObject
+) -> None:
+    if layout != "named":
+        inputs = dict([next(iter(inputs.items()))])
+    columns = {name: data.draw(st.lists(VALUES[enum], min_size=count, max_size=count)) for name, enum in inputs.items()}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    content = {"named": rows, "rows": next(iter(columns.values())), "columns": columns}[layout]
+    body = json.dumps({"inputs" if layout == "columns" else "instances": content})
+
+    def outcome() -> Any:
+        try:
+            return {name: (array.dtype, array.tolist()) for name, array in tensors_of(body, **inputs).items()}
+        except PoolError as error:
+            return type(error), error.message
+
+    at_once = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_values, "regular", lambda *_: None)
+        assert outcome() == at_once
