@@ -158,7 +158,8 @@ def _overlaid(under: S, given: Mapping[str, Any], path: str, where: str) -> S:
 
 
 def _unknown_at_top(name: str, value: Any) -> str:
-    if isinstance(value, dict):
+    rows = value if isinstance(value, list) else [value]  # [[x]] makes a list of tables
+    if rows and all(isinstance(row, dict) for row in rows):
         return f"unknown table [{_written(name)}]: {_nearest(name, _TABLES, '[{}]')}"
     if name in _KEYS:
         return f"key {name} stands outside of any table: expected it in {_KEYS[name]}"

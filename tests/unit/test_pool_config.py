@@ -129,6 +129,7 @@ def test_a_models_table_lies_over_the_defaults() -> None:
         ("[source]\ncachedir = ''", ": [source]: unknown key cachedir: did you mean cache_dir?"),
         ("[source]\n'' = 1", ': [source]: unknown key "": expected one of cache_dir'),
         ("[default]", ": unknown table [default]: did you mean [defaults]?"),
+        ("[[default]]", ": unknown table [default]: did you mean [defaults]?"),
         ("[zzz]", ": unknown table [zzz]: expected one of [defaults], [models], [source]"),
         ("settle_s = 1", ": key settle_s stands outside of any table: expected it in [defaults]"),
         ("cache_dir = ''", ": key cache_dir stands outside of any table: expected it in [source]"),
