@@ -15,6 +15,7 @@ from .control import ControlSocket
 from .exits import Exit
 from .process import Processes
 from .routes import RouteBoard
+from .wire.client_messages import StatusRequest
 from .wire.frontend_messages import (
     DrainFrontend,
     FrontendHello,
@@ -190,6 +191,9 @@ class Frontends:
                 frontend.stats = message
             case FrontendListening():
                 frontend.listening = True
+            case StatusRequest():
+                frontend.listening = True  # a client has reached it, though Envoy is slow to tell that it can be
+                return False
             case _:
                 return False
         return True
