@@ -1,7 +1,8 @@
 """Looks at what each worker uses of the CPUs, and has those that must give way do so. Linux; event loop only.
 
-Thin: `fair_share` decides. Niceness needs no privilege to be raised, but one to be lowered again: where this process
-may not, nothing is ever raised.
+Thin: `fair_share` decides. Who gives way runs at idle priority (SCHED_IDLE): not only do others go before it at once, a
+CPU that runs nothing else also counts as free when the kernel looks for one, which niceness does not bring about. Going
+there needs no privilege, but coming back does: where this process may not, nobody is ever sent.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from .fair_share import FairShare, Usage
@@ -19,10 +21,19 @@ from .wire.log import fields
 log = logging.getLogger(__name__)
 
 PERIOD_S = 0.1
-# What a worker that gives way gets of a CPU for which somebody else has work: about a tenth.
+# What one that is starved gets of a CPU for which somebody else has work: about a tenth.
 NICER = 10
 _MOST_NICE = 19
+_NO_PRIORITY = os.sched_param(0)
 _STAT = Path("/proc/stat")
+
+
+class Way(Enum):
+    """How a worker runs."""
+
+    NORMAL = auto()
+    IDLE = auto()
+    NICE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +50,17 @@ class CpuWatch:
     def __init__(self, tenants: Callable[[], Mapping[int, Tenant]]) -> None:
         self._tenants = tenants
         self._cpus = sorted(os.sched_getaffinity(0))
-        self._share = FairShare()
+        self._share = FairShare(len(self._cpus))
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
         self._ticks: tuple[int, int] | None = None
-        self._own_nice: dict[int, int] = {}
-        """Of those that give way."""
+        self._ways: dict[int, tuple[Way, int]] = {}
+        """Of those that do not run as they did, and the niceness that they had."""
 
     async def run(self) -> None:
-        """Returns at once where niceness cannot be lowered again, else never."""
+        """Returns at once where nobody could come back, else never."""
         if not can_come_back():
-            log.info("no model gives way on the CPUs %s", fields(why="no privilege to lower niceness again"))
+            log.info("no model gives way on the CPUs %s", fields(why="no privilege to come back"))
             return
         while True:
             await asyncio.sleep(PERIOD_S)
@@ -60,10 +71,14 @@ class CpuWatch:
         tenants = self._tenants()
         usage, took_s = self._usage(tenants)
         giving_way = self._share.look(usage, took_s, self._idle)
-        self._own_nice = {pid: nice for pid, nice in self._own_nice.items() if pid in self._used_s}
+        self._ways = {pid: way for pid, way in self._ways.items() if pid in self._used_s}
         for pid in self._used_s:
-            if (tenants[pid].model in giving_way) is not (pid in self._own_nice):
-                self._turn(pid, tenants[pid].model)
+            model = tenants[pid].model
+            way = Way.NORMAL
+            if model in giving_way:
+                way = Way.NICE if model in self._share.starved else Way.IDLE
+            if way is not self._ways.get(pid, (Way.NORMAL, 0))[0]:
+                self._turn(pid, model, way)
 
     def _usage(self, tenants: Mapping[int, Tenant]) -> tuple[dict[str, Usage], float]:
         """Of each model since the last time that this was asked, and how long ago that is."""
@@ -77,18 +92,16 @@ class CpuWatch:
         weights = {tenant.model: tenant.weight for tenant in tenants.values()}
         return {model: Usage(each, weights[model]) for model, each in cpus.items()}, took_s
 
-    def _turn(self, pid: int, model: str) -> None:
-        """Have it give way, or not any more."""
+    def _turn(self, pid: int, model: str, way: Way) -> None:
+        """Have it run this way from now on."""
         try:
-            own_nice = self._own_nice.pop(pid, None)
-            if own_nice is None:
-                own_nice = self._own_nice[pid] = os.getpriority(os.PRIO_PROCESS, pid)
-                set_nice(pid, min(_MOST_NICE, own_nice + NICER))
-            else:
-                set_nice(pid, own_nice)
+            nice = self._ways.pop(pid)[1] if pid in self._ways else os.getpriority(os.PRIO_PROCESS, pid)
+            if way is not Way.NORMAL:
+                self._ways[pid] = way, nice
+            set_priority(pid, idle=way is Way.IDLE, nice=nice if way is not Way.NICE else min(_MOST_NICE, nice + NICER))
         except OSError as error:
-            log.debug("niceness not set %s", fields(model=model, pid=pid, error=error))
-        log.debug("worker on the CPUs %s", fields(model=model, pid=pid, gives_way=pid in self._own_nice))
+            log.debug("priority not set %s", fields(model=model, pid=pid, error=error))
+        log.debug("worker on the CPUs %s", fields(model=model, pid=pid, way=way.name))
 
     def _idle(self) -> float:
         """The part of our CPUs that nobody used since this was last asked; 0 where that is not known."""
@@ -106,12 +119,13 @@ def cpu_time_s(pid: int) -> float | None:
         return None
 
 
-def set_nice(pid: int, nice: int) -> None:
+def set_priority(pid: int, *, idle: bool, nice: int) -> None:
     """Of every thread; again until none was missed, for one may start another meanwhile. Raises OSError."""
     done: set[int] = set()
     while missing := {int(name) for name in os.listdir(f"/proc/{pid}/task")} - done:
         for thread in missing:
             try:
+                os.sched_setscheduler(thread, os.SCHED_IDLE if idle else os.SCHED_OTHER, _NO_PRIORITY)
                 os.setpriority(os.PRIO_PROCESS, thread, nice)
             except ProcessLookupError:
                 log.debug("thread gone %s", fields(pid=pid, thread=thread))
@@ -119,13 +133,15 @@ def set_nice(pid: int, nice: int) -> None:
 
 
 def can_come_back() -> bool:
-    """Whether niceness can be lowered again: tried out on a thread of its own, for the kernel knows best."""
+    """Whether priority can be had back: tried out on a thread of its own, for the kernel knows best."""
     allowed: list[bool] = []
 
     def try_out() -> None:
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         try:
             os.setpriority(os.PRIO_PROCESS, 0, nice + 1)
+            os.sched_setscheduler(0, os.SCHED_IDLE, _NO_PRIORITY)
+            os.sched_setscheduler(0, os.SCHED_OTHER, _NO_PRIORITY)
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         except OSError:
             return

@@ -1,12 +1,13 @@
 """Which models give way on the CPUs: those that use more than their share while others have work to do. Pure.
 
 The kernel shares a CPU among threads, not among tenants: a model with many busy threads, or with one that never sleeps,
-makes every other's wait for its turn at each step of a request. A model that gives way has its workers' niceness
-raised, so it takes what the others leave. It does so for as long as the others have work and the CPUs are short: what
-it uses meanwhile says nothing of what it wants.
+makes every other's wait for its turn at each step of a request. A model that gives way takes what the others leave. It
+does so for as long as the others have work and the CPUs are short: what it uses meanwhile says nothing of what it
+wants. If that is next to nothing, for which others than models may be the cause, it is starved and shall have a little.
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 # A model that uses less than this many CPUs only does its housekeeping.
@@ -18,6 +19,10 @@ SHORT, SPARE = 0.15, 0.25
 # So much more than its share, of what all models together use, so many times in a row, is too much: equals must not be
 # set apart by chance.
 TOO_MUCH, LOOKS = 1.25, 3
+# Of its share of all CPUs, which nobody gets to the last bit.
+ALMOST = 0.9
+# Whoever gives way and gets less than so many CPUs, so many times in a row, is starved.
+STARVED_CPUS, STARVED_LOOKS = 0.05, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,12 @@ class Usage:
 class FairShare:
     """Looked at again and again with what was used since the last time."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: int) -> None:
+        self._cpus = cpus
         self.giving_way: frozenset[str] = frozenset()
+        self.starved: frozenset[str] = frozenset()
+        """Of those that give way."""
+        self._hungry: dict[str, int] = {}
         self._quiet_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
         self._idle = 0.0
@@ -48,12 +57,29 @@ class FairShare:
         }
         active = {name: each for name, each in usage.items() if self._quiet_s[name] < LINGER_S}
         self.giving_way = self._greedy(active, took_s, idle()) if len(active) > 1 else frozenset()
+        hungry = [name for name in self.giving_way if active[name].cpus < STARVED_CPUS]
+        self._hungry = {name: self._hungry.get(name, 0) + 1 for name in hungry}
+        now_starved = {name for name, looks in self._hungry.items() if looks >= STARVED_LOOKS}
+        self.starved = self.giving_way & (self.starved | now_starved)
         return self.giving_way
 
     def _greedy(self, active: Mapping[str, Usage], took_s: float, idle: float) -> frozenset[str]:
         self._idle += (idle - self._idle) * min(1.0, took_s / LINGER_S) if self.giving_way else -self._idle
         known = self.giving_way & active.keys() if self._idle <= SPARE else frozenset()
-        too_much = TOO_MUCH * sum(each.cpus for each in active.values()) / sum(each.weight for each in active.values())
-        over = {name for name, each in active.items() if idle <= SHORT and each.cpus > too_much * each.weight}
+        over = self._over_share(active, active.keys() - known) if idle <= SHORT else set()
         self._over = {name: self._over.get(name, 0) + 1 for name in over}
-        return known | {name for name, looks in self._over.items() if looks >= LOOKS}
+        greedy = known | {name for name, looks in self._over.items() if looks >= LOOKS}
+        return greedy if greedy != active.keys() else frozenset()  # equals, and nobody to give way to
+
+    def _over_share(self, active: Mapping[str, Usage], free: AbstractSet[str]) -> set[str]:
+        """Those of the free, who do not give way, that use more than their share.
+
+        Of what the free use together: what the others use says nothing, and the frontends and other processes have
+        their part, too. One that is alone among the free may have its share of all CPUs.
+        """
+        if len(free) == 1:
+            weights, cpus, much = sum(each.weight for each in active.values()), float(self._cpus), ALMOST
+        else:
+            weights, cpus = sum(active[name].weight for name in free), sum(active[name].cpus for name in free)
+            much = TOO_MUCH
+        return {name for name in free if active[name].cpus > much * cpus * active[name].weight / weights}

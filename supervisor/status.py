@@ -5,7 +5,7 @@ The shape is documented in the README and only grows: later versions add keys, t
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -95,10 +95,10 @@ def rss_bytes(pid: int | None) -> int | None:
     return rss
 
 
-def _nice(pid: int | None) -> int | None:
-    """Its niceness; None when the process is gone."""
+def _asked(question: Callable[..., int], *about: int | None) -> int | None:
+    """What the kernel says of a process; None when it is gone."""
     try:
-        return None if pid is None else os.getpriority(os.PRIO_PROCESS, pid)
+        return None if None in about else question(*about)
     except OSError:
         return None
 
@@ -153,7 +153,8 @@ def _worker(slot: Slot, in_flight: Mapping[int, int], now_s: float) -> dict[str,
         "error": _error(slot.error),
         "retry_in_s": None if slot.retry_at_s is None else round(max(0.0, slot.retry_at_s - now_s), 3),
         "rss_bytes": rss_bytes(slot.pid),
-        "nice": _nice(slot.pid),
+        "nice": _asked(os.getpriority, os.PRIO_PROCESS, slot.pid),
+        "idle_priority": _asked(os.sched_getscheduler, slot.pid) == os.SCHED_IDLE,
         "memory": None if slot.memory is None else asdict(slot.memory),
         "in_flight": in_flight.get(slot.incarnation or 0, 0),
         "served": slot.served_before + slot.served,

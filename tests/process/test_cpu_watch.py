@@ -47,9 +47,10 @@ class Process:
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
 
-    def nice(self) -> set[int]:
+    def ways(self) -> set[tuple[int, int]]:
+        """Policy and niceness of its threads."""
         threads = [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
-        return {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        return {(os.sched_getscheduler(each), os.getpriority(os.PRIO_PROCESS, each)) for each in threads}
 
     def end(self) -> None:
         self._process.kill()
@@ -74,20 +75,30 @@ def test_a_flood_gives_way_while_its_neighbour_works(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {first})
     flood, light = pair
     watch = CpuWatch(lambda: {flood.pid: Tenant("flood", 100), light.pid: Tenant("light", 100)})
-    own = os.getpriority(os.PRIO_PROCESS, 0)
+    normal = (os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))
 
-    def seen(nice: int) -> bool:
+    def seen(way: tuple[int, int]) -> bool:
         watch.look()
-        return flood.nice() == {nice}
+        return flood.ways() == {way}
 
     flood.tell(FLOOD)
     watch.look()
     watch.look()
-    assert flood.nice() == {own}, "nobody else has work"
+    assert flood.ways() == {normal}, "nobody else has work"
     light.tell(LIGHT)
-    eventually(lambda: seen(min(19, own + NICER)), what="the flood gives way")
+    eventually(lambda: seen((os.SCHED_IDLE, normal[1])), what="the flood gives way")
     light.tell(REST)
-    eventually(lambda: seen(own), what="it comes back")
+    eventually(lambda: seen(normal), what="it comes back")
     light.end()
     watch.look()
     assert cpu_watch.cpu_time_s(light.pid) is None
+
+
+def test_priorities_of_all_threads(pair: tuple[Process, Process]) -> None:
+    if not cpu_watch.can_come_back():
+        pytest.skip("needs the privilege to lower niceness")
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    for idle, way in ((True, (os.SCHED_IDLE, nice)), (False, (os.SCHED_OTHER, min(19, nice + NICER)))):
+        cpu_watch.set_priority(pair[0].pid, idle=idle, nice=way[1])
+        assert pair[0].ways() == {way}
+    assert pair[1].ways() == {(os.SCHED_OTHER, nice)}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, TOO_MUCH, FairShare, Usage
+from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_LOOKS, TOO_MUCH, FairShare, Usage
 
 PERIOD_S = 0.1
 
@@ -18,7 +18,7 @@ class Looks:
     """A share, looked at each PERIOD_S."""
 
     def __init__(self) -> None:
-        self.share = FairShare()
+        self.share = FairShare(2)
 
     def see(self, idle: Callable[[], float] = busy, times: int = LOOKS, **cpus: float) -> set[str]:
         """As many times as it takes to be sure."""
@@ -80,12 +80,33 @@ def test_idle_is_asked_for_only_where_several_work() -> None:
 
 def test_two_floods_are_equals_again() -> None:
     looks = Looks()
-    looks.see(a=0.3, b=1.7)
-    assert looks.see(a=1.7, b=0.2) == {"a", "b"}
+    looks.see(a=0.3, b=1.4)
+    assert looks.see(a=0.85, b=0.2) == {"b"}, "it may have its share of all CPUs"
+    assert looks.see(a=0.95, b=0.2) == set()
+
+
+def test_a_second_flood_of_three() -> None:
+    looks = Looks()
+    assert looks.see(a=0.2, b=0.2, c=1.0) == {"c"}
+    assert looks.see(a=0.2, b=0.7, c=0.1) == {"b", "c"}
+    assert looks.see(a=0.6, b=0.1, c=0.1) == {"b", "c"}
+
+
+def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> None:
+    looks = Looks()
+    looks.see(a=0.3, b=1.4)
+    looks.see(a=0.3, b=0.01, times=STARVED_LOOKS - 1)
+    assert looks.share.starved == set()
+    looks.see(a=0.3, b=0.01, times=1)
+    assert looks.share.starved == {"b"}
+    looks.see(a=0.3, b=0.3)
+    assert looks.share.starved == {"b"}
+    looks.see(a=0.0, b=1.9, times=round(LINGER_S / PERIOD_S) + 1)
+    assert looks.share.starved == set()
 
 
 def test_weights_divide_the_cpus() -> None:
-    share = FairShare()
+    share = FairShare(4)
     usage = {"a": Usage(2.5, 100), "b": Usage(1.2, 25)}
     assert [share.look(usage, PERIOD_S, busy) for _ in range(LOOKS)][-1] == {"b"}
 
@@ -106,6 +127,8 @@ def test_at_any_look(seen: list[tuple[float, float, float, float]]) -> None:
         cpus = {"a": a, "b": b, "c": c}
         giving = looks.see(lambda idle=idle: idle / 2, times=1, **cpus)  # type: ignore[misc]
         for name in giving - before:
-            assert cpus[name] > TOO_MUCH * (sum(cpus.values()) - 0.04) / 3
+            others = sum(each for other, each in cpus.items() if other not in before)
+            assert cpus[name] > TOO_MUCH * (others - 0.04) / 3
             assert idle / 2 <= SHORT
+        assert giving != {"a", "b", "c"}
         before = giving
