@@ -19,18 +19,30 @@ OTHER_MODELS = "(other)"
 MAX_UNKNOWN_MODELS = 100
 MAX_MODELS = 10_000
 _MAX_NAME_CHARS = 256
+# Counting many at once takes a third of the time; a report counts what is left.
+_SETTLE_EVERY = 256
 _COUNTED_OF_GRPC = frozenset({"Predict", "Classify", "Regress"})
 
 
 class _Outcome:
-    """What counts a request of one kind with one result."""
+    """What counts requests of one kind with one result. `took_ns`: of those that are yet to be counted."""
 
-    __slots__ = ("count", "latency", "tf_count")
+    __slots__ = ("_count", "_latency", "_tf_count", "took_ns")
 
     def __init__(self, count: Counter, tf_count: Counter | None, latency: Histogram | None) -> None:
-        self.count = count
-        self.tf_count = tf_count
-        self.latency = latency
+        self.took_ns: list[int] = []
+        self._count = count
+        self._tf_count = tf_count
+        self._latency = latency
+
+    def settle(self) -> None:
+        """Count them."""
+        took_ns, self.took_ns = self.took_ns, []
+        self._count.add(len(took_ns))
+        if self._tf_count is not None:
+            self._tf_count.add(len(took_ns))
+        if self._latency is not None:
+            self._latency.observe_all([each // 1000 for each in took_ns])
 
 
 class RequestMetrics:
@@ -57,11 +69,9 @@ class RequestMetrics:
         outcome = self._outcomes.get((entrypoint, api, model, code))
         if outcome is None:
             outcome = self._outcome(entrypoint, api, self._label(model), code)
-        outcome.count.add()
-        if outcome.tf_count is not None:
-            outcome.tf_count.add()
-        if outcome.latency is not None:
-            outcome.latency.observe((time.monotonic_ns() - started_ns) // 1000)
+        outcome.took_ns.append(time.monotonic_ns() - started_ns)
+        if len(outcome.took_ns) >= _SETTLE_EVERY:
+            outcome.settle()
 
     def settled(self, model: str, fate: str) -> None:
         """A request of a worker that died met this fate (see `settling`)."""
@@ -75,6 +85,9 @@ class RequestMetrics:
         """What the next report must say, with `payload_bytes` in flight and so many requests held for a worker."""
         if not self._on:
             return ()
+        for outcome in self._outcomes.values():
+            if outcome.took_ns:
+                outcome.settle()
         self._payload.set(payload_bytes)
         self._held.set(held)
         return self._registry.changed()

@@ -1,6 +1,6 @@
 """What a worker counts of its requests: stages, results, runs of the model. Main thread; the control thread reports it.
 
-A request costs a dict lookup, an add and an append here, and nothing where nobody can ask for the page. Stages are told
+A request costs a dict lookup and an append here, and nothing where nobody can ask for the page. Stages are told
 apart by signature: those that the loaded model has, never what a request calls one. TF Serving's metrics among these
 are of the same moments: `RecordRuntimeLatency` and `RecordRequestExampleCount` (servables/tensorflow/util.cc) after a
 run that went well, `model_warmup_latency` (saved_model_warmup_util.cc) at the end of the warmup.
@@ -21,6 +21,7 @@ from modelpool.supervisor.wire.status import Code, Status
 from .executor import Job, Task
 
 _RUNTIME = "TF1"
+_OK = Code.OK  # looking up an enum's member takes as long as all that is counted of a request
 # Counting many at once takes a fifth of the time; an idle worker has counted all.
 _SETTLE_EVERY = 256
 # Signatures, or sets of them in one MultiInference, of one method that are told apart; the rest is one.
@@ -60,12 +61,12 @@ class _Stages:
             _merge(self._stage("batch"), shared)
         runs = [task.ran_ns - task.run_ns for task in ran]
         _merge(self._execute, runs)
-        good = [task.ended_ns - task.finish_ns for task in ran if task.code is Code.OK]
+        good = [task.ended_ns - task.finish_ns for task in ran if task.code is _OK]
         if good:
             _merge(self._serialize, good)
             if self._runtime is not None:
                 if len(good) < len(ran):
-                    runs = [task.ran_ns - task.run_ns for task in ran if task.code is Code.OK]
+                    runs = [task.ran_ns - task.run_ns for task in ran if task.code is _OK]
                 _merge(self._runtime, runs, 1000)
 
 
@@ -88,7 +89,10 @@ class _OfMethod:
         self._count = partial(registry.counter, families.WORKER_REQUESTS, model, version, method.name.lower())
 
     def count(self, tasks: Sequence[Task]) -> None:
-        """The stages of these requests."""
+        """How these requests ended, and their stages."""
+        codes = [task.code for task in tasks]
+        for code in set(codes):
+            self._result(code).add(codes.count(code))
         if len({task.signatures for task in tasks}) == 1:
             self._stages(tasks[0].signatures).count(tasks)
             return
@@ -109,7 +113,7 @@ class _OfMethod:
                 known = self._of_signatures[name] = _Stages(partial(self._stage, name), self._runtime)
         return known
 
-    def result(self, code: Code) -> Counter:
+    def _result(self, code: Code) -> Counter:
         counter = self._results.get(code)
         if counter is None:
             counter = self._results[code] = self._count(code.name)
@@ -205,14 +209,13 @@ class WorkerMetrics:
             self._registry.gauge(families.LEARNED_EXECUTORS, self._name, self._version).set(count)
 
     def finished(self, task: Task) -> None:
-        """A request has its answer. What it took is counted at the next `settle`, how it ended at once."""
+        """A request has its answer. How it ended and what it took is counted at the next `settle`."""
         if not self._on:
             return
         method = task.request.method
         known = self._methods.get(method)
         if known is None:
             known = self._methods[method] = _OfMethod(self._registry, self._name, self._version, self._worker, method)
-        known.result(task.code).add()
         known.waiting.append(task)
         if len(known.waiting) >= _SETTLE_EVERY:
             self.settle()

@@ -6,7 +6,7 @@ report. Reports carry absolute values, so that a lost one costs nothing; adding 
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,6 +88,16 @@ class Histogram(_Metric):
         values[0] += value
         values[bisect_left(self._bounds, value) + 1] += 1.0
         self.changed = True
+
+    def observe_all(self, values: list[int]) -> None:
+        """Many at once, for a fraction of what they would take one by one. Sorts them."""
+        values.sort()
+        counts, before = [], 0
+        for bound in self._bounds:
+            up_to = bisect_right(values, bound, before)
+            counts.append(up_to - before)
+            before = up_to
+        self.merge(sum(values), [*counts, len(values) - before])
 
     def merge(self, total: float, counts: Iterable[float]) -> None:
         """Many observations at once: their sum, and how many fell into each bucket."""
