@@ -22,6 +22,7 @@ import bench_contenders
 import bench_footprint
 import bench_growth
 import bench_json
+import bench_limits
 import bench_machine
 import bench_many
 import bench_monitoring
@@ -88,6 +89,8 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
         return bench_tensors.measure(scratch, args.rounds)
     if what == "growth":
         return bench_growth.measure(scratch, pool, "image", args.requests)
+    if what == "limits":
+        return bench_limits.measure(scratch, pool, _serving_options(args))
     if what == "json":
         return bench_json.measure()
     if what == "footprint":
@@ -135,6 +138,7 @@ REPORTS: dict[str, Callable[[Any], None]] = {
     "replicas": bench_replicas.print_report,
     "profile": bench_profile.print_report,
     "json": bench_json.print_report,
+    "limits": bench_limits.print_report,
     "footprint": bench_footprint.print_report,
     "start": bench_many.print_report,
     "neighbours": bench_neighbours.print_report,
