@@ -1,7 +1,7 @@
 """What a payload costs on its way between a frontend's process and a worker's: ZeroMQ's frames against shared memory.
 
-Two processes and the socket between them, nothing else: requests are put together from the parts in which they come,
-sent, and read once as a tensor; answers are put together from an array and its head, sent, and taken as bytes. CPU time
+Two processes and the socket between them, nothing else: a request comes in parts, is sent, and is read once as a
+tensor; an answer is an array and its head, is sent, and taken as bytes. For the socket they are joined first. CPU time
 is that of both processes, kernel and ZeroMQ's threads included; the two ways take turns. Linux.
 
 `python bench_tensors.py ENDPOINT FOLDER` is the worker's side.
@@ -22,6 +22,7 @@ import zmq
 
 from modelpool.supervisor.wire import arena
 from modelpool.supervisor.wire.arena import Arena, Block, Reader
+from modelpool.supervisor.wire.parts import gathered, pieces_of
 
 SIZES = (16 * 1024, 32 * 1024, 64 * 1024, 128 * 1024, 256 * 1024, 600_000, 4_000_000, 16_000_000, 64_000_000)
 WAYS = ("request", "answer")
@@ -110,7 +111,7 @@ class _Near:
         near_s, began_s = _cpu_s(), time.monotonic()
         for _ in range(count):
             if way == "request":
-                self._request(b"".join(parts), means)
+                self._request(parts, means)
             else:
                 self._answer(means)
         took_s, near_s = time.monotonic() - began_s, _cpu_s() - near_s
@@ -121,10 +122,10 @@ class _Near:
         self._socket.send_multipart([what, f"{way} {means} {size}".encode()])
         return float(self._socket.recv_multipart()[0])
 
-    def _request(self, payload: bytes, means: str) -> None:
+    def _request(self, parts: list[bytes], means: str) -> None:
         block: Block | None = None
         if means == "shared":
-            block = self._writer.put((payload,), len(_HEAD))
+            block = self._writer.put(pieces_of(gathered(parts)), len(_HEAD))
         if block is not None:
             self._socket.send_multipart([b"shared", b"", block.reference])
             self._socket.recv_multipart()
@@ -132,7 +133,7 @@ class _Near:
             self._writer.free(block)
         else:
             self._socket.send(b"socket", zmq.SNDMORE)
-            self._socket.send(payload, copy=False)
+            self._socket.send(b"".join(parts), copy=False)
             self._socket.recv_multipart()
 
     def _answer(self, means: str) -> None:
@@ -193,13 +194,13 @@ class _Far:
             self._socket.send(b"returned")
 
     def _answer(self, shared: bool) -> None:
-        reply = b"".join((_HEAD, self._values.data))
-        block = self._writer.put((reply,)) if shared else None
+        pieces = (_HEAD, self._values.data)
+        block = self._writer.put(pieces_of(gathered(pieces))) if shared else None
         if block is not None:
             self._lent.append(block)
             self._socket.send_multipart([b"", block.reference])
         else:
-            self._socket.send(reply, copy=False)
+            self._socket.send(b"".join(pieces), copy=False)
 
 
 if __name__ == "__main__":
