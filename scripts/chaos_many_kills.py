@@ -13,6 +13,7 @@ from chaos_scene import Check, Scene, Stage
 
 _MIB = 1 << 20
 _SUPERVISOR_MIB = 10.0
+_MODELS = ("a", "b")
 _POOL_FILE = "[defaults]\nmax_restarts = 1000000\n"
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -46,27 +47,32 @@ class Left:
 
 
 def many_kills(stage: Stage) -> list[Check]:
-    """kill -9 of a worker as soon as it is back and has answered, a thousand times, while clients ask and count."""
-    warm, kills = (5, 30) if stage.short else (50, 1000)
-    with ChaosPool(stage.scratch, {"a": stage.models / "quick"}, _POOL_FILE) as pool:
-        with Load(pool.target, {"a": 4}, pause_s=0.02) as load, grpc.insecure_channel(pool.target) as channel:
+    """kill -9 of two workers as soon as they are back and have answered, 500 times, while clients ask and count."""
+    warm, rounds = (5, 15) if stage.short else (25, 500)
+    kills = rounds * len(_MODELS)
+    with ChaosPool(stage.scratch, dict.fromkeys(_MODELS, stage.models / "quick"), _POOL_FILE) as pool:
+        clients = dict.fromkeys(_MODELS, 2)
+        with Load(pool.target, clients, pause_s=0.02) as load, grpc.insecure_channel(pool.target) as channel:
             for _ in range(warm):
-                _kill_once(pool, channel)
+                _kill_each_once(pool, channel)
             before = Left.of(pool)
             began_s = time.monotonic()
-            for _ in range(kills):
-                _kill_once(pool, channel)
+            for _ in range(rounds):
+                _kill_each_once(pool, channel)
             took_s = time.monotonic() - began_s
         time.sleep(1.5)  # a frontend counts once a second
         after = Left.of(pool)
-        told = sum(each["answered"] for each in pool.status()["frontends"]) - warm - kills
-    return [*_left(before, after, f"over {kills} kills in {took_s:.0f} s"), *_answers(load.calls["a"], told)]
+        told = sum(each["answered"] for each in pool.status()["frontends"]) - (warm + rounds) * len(_MODELS)
+    calls = Calls([call for model in _MODELS for call in load.calls[model].all])
+    return [*_left(before, after, f"over {kills} kills in {took_s:.0f} s"), *_answers(calls, told)]
 
 
-def _kill_once(pool: ChaosPool, channel: grpc.Channel) -> None:
+def _kill_each_once(pool: ChaosPool, channel: grpc.Channel) -> None:
     """One that dies before it has answered would be taken for one that is no good, and waited with."""
-    pool.wait_replaced("a", pool.kill_worker("a"))
-    channel.unary_unary(chaos_client.PREDICT)(chaos_client.request_bytes("a", 0), timeout=30.0)
+    killed = {model: pool.kill_worker(model) for model in _MODELS}
+    for model, incarnation in killed.items():
+        pool.wait_replaced(model, incarnation)
+        channel.unary_unary(chaos_client.PREDICT)(chaos_client.request_bytes(model, 0), timeout=30.0)
 
 
 def _left(before: Left, after: Left, what: str) -> list[Check]:

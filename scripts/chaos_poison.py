@@ -17,7 +17,7 @@ _TIMEOUT_S = 60.0
 _OCCUPIED_WITHIN_S = 30.0
 _BATCHING = """\
 max_batch_size { value: 32 }
-batch_timeout_micros { value: 5000000 }
+batch_timeout_micros { value: 700000 }
 num_batch_threads { value: 1 }
 max_enqueued_batches { value: 100 }
 """
@@ -36,8 +36,10 @@ class Batched:
     signal: str
 
 
-# Python code of the model that calls abort; whoever wants a batch by flags waits for it to be full.
-_BY_FLAGS = Batched("deadly", '[models.a]\npython_modules = ["chaos_deadly"]\n', True, False, "SIGABRT")
+_DEADLY_FILE = '[models.a]\npython_modules = ["chaos_deadly"]\n[models.b]\nbatching = "off"\n'
+
+# Python code of the model that calls abort; a batch by flags waits for a while to be full, which B is not to do.
+_BY_FLAGS = Batched("deadly", _DEADLY_FILE, True, False, "SIGABRT")
 # An operation of TensorFlow that reads where there is nothing; `auto` takes what waits.
 _BY_ITSELF = Batched("brittle", '[models.a]\nbatching = "auto"\n', False, True, "SIGSEGV")
 

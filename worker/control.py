@@ -50,20 +50,22 @@ _REPORT_S = 0.9
 class Gauge:
     """What the main thread says of itself and heartbeats report. One writer, one reader in another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.served = 0
+        self._clock = clock
         self._runs: dict[int, tuple[float, int]] = {}
 
     def begin(self, run: int, requests: int) -> None:
         """A run begins that serves so many requests."""
-        self._runs[run] = (time.monotonic(), requests)
+        self._runs[run] = (self._clock(), requests)
 
     def end(self, run: int) -> None:
         del self._runs[run]
 
     def heartbeat(self) -> WorkerHeartbeat:
+        """`busy_s` is the age of the oldest run: of several executors one may hang while the others go on."""
         runs = list(self._runs.values())
-        busy_s = time.monotonic() - min((began_s for began_s, _ in runs), default=math.inf)
+        busy_s = self._clock() - min((began_s for began_s, _ in runs), default=math.inf)
         return WorkerHeartbeat(self.served, sum(requests for _, requests in runs), max(0.0, busy_s))
 
 

@@ -17,7 +17,7 @@ from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.status import Code, Internal
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor, Task
 from modelpool.worker.executors import Executors, FixedExecutors
@@ -28,6 +28,8 @@ from modelpool.worker.shared_payloads import SharedPayloads
 from modelpool.worker.work import Unbatched
 from tests.wire.conftest import WAIT_S, eventually
 
+LOST = b"lost"  # a request that ends with the CUDA context lost
+LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
 STAY = b"stay"  # a request that is executed until it is let go
 
 
@@ -80,7 +82,8 @@ class Worker:
             capacity=capacity,
             shared=SharedPayloads(folder, Incarnation(1)),
         )
-        self._thread = threading.Thread(target=self.session.run)
+        self.why_broken: list[str] = []
+        self._thread = threading.Thread(target=lambda: self.why_broken.append(self.session.run()))
         self._thread.start()
 
     signatures: Mapping[str, Any] = {}
@@ -90,6 +93,8 @@ class Worker:
         if payload == STAY:
             self.staying.set()
             assert self.go.wait(WAIT_S)
+        if payload == LOST:
+            raise Internal(LOST_CONTEXT)
         self.executed.append(payload)
         return [feeds["x"]]
 
@@ -231,6 +236,23 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(start: Start) -> None:
     assert head.retry_after_ms >= 10
     assert all(answers[number][0].code is Code.OK for number in (1, 2, 3))
     frontend.close()
+
+
+def test_a_lost_cuda_context_is_answered_and_ends_the_session_before_the_next_run(start: Start) -> None:
+    worker = start(1000)
+    frontend = Frontend(worker, 1)
+    frontend.ask(1, STAY)
+    assert worker.staying.wait(WAIT_S)
+    frontend.ask(2, LOST)
+    frontend.ask(3, b"for the next worker")
+    worker.go.set()
+    answers = [frontend.answer() for _ in range(2)]
+    eventually(worker.ended, "the session ends")
+    frontend.close()
+    assert [(head.request_id, head.code) for head, _ in answers] == [(1, Code.OK), (2, Code.INTERNAL)]
+    assert answers[1][1] == LOST_CONTEXT.encode()
+    assert worker.why_broken == [LOST_CONTEXT]
+    assert worker.executed == [STAY]
 
 
 def test_what_a_dead_frontend_has_asked_is_dropped(start: Start) -> None:
