@@ -57,7 +57,7 @@ _ZERO_COPY_BYTES = 64 * 1024
 # While requests wait, the socket is looked at, and answers leave, this often. Each wake-up of ZeroMQ's thread costs
 # as much as a small request.
 _LOOK_EVERY_NS = 500_000
-_SEND_EVERY = 8
+_SEND_EVERY = 16
 _TRIM_EVERY_MS = 1_000
 _DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
