@@ -124,6 +124,16 @@ def test_a_request_while_the_worker_is_away_waits_for_the_next(pool: Pool) -> No
         assert pool.worker("dense", 2)["pid"] not in (None, pid)
 
 
+def test_clients_of_a_worker_that_is_killed_under_load_see_only_latency(pool: Pool) -> None:
+    with asking_without_pause(pool, predict_request("half_plus_two", {"x": tensor([1.0])})) as record:
+        for _ in range(3):
+            pid, answers = pool.worker("half_plus_two", 123)["pid"], record.answers
+            os.kill(pid, signal.SIGKILL)
+            back(pool, "half_plus_two", 123, pid)
+            eventually(lambda before=answers: record.answers > before + 20, BACK_WITHIN_S, "it answers again")
+    assert record.failures == []
+
+
 def test_two_workers_killed_in_the_same_instant(pool: Pool) -> None:
     dense, half = pool.worker("dense", 1)["pid"], pool.worker("half_plus_two", 123)["pid"]
     os.kill(dense, signal.SIGKILL)
