@@ -31,7 +31,7 @@ def overload(stage: Stage) -> list[Check]:
     return [
         Check(
             f"goodput at least {_GOODPUT:.0%} of the peak",
-            goodput >= _GOODPUT * peak,
+            stage.timed(goodput >= _GOODPUT * peak),
             f"{goodput:.0f}/s of {len(a) / (flood.ended_s - flood.began_s):.0f}/s asked, peak {peak:.0f}/s",
         ),
         *_bounded(a, flood.began_s),

@@ -26,6 +26,10 @@ class Stage:
     def seconds(self, long_s: float, short_s: float) -> float:
         return short_s if self.short else long_s
 
+    def timed(self, kept: bool) -> bool | None:
+        """A promise about time is a figure only in the short form, which runs beside whatever else the machine does."""
+        return None if self.short else kept
+
 
 class Skipped(Exception):
     """The machine does not have what the scene needs; the text says what."""

@@ -62,7 +62,7 @@ def kills(stage: Stage, retry: str) -> list[Check]:
         ),
         Check(
             f"B: p99 within {_P99_FACTOR - 1:.0%} of that without kills",
-            None if stage.short else with_ms <= _P99_FACTOR * without_ms,
+            stage.timed(with_ms <= _P99_FACTOR * without_ms),
             f"{without_ms:.1f} ms without, {with_ms:.1f} ms with {len(back)} kills",
         ),
         _victims(a, retry, len(back)),
@@ -80,13 +80,12 @@ def _victims(a: Calls, retry: str, kill_count: int) -> Check:
 
 
 def _available_in_time(back: list[Back], stage: Stage) -> list[Check]:
-    """A promise about time is not one in the short form, which runs beside whatever else the machine does."""
     after_s, beyond_s = [each.after_s for each in back], [each.beyond_load_s for each in back]
     late = sum(each > _BEYOND_LOAD_S for each in beyond_s)
     return [
         Check(
             f"the next worker is AVAILABLE within load + warmup + {_BEYOND_LOAD_S} s of the death, each time",
-            None if stage.short else not late,
+            stage.timed(not late),
             f"{late} of {len(back)} late; median {statistics.median(beyond_s):.2f} s, worst {max(beyond_s):.2f} s",
         ),
         Check(
@@ -136,7 +135,7 @@ def stopped(stage: Stage) -> list[Check]:
     return [
         Check(
             f"detected within run_timeout_s + 1 = {run_timeout_s + 1:g} s",
-            noticed_s <= run_timeout_s + 1,
+            stage.timed(noticed_s <= run_timeout_s + 1),
             f"{noticed_s:.2f} s",
         ),
         Check("the others are unharmed", not b.refused and not b.wrong, f"{len(b)} calls, {b.codes or 'no error'}"),

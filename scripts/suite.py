@@ -37,7 +37,7 @@ def _run(stage: Sequence[str], wanted: Sequence[str]) -> int:
     if code != _SOME_FAILED or not stage:
         return code
     print("== once more, one by one: what failed above", flush=True)
-    return _pytest(["--last-failed", "--last-failed-no-failures=none", "--maxfail=1"], wanted)
+    return _pytest(["--last-failed", "--last-failed-no-failures=none"], wanted)
 
 
 def _stages(wanted: Sequence[str]) -> list[list[str]]:

@@ -57,11 +57,12 @@ def answer(pool: Pool) -> Any:
 def test_gpus(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = Gpus(tmp_path / "gpus.json")
     monkeypatch.setenv(fake_gpus.STATE, str(gpus.path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pool_file = tmp_path / "pool.toml"
     pool_file.write_text(f'{POOL_FILE}\n[source]\ncache_dir = "{tmp_path / "cache"}"\n', "utf-8")
     flags = (f"--pool_config_file={pool_file}",)
     config = model_config({name: models / name for name in MODELS})
-    with running_pool(config, *flags, program=(sys.executable, "-m", "tests.e2e.fake_gpus")) as pool:
+    with running_pool(config, *flags, program=(sys.executable, "-P", "-m", "tests.e2e.fake_gpus")) as pool:
         pool.wait_available("half_plus_two", "demo")
         assert on(pool, "half_plus_two") == {"gpu:0": "ready", "gpu:1": "ready"}
         assert on(pool, "demo") == {"gpu:0": "ready"}

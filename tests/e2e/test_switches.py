@@ -188,7 +188,7 @@ def secured(models: Path, tmp_path_factory: pytest.TempPathFactory, engine: str)
 
         def listens() -> bool:
             assert pool.running, pool.log
-            return "listening grpc_port=" in pool.log
+            return f"listening engine={engine} " in pool.log
 
         eventually(listens, START_WITHIN_S)
         yield Secured(pool, servers, clients.issue("client"))
