@@ -252,7 +252,10 @@ class Configuration:
             changed.clear()
             model = self._manager.models[name]
             source.watch(model.failed_versions())
-            poll = await call_in_thread(_look, source, model.needed_versions(), name=f"source {name}")
+            try:
+                poll = await call_in_thread(_look, source, model.needed_versions(), name=f"source {name}")
+            except Unavailable as error:
+                poll = Poll(name, {}, error=error.status)
             notes = (*poll.warnings, *((str(poll.error),) if poll.error is not None else ()))
             for note in notes:
                 if note not in said:

@@ -9,6 +9,7 @@ from typing import Any
 from .crash_files import CrashFiles
 from .daemon_thread import call_in_thread
 from .wire.log import fields
+from .wire.status import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Crashes:
     async def _write(self, report: Mapping[str, Any], names: str) -> None:
         try:
             id_ = await call_in_thread(self._files.write, report, self._wall(), name="crash report")
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             self.lost += 1
             log.warning("crash report lost %s %s", names, fields(error=error))
         else:

@@ -9,11 +9,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .wire.status import Unavailable
+
 T = TypeVar("T")
 
 
 async def call_in_thread(function: Callable[..., T], *args: Any, name: str) -> T:
-    """`function(*args)` in a new daemon thread; its result or its error. Cancelling abandons the thread."""
+    """`function(*args)` in a new daemon thread; its result or its error. Cancelling abandons the thread.
+
+    Raises Unavailable where no thread can be started: models share the limit on tasks, and one may have used it up.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -34,5 +39,8 @@ async def call_in_thread(function: Callable[..., T], *args: Any, name: str) -> T
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise Unavailable(f"{name}: {error}") from None
     return await future

@@ -14,7 +14,7 @@ from .daemon_thread import call_in_thread
 from .devices import Nvml
 from .places import Places
 from .wire.log import fields
-from .wire.status import PoolError
+from .wire.status import PoolError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -68,5 +68,5 @@ class DeviceWatch:
     async def _keep(self) -> None:
         try:
             await call_in_thread(memory_book.write, self._folder, self._places.book.to_json(), name="memory book")
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             log.warning("GPU memory figures not kept %s", fields(folder=self._folder, error=error))

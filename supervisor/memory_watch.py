@@ -6,6 +6,7 @@ for a big process; so as long as a cheaper figure, never below it, is far from t
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -13,9 +14,14 @@ from pathlib import Path
 
 from .memory_limit import Sample
 from .wire.ids import Incarnation
+from .wire.log import fields
+
+log = logging.getLogger(__name__)
 
 PERIOD_S = 0.2
 _EXACT_EVERY = 5
+# How soon it is tried again where the limit on tasks left no room for a thread.
+_AGAIN_S = 1.0
 _FAR = 0.7
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -31,8 +37,7 @@ class MemoryWatch:
     def watch(self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str) -> None:
         """From now on until `forget`, or its end."""
         stop = self._stops[incarnation] = threading.Event()
-        arguments = (incarnation, pid, limit_bytes, enforced_by, stop)
-        threading.Thread(target=self._run, args=arguments, name=f"memory of {incarnation}", daemon=True).start()
+        self._start(incarnation, pid, limit_bytes, enforced_by, stop)
 
     def forget(self, incarnation: Incarnation) -> None:
         stop = self._stops.pop(incarnation, None)
@@ -42,6 +47,18 @@ class MemoryWatch:
     def close(self) -> None:
         for incarnation in list(self._stops):
             self.forget(incarnation)
+
+    def _start(
+        self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str, stop: threading.Event
+    ) -> None:
+        if stop.is_set():
+            return
+        arguments = (incarnation, pid, limit_bytes, enforced_by, stop)
+        try:
+            threading.Thread(target=self._run, args=arguments, name=f"memory of {incarnation}", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("memory of a worker not watched yet %s", fields(incarnation=incarnation, error=error))
+            self._loop.call_later(_AGAIN_S, self._start, *arguments)
 
     def _run(
         self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str, stop: threading.Event
