@@ -62,23 +62,30 @@ class ForkServer:
         if self._closed or self._process is not None:
             return
         self._started_s = self._loop.time()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            fds = (theirs.fileno(), self._lifeline_fd)
-            try:
-                self._process = subprocess.Popen(
-                    [*self._arguments, *map(str, fds), self._log_level], stdin=subprocess.DEVNULL, pass_fds=fds
-                )
-            except OSError as error:
-                ours.close()
-                log.error("fork server not started %s", fields(error=error))
-                self._loop.call_later(_MIN_LIFE_S, self.start)
-                return
-        ours.setblocking(False)
+        try:
+            self._process, ours = self._new_process()
+        except OSError as error:
+            log.error("fork server not started %s", fields(error=error))
+            self._loop.call_later(_MIN_LIFE_S, self.start)
+            return
         self._channel = ours
         self._loop.add_reader(ours.fileno(), self._read)
         log.info("fork server started %s", fields(pid=self._process.pid))
         self._write()
+
+    def _new_process(self) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+        """It, and our end of its channel. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fds = (theirs.fileno(), self._lifeline_fd)
+        command = [*self._arguments, *map(str, fds), self._log_level]
+        with theirs:
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds)
+            except OSError:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        return process, ours
 
     def ask(self, spec: WorkerSpec, fds: tuple[int, ...]) -> None:
         """Ask for a worker that gets these file descriptors; `answered` is called for each that was asked for.
