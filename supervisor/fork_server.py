@@ -29,8 +29,10 @@ MODULE = "modelpool.worker.fork_server"
 # each one more waits for longer, up to the same time, so that one that cannot live costs a start now and then.
 _MIN_LIFE_S = 5.0
 _FIRST_WAIT_S = 1.0
-# An answer takes milliseconds, but the first ones wait for TensorFlow's import, from a cold disk at worst.
-_ANSWER_TIMEOUT_S = 300.0
+# An answer takes milliseconds, on a host without memory some seconds; but the first one of each process waits for
+# TensorFlow's import, from a cold disk at worst.
+_FIRST_ANSWER_TIMEOUT_S = 300.0
+_ANSWER_TIMEOUT_S = 30.0
 
 
 class ForkServer:
@@ -46,6 +48,8 @@ class ForkServer:
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
+        self._heard_s = 0.0
+        self._has_answered = False
         self._young_deaths = 0
         self._channel: socket.socket | None = None
         self._backlog: deque[tuple[Incarnation, bytes, tuple[int, ...]]] = deque()
@@ -61,7 +65,8 @@ class ForkServer:
         """Start it; one that cannot be started is tried again later."""
         if self._closed or self._process is not None:
             return
-        self._started_s = self._loop.time()
+        self._started_s = self._heard_s = self._loop.time()
+        self._has_answered = False
         try:
             self._process, ours = self._new_process()
         except OSError as error:
@@ -179,19 +184,37 @@ class ForkServer:
                 return
             number, pid, error = msgpack.unpackb(raw)
             self.settle(Incarnation(number), pid, error)
+            self._heard()
+
+    def _heard(self) -> None:
+        """It has answered: from now on it is expected to be quick."""
+        self._heard_s = self._loop.time()
+        if not self._has_answered:
+            self._has_answered = True
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+                self._watchdog = None
+            self._watch()
+
+    def _overdue_at_s(self) -> float:
+        """When the next answer is too late. What waited for this process, or for others' answers, waits from then."""
+        timeout_s = _ANSWER_TIMEOUT_S if self._has_answered else _FIRST_ANSWER_TIMEOUT_S
+        return max(min(self._asked.values()), self._heard_s) + timeout_s
 
     def _watch(self) -> None:
-        if self._watchdog is None:
-            self._watchdog = self._loop.call_later(_ANSWER_TIMEOUT_S, self._check)
+        if self._watchdog is None and self._asked and not self._closed:
+            self._watchdog = self._loop.call_at(self._overdue_at_s(), self._check)
 
     def _check(self) -> None:
         """Kill a fork server that does not answer; its death settles the rest."""
         self._watchdog = None
         if not self._asked:
             return
-        if min(self._asked.values()) + _ANSWER_TIMEOUT_S <= self._loop.time() and self._process is not None:
-            log.error("fork server does not answer, killed %s", fields(pid=self._process.pid))
-            os.kill(self._process.pid, signal.SIGKILL)
+        if self._overdue_at_s() <= self._loop.time():
+            if self._process is not None:
+                log.error("fork server does not answer, killed %s", fields(pid=self._process.pid))
+                os.kill(self._process.pid, signal.SIGKILL)
+            self._heard_s = self._loop.time()  # its death, or the next one, has as long again
         self._watch()
 
     def _drop_channel(self) -> None:

@@ -98,6 +98,8 @@ class Stage:
 
     def _popen(self, *_: Any, pass_fds: tuple[int, ...], **__: Any) -> Any:
         self.started += 1
+        if self.channel is not None:
+            self.channel.close()
         self.channel = socket.socket(fileno=os.dup(pass_fds[0]))
         return SimpleNamespace(pid=PID, returncode=None)
 
@@ -122,6 +124,43 @@ def test_one_that_no_descriptor_is_left_for_is_started_later(stage: Stage, monke
     assert stage.started == 1
     stage.answer(1)
     assert stage.answers == [(1, PID + 1)]
+
+
+def test_the_first_answer_may_wait_for_an_import(stage: Stage) -> None:
+    stage.server.start()
+    stage.ask(1)
+    stage.ask(2)
+    stage.loop.pass_(299.0)
+    stage.answer(1)
+    stage.loop.pass_(29.0)
+    assert stage.kills == []
+    stage.answer(2)
+    stage.loop.pass_(1000.0)
+    assert stage.kills == []
+
+
+def test_one_that_never_answers_is_killed_and_the_next_one_has_as_long(stage: Stage) -> None:
+    stage.server.start()
+    stage.ask(1)
+    stage.loop.pass_(301.0)
+    assert stage.kills == [1300.0]
+    stage.server.exited("killed by SIGKILL")
+    assert stage.answers == [(1, 0)]
+    stage.ask(2)
+    stage.loop.pass_(299.0)
+    assert (stage.started, stage.kills) == (2, [1300.0])
+
+
+def test_one_that_stands_still_after_it_has_answered_is_killed_soon(stage: Stage) -> None:
+    stage.server.start()
+    stage.ask(1)
+    stage.answer(1)
+    stage.loop.pass_(100.0)
+    stage.ask(2)
+    stage.loop.pass_(20.0)
+    stage.ask(3)
+    stage.loop.pass_(15.0)
+    assert stage.kills == [1130.0]
 
 
 @pytest.mark.parametrize("young_deaths", [0, 1])
