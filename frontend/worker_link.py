@@ -44,7 +44,6 @@ class WorkerLink(Dealer):
         self._disconnected = False
         self._on_finished: Callable[[], None] | None = None
         self._outbox: list[tuple[bytes, ...]] = []
-        self._stuck = False
         self._grace: asyncio.TimerHandle | None = None
         try:
             self._monitor = self._socket.get_monitor_socket(int(zmq.Event.CONNECTED | zmq.Event.DISCONNECTED))
@@ -57,14 +56,12 @@ class WorkerLink(Dealer):
         """See Dealer. What is put off has room in the queue already."""
         if len(frames[-1]) > data.SMALL_BYTES or len(frames) != 2:
             return self._flush() and super().send(*frames)
-        outbox = self._outbox
-        if self._stuck or len(outbox) >= data.MOST_TOGETHER:
-            if not self._flush():
-                return False
-        elif not outbox:
+        if len(self._outbox) >= data.MOST_TOGETHER and not self._flush():
+            return False
+        if not self._outbox:  # also after a flush, which may have taken the last room
+            self._look_soon()  # also when it is refused: to ask may swallow the edge that tells of a reply
             if not self._writable():
                 return False
-            self._look_soon()
         self._outbox.append(frames)
         return True
 
@@ -75,10 +72,10 @@ class WorkerLink(Dealer):
         outbox = self._outbox
         if outbox and not self._closed:
             frames = outbox[0] if len(outbox) == 1 else data.several_requests(outbox)
-            self._stuck = not super().send(*frames)
-            if not self._stuck:
-                self._outbox = []
-        return not self._stuck
+            if not super().send(*frames):
+                return False
+            self._outbox = []
+        return True
 
     def finish(self, on_finished: Callable[[], None]) -> None:
         """The peer is dead: hand over all that it had sent, then call `on_finished`, at once if that is all."""
