@@ -21,8 +21,9 @@ SHORT, SPARE = 0.15, 0.25
 TOO_MUCH, LOOKS = 1.25, 3
 # Of its share of all CPUs, which nobody gets to the last bit.
 ALMOST = 0.9
-# Whoever gives way and gets less than so many CPUs, so many times in a row, is starved.
-STARVED_CPUS, STARVED_LOOKS = 0.05, 10
+# Whoever gives way and gets less than so many CPUs for so long is starved. Well before it counts as one without work:
+# one that gets nothing at all looks just like that.
+STARVED_CPUS, STARVED_S = 0.05, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class FairShare:
         self.giving_way: frozenset[str] = frozenset()
         self.starved: frozenset[str] = frozenset()
         """Of those that give way."""
-        self._hungry: dict[str, int] = {}
+        self._hungry_s: dict[str, float] = {}
         self._quiet_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
         self._idle = 0.0
@@ -55,13 +56,22 @@ class FairShare:
             name: 0.0 if each.cpus >= ACTIVE_CPUS else self._quiet_s.get(name, LINGER_S) + took_s
             for name, each in usage.items()
         }
+        starved = self._starved(usage, took_s)
+        for name in starved - self.starved:
+            self._quiet_s[name] = 0.0  # whether it has work shows from now on
         active = {name: each for name, each in usage.items() if self._quiet_s[name] < LINGER_S}
-        self.giving_way = self._greedy(active, took_s, idle()) if len(active) > 1 else frozenset()
-        hungry = [name for name in self.giving_way if active[name].cpus < STARVED_CPUS]
-        self._hungry = {name: self._hungry.get(name, 0) + 1 for name in hungry}
-        now_starved = {name for name, looks in self._hungry.items() if looks >= STARVED_LOOKS}
-        self.starved = self.giving_way & (self.starved | now_starved)
+        if len(active) > 1:
+            self.giving_way = self._greedy(active, took_s, idle())
+        else:
+            self.giving_way, self._over = frozenset(), {}
+        self.starved = self.giving_way & (self.starved | starved)
         return self.giving_way
+
+    def _starved(self, usage: Mapping[str, Usage], took_s: float) -> set[str]:
+        """Of those that gave way since the last look, who got next to nothing for too long."""
+        hungry = [name for name in self.giving_way & usage.keys() if usage[name].cpus < STARVED_CPUS]
+        self._hungry_s = {name: self._hungry_s.get(name, 0.0) + took_s for name in hungry}
+        return {name for name, hungry_s in self._hungry_s.items() if hungry_s >= STARVED_S}
 
     def _greedy(self, active: Mapping[str, Usage], took_s: float, idle: float) -> frozenset[str]:
         self._idle += (idle - self._idle) * min(1.0, took_s / LINGER_S) if self.giving_way else -self._idle

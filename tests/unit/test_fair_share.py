@@ -1,11 +1,13 @@
 """Who gives way on the CPUs, look by look."""
 
+import math
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_LOOKS, TOO_MUCH, FairShare, Usage
+from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_S, TOO_MUCH, FairShare, Usage
 
 PERIOD_S = 0.1
 
@@ -15,17 +17,18 @@ def busy() -> float:
 
 
 class Looks:
-    """A share, looked at each PERIOD_S."""
+    """A share, looked at each PERIOD_S, or less often."""
 
-    def __init__(self) -> None:
+    def __init__(self, period_s: float = PERIOD_S) -> None:
         self.share = FairShare(2)
+        self.period_s = period_s
 
     def see(self, idle: Callable[[], float] = busy, times: int = LOOKS, **cpus: float) -> set[str]:
         """As many times as it takes to be sure."""
         usage = {name: Usage(each, 100) for name, each in cpus.items()}
         for _ in range(times - 1):
-            self.share.look(usage, PERIOD_S, idle)
-        return set(self.share.look(usage, PERIOD_S, idle))
+            self.share.look(usage, self.period_s, idle)
+        return set(self.share.look(usage, self.period_s, idle))
 
 
 def test_who_uses_more_than_its_share_gives_way_while_another_works() -> None:
@@ -41,6 +44,13 @@ def test_once_in_a_while_is_chance() -> None:
     for _ in range(5):
         assert looks.see(a=0.3, b=0.8, times=LOOKS - 1) == set()
         assert looks.see(a=0.8, b=0.8, times=1) == set()
+
+
+def test_what_was_too_much_before_all_others_went_is_forgotten() -> None:
+    looks = Looks()
+    looks.see(a=0.3, b=1.4, times=LOOKS - 1)
+    looks.see(b=1.9, times=20)
+    assert looks.see(a=0.3, b=1.4, times=1) == set(), "once is chance"
 
 
 def test_while_cpus_are_idle_nobody_gives_way() -> None:
@@ -95,7 +105,7 @@ def test_a_second_flood_of_three() -> None:
 def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> None:
     looks = Looks()
     looks.see(a=0.3, b=1.4)
-    looks.see(a=0.3, b=0.01, times=STARVED_LOOKS - 1)
+    looks.see(a=0.3, b=0.01, times=round(STARVED_S / PERIOD_S) - 1)
     assert looks.share.starved == set()
     looks.see(a=0.3, b=0.01, times=1)
     assert looks.share.starved == {"b"}
@@ -103,6 +113,23 @@ def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> Non
     assert looks.share.starved == {"b"}
     looks.see(a=0.0, b=1.9, times=round(LINGER_S / PERIOD_S) + 1)
     assert looks.share.starved == set()
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.1003, 0.13, 0.3, 1.2])
+def test_who_gets_nothing_at_all_is_starved_and_not_without_work(period_s: float) -> None:
+    looks = Looks(period_s)
+    looks.see(a=0.3, b=1.4)
+    assert looks.see(a=0.85, b=0.0, times=math.ceil(STARVED_S / period_s)) == {"b"}
+    assert looks.share.starved == {"b"}
+    assert looks.see(a=0.85, b=0.1, times=20) == {"b"}
+    assert looks.share.starved == {"b"}
+
+
+def test_who_has_no_work_any_more_is_starved_only_for_a_while() -> None:
+    looks = Looks()
+    looks.see(a=0.3, b=1.4)
+    looks.see(a=0.85, b=0.0, times=round((STARVED_S + LINGER_S) / PERIOD_S) + 1)
+    assert looks.share.giving_way == looks.share.starved == set()
 
 
 def test_weights_divide_the_cpus() -> None:
