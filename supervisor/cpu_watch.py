@@ -8,7 +8,6 @@ there needs no privilege, but coming back does: where this process may not, nobo
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from .fair_share import FairShare, Usage
+from .wire import thread_priority
 from .wire.log import fields
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 PERIOD_S = 0.1
 # What one that is starved gets of a CPU for which somebody else has work: about a tenth.
 NICER = 10
-_MOST_NICE = 19
-_NO_PRIORITY = os.sched_param(0)
+# The threads that say that the worker lives keep their priority: the one of `ControlLink`, and ZeroMQ's beneath it.
+_SPARED = ("control", "ZMQbg/")
 _STAT = Path("/proc/stat")
 
 
@@ -38,29 +38,37 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whose a worker's process is. `weight`: of each of the model's workers."""
+    """Whose a worker's process is. `weight`: of each of the model's workers.
+
+    `pressed`: it may be taken for hung before long, and therefore does not give way.
+    """
 
     model: str
     weight: int
+    pressed: bool = False
 
 
 class CpuWatch:
     """`tenants` gives the workers that serve, by pid: children of this process that are not reaped yet."""
 
-    def __init__(self, tenants: Callable[[], Mapping[int, Tenant]]) -> None:
+    def __init__(
+        self, tenants: Callable[[], Mapping[int, Tenant]], set_way: Callable[[int, Way, int], bool] | None = None
+    ) -> None:
         self._tenants = tenants
+        self._set = set_way or set_way_of
         self._cpus = sorted(os.sched_getaffinity(0))
         self._share = FairShare(len(self._cpus))
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
         self._ticks: tuple[int, int] | None = None
-        self._ways: dict[int, tuple[Way, int]] = {}
-        """Of those that do not run as they did, and the niceness that they had."""
+        self._ways: dict[int, tuple[Way | None, int]] = {}
+        """Of those that do not run as they did, None for halfway, and the niceness that they had."""
 
     async def run(self) -> None:
         """Returns at once where nobody could come back, else never."""
-        if not can_come_back():
-            log.info("no model gives way on the CPUs %s", fields(why="no privilege to come back"))
+        why = thread_priority.why_no_way_back()
+        if why:
+            log.info("no model gives way on the CPUs %s", fields(why=why, needs="privilege to come back"))
             return
         while True:
             await asyncio.sleep(PERIOD_S)
@@ -75,7 +83,7 @@ class CpuWatch:
         for pid in self._used_s:
             model = tenants[pid].model
             way = Way.NORMAL
-            if model in giving_way:
+            if model in giving_way and not tenants[pid].pressed:
                 way = Way.NICE if model in self._share.starved else Way.IDLE
             if way is not self._ways.get(pid, (Way.NORMAL, 0))[0]:
                 self._turn(pid, model, way)
@@ -93,14 +101,20 @@ class CpuWatch:
         return {model: Usage(each, weights[model]) for model, each in cpus.items()}, took_s
 
     def _turn(self, pid: int, model: str, way: Way) -> None:
-        """Have it run this way from now on."""
+        """Have it run this way from now on. What did not work is tried again at the next look."""
+        known = self._ways.get(pid)
         try:
-            nice = self._ways.pop(pid)[1] if pid in self._ways else os.getpriority(os.PRIO_PROCESS, pid)
-            if way is not Way.NORMAL:
-                self._ways[pid] = way, nice
-            set_priority(pid, idle=way is Way.IDLE, nice=nice if way is not Way.NICE else min(_MOST_NICE, nice + NICER))
+            nice = os.getpriority(os.PRIO_PROCESS, pid) if known is None else known[1]
+            self._ways[pid] = None, nice
+            if not self._set(pid, way, nice):
+                return
         except OSError as error:
             log.debug("priority not set %s", fields(model=model, pid=pid, error=error))
+            return
+        if way is Way.NORMAL:
+            del self._ways[pid]
+        else:
+            self._ways[pid] = way, nice
         log.debug("worker on the CPUs %s", fields(model=model, pid=pid, way=way.name))
 
     def _idle(self) -> float:
@@ -119,38 +133,11 @@ def cpu_time_s(pid: int) -> float | None:
         return None
 
 
-def set_priority(pid: int, *, idle: bool, nice: int) -> None:
-    """Of every thread; again until none was missed, for one may start another meanwhile. Raises OSError."""
-    done: set[int] = set()
-    while missing := {int(name) for name in os.listdir(f"/proc/{pid}/task")} - done:
-        for thread in missing:
-            try:
-                os.sched_setscheduler(thread, os.SCHED_IDLE if idle else os.SCHED_OTHER, _NO_PRIORITY)
-                os.setpriority(os.PRIO_PROCESS, thread, nice)
-            except ProcessLookupError:
-                log.debug("thread gone %s", fields(pid=pid, thread=thread))
-        done |= missing
-
-
-def can_come_back() -> bool:
-    """Whether priority can be had back: tried out on a thread of its own, for the kernel knows best."""
-    allowed: list[bool] = []
-
-    def try_out() -> None:
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, nice + 1)
-            os.sched_setscheduler(0, os.SCHED_IDLE, _NO_PRIORITY)
-            os.sched_setscheduler(0, os.SCHED_OTHER, _NO_PRIORITY)
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
-        except OSError:
-            return
-        allowed.append(True)
-
-    probe = threading.Thread(target=try_out, name="priority probe")
-    probe.start()
-    probe.join()
-    return bool(allowed)
+def set_way_of(pid: int, way: Way, nice: int) -> bool:
+    """Have a worker, whose own niceness is given, run this way; False when some threads are left. Raises OSError."""
+    policy = os.SCHED_IDLE if way is Way.IDLE else os.SCHED_OTHER
+    spared = thread_priority.named(pid, *_SPARED)
+    return thread_priority.set_all(pid, policy, nice + (NICER if way is Way.NICE else 0), spared)
 
 
 def _ticks(cpus: list[int]) -> tuple[int, int] | None:

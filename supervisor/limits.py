@@ -40,6 +40,15 @@ class Limits:
         """
         return min(self._all(slot, run_timeout_s), key=lambda overdue: overdue.at_s, default=None)
 
+    def presses(self, slot: Slot, run_timeout_s: float, now_s: float) -> bool:
+        """Half of the time is gone after which one that serves is taken for hung.
+
+        Times are of the clock on the wall: one that waits for a CPU must get it as long as there is some left.
+        """
+        if self._silent(slot, self._silence_s(run_timeout_s) / 2).at_s < now_s:
+            return True
+        return bool(run_timeout_s) and slot.busy_since_s is not None and slot.busy_since_s + run_timeout_s / 2 < now_s
+
     def _all(self, slot: Slot, run_timeout_s: float) -> Iterator[Overdue]:
         if slot.state in {SlotState.DRAINING, SlotState.KILLING} and slot.kill_by_s is not None:
             yield Overdue(slot.kill_by_s, f"it did not exit within {self.exit_s:g} s")

@@ -267,9 +267,11 @@ class Pool:
         )
 
     def _tenants(self) -> dict[int, Tenant]:
-        weight = self._configuration.policy
+        policy, workers = self._configuration.policy, self._manager.workers
+        pressed = workers.pressed(self._loop.time())
         return {
-            pid: Tenant(name, weight(name).cpu_weight) for pid, name in self._manager.workers.serving_pids().items()
+            pid: Tenant(name, policy(name).cpu_weight, pressed=pid in pressed)
+            for pid, name in workers.serving_pids().items()
         }
 
     def _host_memory_mb(self, model: str) -> float:

@@ -78,6 +78,12 @@ class Workers:
         slots = [self._running[incarnation] for incarnation in self.serving()]
         return {slot.pid: slot.id.servable.name for slot in slots if slot.pid is not None}
 
+    def pressed(self, now_s: float) -> set[int]:
+        """The processes of those that may be killed as hung before long."""
+        timeout_s, presses = self._rules.run_timeout_s, self._rules.limits.presses
+        slots = [self._running[incarnation] for incarnation in self.serving()]
+        return {slot.pid for slot in slots if slot.pid is not None and presses(slot, timeout_s(slot), now_s)}
+
     @property
     def all_gone(self) -> bool:
         return not self._running

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import codec, sockets
+from modelpool.supervisor.wire import codec, sockets, thread_priority
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.messages import Message
 from modelpool.supervisor.wire.metric_messages import MetricsReport
@@ -109,6 +109,7 @@ class ControlLink:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        thread_priority.name_this_thread("control")  # one that gives way on the CPUs is heard of nevertheless
         socket = self._context.socket(zmq.DEALER)
         sockets.configure_dealer(socket, sockets.identity(Peer.WORKER, self._spec.incarnation), sockets.CONTROL_HWM)
         # What was said last (the last metrics) must leave this process before it exits.

@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from modelpool.supervisor.wire import thread_priority
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.states import LoadPriority
 
 log = logging.getLogger(__name__)
-
-_NO_PRIORITY = os.sched_param(0)
-_MOST_NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ STEPS: Mapping[LoadPriority, Sequence[Step]] = {
 @contextmanager
 def lowered(wanted: LoadPriority, steps: Mapping[LoadPriority, Sequence[Step]] = STEPS) -> Iterator[None]:
     """Run the block at this priority, where the way back is open: without privileges it may not be."""
-    if not steps[wanted] or not _can_come_back():
+    if not steps[wanted] or not _may_come_back():
         yield
         return
     first, *later = steps[wanted]
@@ -77,36 +75,15 @@ def _raise(steps: Sequence[Step], own_nice: int, done: threading.Event) -> None:
         log.info("load at a higher priority %s", fields(after_s=step.after_s, nice=step.nice))
 
 
-def _can_come_back() -> bool:
-    """Try it out on a thread of its own: RLIMIT_NICE and capabilities decide, and the kernel knows them best.
-
-    The kernel asks the same of a thread that leaves SCHED_IDLE and of one that becomes less nice.
-    """
-    allowed: list[bool] = []
-
-    def try_out() -> None:
-        try:
-            os.sched_setscheduler(0, os.SCHED_IDLE, _NO_PRIORITY)
-            os.sched_setscheduler(0, os.SCHED_OTHER, _NO_PRIORITY)
-        except OSError as error:
-            log.info("load at normal priority %s", fields(why=error))
-            return
-        allowed.append(True)
-
-    probe = threading.Thread(target=try_out, name="priority probe")
-    probe.start()
-    probe.join()
-    return bool(allowed)
+def _may_come_back() -> bool:
+    why = thread_priority.why_no_way_back()
+    if why:
+        log.info("load at normal priority %s", fields(why=why))
+    return not why
 
 
 def _set_all(policy: int, nice: int, but: int | None = None) -> None:
-    """Set every thread but one, and look again until none was missed: one may start another meanwhile."""
-    done = set() if but is None else {but}
-    while missing := {int(name) for name in os.listdir("/proc/self/task")} - done:
-        for thread in missing:
-            try:
-                os.sched_setscheduler(thread, policy, _NO_PRIORITY)
-                os.setpriority(os.PRIO_PROCESS, thread, min(_MOST_NICE, nice))
-            except ProcessLookupError:
-                log.debug("thread gone %s", fields(thread=thread))
-        done |= missing
+    """Set every thread but one, for good: until none was missed."""
+    spared = () if but is None else (but,)
+    while not thread_priority.set_all(os.getpid(), policy, nice, spared):
+        pass

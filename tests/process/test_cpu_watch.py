@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from modelpool.supervisor import cpu_watch
-from modelpool.supervisor.cpu_watch import NICER, CpuWatch, Tenant
+from modelpool.supervisor.cpu_watch import NICER, CpuWatch, Tenant, Way
+from modelpool.supervisor.wire import thread_priority
 from tests.e2e.eventually import eventually
 
 # With threads: all of them are meant. Told on its standard input how long to rest after each bit of work.
@@ -28,6 +29,15 @@ print("ready", flush=True)
 for line in sys.stdin:
     rest_s = float(line)
     told.set() if rest_s < 1 else told.clear()
+"""
+NAMED = """
+import sys, threading
+from modelpool.supervisor.wire.thread_priority import name_this_thread
+def control():
+    name_this_thread("control")
+    print(threading.get_native_id(), flush=True)
+    sys.stdin.read()
+threading.Thread(target=control).start()
 """
 FLOOD, LIGHT, REST = "0", "0.005", "1"
 
@@ -69,7 +79,7 @@ def pair() -> Iterator[tuple[Process, Process]]:
 def test_a_flood_gives_way_while_its_neighbour_works(
     pair: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not cpu_watch.can_come_back():
+    if thread_priority.why_no_way_back():
         pytest.skip("needs the privilege to lower niceness")
     first = min(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {first})
@@ -95,10 +105,22 @@ def test_a_flood_gives_way_while_its_neighbour_works(
 
 
 def test_priorities_of_all_threads(pair: tuple[Process, Process]) -> None:
-    if not cpu_watch.can_come_back():
+    if thread_priority.why_no_way_back():
         pytest.skip("needs the privilege to lower niceness")
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    for idle, way in ((True, (os.SCHED_IDLE, nice)), (False, (os.SCHED_OTHER, min(19, nice + NICER)))):
-        cpu_watch.set_priority(pair[0].pid, idle=idle, nice=way[1])
-        assert pair[0].ways() == {way}
+    seen = {Way.IDLE: (os.SCHED_IDLE, nice), Way.NICE: (os.SCHED_OTHER, min(19, nice + NICER))}
+    for way, expected in seen.items():
+        assert cpu_watch.set_way_of(pair[0].pid, way, nice)
+        assert pair[0].ways() == {expected}
     assert pair[1].ways() == {(os.SCHED_OTHER, nice)}
+
+
+def test_a_thread_that_says_that_the_worker_lives_keeps_its_priority() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", NAMED], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        spared = int(process.stdout.readline())
+        assert cpu_watch.set_way_of(process.pid, Way.IDLE, os.getpriority(os.PRIO_PROCESS, 0))
+        assert os.sched_getscheduler(spared) == os.SCHED_OTHER
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        process.communicate("")

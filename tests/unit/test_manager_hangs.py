@@ -50,6 +50,26 @@ def test_an_execution_that_takes_too_long_is_a_hang() -> None:
     world.ready(1)
 
 
+def test_one_whose_execution_is_past_half_of_its_time_is_pressed_until_it_is_done() -> None:
+    world, incarnation = serving(run_timeout_s=5.0)
+    workers, pid = world.manager.workers, world.slot(1).pid
+    beat(world, incarnation, 2.0)
+    assert workers.pressed(world.now_s) == set()
+    assert workers.pressed(world.now_s + 0.6) == {pid}, "however long ago the last heartbeat was"
+    world.sleep(BEAT_S)
+    beat(world, incarnation, 2.6)
+    assert workers.pressed(world.now_s) == {pid}
+    beat(world, incarnation, 0.1)
+    assert workers.pressed(world.now_s) == set()
+
+
+def test_one_that_is_silent_for_half_of_what_it_may_is_pressed() -> None:
+    world, incarnation = serving(run_timeout_s=0.5)
+    beat(world, incarnation, None)
+    assert world.manager.workers.pressed(world.now_s + 2 * BEAT_S) == set()
+    assert world.manager.workers.pressed(world.now_s + 1.1) == {world.slot(1).pid}
+
+
 def test_a_hung_worker_is_looked_at_before_it_is_killed_and_once_only() -> None:
     world, incarnation = serving(run_timeout_s=5.0)
     kills = []

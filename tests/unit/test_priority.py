@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from modelpool.supervisor.specs import load_priority
+from modelpool.supervisor.wire import thread_priority
 from modelpool.supervisor.wire.states import LoadPriority
 from modelpool.worker import priority
 from modelpool.worker.priority import Step
@@ -22,7 +23,7 @@ def seen_by(look: Callable[[], str]) -> str:
     if not pid:
         text = "it failed"
         try:
-            text = look() if priority._can_come_back() else "no way back"
+            text = "no way back" if thread_priority.why_no_way_back() else look()
         finally:
             os.write(write, text.encode())
             os._exit(0)

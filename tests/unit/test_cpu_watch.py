@@ -1,0 +1,95 @@
+"""What is done with the workers of a model that gives way: who is spared, and what is tried again."""
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from modelpool.supervisor import cpu_watch
+from modelpool.supervisor.cpu_watch import PERIOD_S, CpuWatch, Tenant, Way
+from modelpool.supervisor.fair_share import LOOKS
+
+FLOOD, LIGHT = 11, 12
+
+
+class Watched:
+    """Two workers of two models on one CPU that is never idle; time and what they use are told. `asks` are answered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        self.used_s = {FLOOD: 0.0, LIGHT: 0.0}
+        self.pressed = False
+        self.answer: Callable[[], bool] = lambda: True
+        self.asked: list[tuple[int, Way, int]] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(cpu_watch, "cpu_time_s", self.used_s.get)
+        monkeypatch.setattr(os, "getpriority", lambda which, pid: 3)
+        monkeypatch.setattr(CpuWatch, "_idle", lambda watch: 0.0)
+        self.watch = CpuWatch(self.tenants, self.set_way)
+        self.watch.look()
+
+    def tenants(self) -> dict[int, Tenant]:
+        return {FLOOD: Tenant("flood", 100, pressed=self.pressed), LIGHT: Tenant("light", 100)}
+
+    def set_way(self, pid: int, way: Way, nice: int) -> bool:
+        self.asked.append((pid, way, nice))
+        return self.answer()
+
+    def look(self, times: int = 1, flood: float = 0.6, light: float = 0.2) -> list[tuple[int, Way, int]]:
+        """What was asked for meanwhile."""
+        self.asked = []
+        for _ in range(times):
+            self.now_s += PERIOD_S
+            self.used_s[FLOOD] += flood * PERIOD_S
+            self.used_s[LIGHT] += light * PERIOD_S
+            self.watch.look()
+        return self.asked
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+IDLE, NORMAL = (FLOOD, Way.IDLE, 3), (FLOOD, Way.NORMAL, 3)
+
+
+def test_who_gives_way_is_sent_once_and_brought_back_once(watched: Watched) -> None:
+    assert watched.look(LOOKS + 5) == [IDLE]
+    assert watched.look(30, light=0.0) == [NORMAL]
+
+
+def test_one_that_may_be_taken_for_hung_comes_back_until_it_is_done(watched: Watched) -> None:
+    watched.look(LOOKS)
+    watched.pressed = True
+    assert watched.look(5, flood=0.3) == [NORMAL]
+    watched.pressed = False
+    assert watched.look(5, flood=0.3) == [IDLE]
+
+
+def test_what_was_done_by_half_is_done_again(watched: Watched) -> None:
+    watched.answer = lambda: False
+    assert watched.look(LOOKS + 2) == [IDLE] * 3
+    watched.answer = lambda: True
+    assert watched.look(3) == [IDLE]
+
+
+def refuse() -> bool:
+    raise PermissionError
+
+
+def test_the_way_back_is_tried_until_it_works(watched: Watched) -> None:
+    watched.look(LOOKS)
+    watched.answer = refuse
+    watched.pressed = True
+    assert watched.look(3, flood=0.3) == [NORMAL] * 3
+    watched.answer = lambda: True
+    assert watched.look(3, flood=0.3) == [NORMAL]
+
+
+def test_one_that_failed_halfway_is_brought_back_though_it_never_arrived(watched: Watched) -> None:
+    watched.answer = refuse
+    assert watched.look(LOOKS) == [IDLE]
+    watched.answer, watched.pressed = (lambda: True), True
+    assert watched.look(3, flood=0.3) == [NORMAL]
