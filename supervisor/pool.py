@@ -309,8 +309,8 @@ class Pool:
         return specs.frontend_spec(incarnation, seat, self._config, self._frontends.engine)
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
-        sockets.envoy_admin(self._config.runtime_dir, incarnation).unlink(missing_ok=True)
-        sockets.envoy_config(self._config.runtime_dir, incarnation).unlink(missing_ok=True)
+        for path in sockets.envoy_files(self._config.runtime_dir, incarnation):
+            path.unlink(missing_ok=True)
         self._frontends.exited(incarnation, exit_)
         for worker in self._manager.workers.serving():
             self._control.send(Peer.WORKER, worker, FrontendDied(incarnation))

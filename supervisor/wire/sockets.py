@@ -76,6 +76,12 @@ def envoy_drain(runtime_dir: Path, frontend: Incarnation) -> Path:
     return runtime_dir / f"{_ENVOY_DRAIN_PREFIX}{frontend}"
 
 
+def envoy_files(runtime_dir: Path, frontend: Incarnation) -> tuple[Path, ...]:
+    """What may be left of a frontend that was an Envoy."""
+    drain = envoy_drain(runtime_dir, frontend)
+    return (envoy_admin(runtime_dir, frontend), envoy_config(runtime_dir, frontend), drain, drain.with_suffix(".new"))
+
+
 def arena(runtime_dir: Path, writer: Peer, incarnation: Incarnation) -> Path:
     """The link to the shared memory that a worker or a frontend writes."""
     return runtime_dir / f"{_ARENA_PREFIX}{writer[0]}{incarnation}"

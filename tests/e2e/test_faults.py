@@ -49,6 +49,7 @@ def test_a_killed_frontend_is_replaced(start_pool: StartPool, models: Path) -> N
         os.kill(pid, signal.SIGKILL)
         eventually(lambda old=pid: frontend_pid(pool) not in (None, old), BACK_WITHIN_S, "another frontend answers")
         assert answer(pool) == [2.5]
+        assert len(list(pool.runtime_dir.glob("d*"))) <= 1, "what Envoy watches goes with the frontend"
         assert path.is_socket(), "it has taken over the socket file that the killed one left"
     assert pool.worker("half_plus_two", 123)["pid"] == worker
     assert pool.stop() == 0
