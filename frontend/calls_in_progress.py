@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.status import DeadlineExceeded
 
+from .callback import guarded
 from .engine import Receive
 
 _LOOK_S = 0.01
@@ -123,6 +124,7 @@ class CallsInProgress:
             beside.remove_done_callback(ended)
             beside.cancel()
 
+    @guarded
     def _look(self) -> None:
         now_ns = time.monotonic_ns()
         for call in self._calls:

@@ -51,11 +51,11 @@ class DirectGrpc:
         """A call that is under way, or a coroutine."""
         forward = self._forwards.get(scope["path"])
         if forward is not None and not self.app.draining:
+            call = _Call(self, forward, scope, receive, send)
             message = receive()
-            if isinstance(message, Delivery):
-                call = _Call(self, forward, scope, receive, send)
-                message.direct = call.received
-                return call
+            assert isinstance(message, Delivery)  # made by the `GuestLoop` that pyvoy has
+            message.direct = call.received
+            return call
         return self.app(scope, receive, send)
 
     @guarded
@@ -152,6 +152,7 @@ class _Call(Begun):
             self._asked = True
             asyncio.ensure_future(self._receive()).add_done_callback(self._told)
 
+    @guarded
     def _told(self, future: "asyncio.Future[Any]") -> None:
         """The end of the request when it comes late, which is nothing new, or the end of its client."""
         self._asked = False

@@ -53,7 +53,7 @@ class Client:
         }
         self.asked: list[Any] = []
         self.sent: list[Any] = []
-        self.was_begun = False
+        self.was_begun = self.is_broken = False
         self.ended = asyncio.Event()
         self._host = asyncio.get_running_loop()
 
@@ -78,6 +78,8 @@ class Client:
         self._pyvoy.run(lambda: future.set_result(event))
 
     def _receive(self) -> Any:
+        if self.is_broken:
+            raise ZeroDivisionError
         self.asked.append(self._pyvoy.loop.create_future())
         return self.asked[-1]
 
@@ -294,6 +296,26 @@ def test_a_bug_of_ours_in_pyvoys_thread_ends_the_process() -> None:
             return await failed
 
     assert isinstance(asyncio.run(main()), CallbackFailed)
+
+
+@pytest.mark.parametrize("raises", ["pyvoy", "its future"])
+def test_a_client_that_cannot_be_asked_after_ends_the_process(raises: str) -> None:
+    """By the handler of the loop: else no departure would be noticed any more, and nobody would know."""
+
+    async def scenario(scene: Scene) -> Any:
+        loop = asyncio.get_running_loop()
+        failed: asyncio.Future[Any] = loop.create_future()
+        loop.set_exception_handler(lambda _, context: failed.set_result(context["exception"]))
+        client = Client(scene.pyvoy).start().give(plain(REQUEST))
+        client.is_broken = raises == "pyvoy"
+        async with asyncio.timeout(10):
+            if not client.is_broken:
+                while not client.asked:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+                client.asked[0].set_exception(ZeroDivisionError())
+            return await failed
+
+    assert isinstance(run(scenario), CallbackFailed)
 
 
 def test_a_call_that_has_ended_is_no_garbage() -> None:
