@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 SPEC_FD = 3
 _FIRST = 1
-# Descriptors kept from clients: ZeroMQ's, logs, and one for each worker.
-_RESERVED_FDS = 512
+# Descriptors kept from clients: Envoy's, ZeroMQ's, logs, and five for each worker, of those that leave, too (its
+# connection, its arena, and a mailbox each for the DEALER and the two ends of its monitor).
+_RESERVED_FDS = 1024
 _MIN_CONNECTIONS = 128
 # How long a line of the access log may wait for others.
 _LOG_EVERY_MS = "500"
