@@ -1,9 +1,9 @@
 """What an RPC is here, apart from any gRPC library: bytes in, bytes out or a PoolError. Pure; the seam of the engines.
 
 The handlers (`grpc_handlers`, `health`, `reflection`, `profiler`) are written against this, and both engines
-(`grpc_server` on grpcio, `grpc_asgi` in Envoy) call them. An engine turns a PoolError into a status, its text cut by
-`truncated`, with its `retry_metadata`; anything else that a handler raises is a bug, logged and answered with `BUG`. It
-cancels the handler of a call whose client is gone, or whose deadline has passed.
+(`grpc_server` on grpcio; `grpc_asgi` and, for models, `grpc_direct` in Envoy) call them. An engine turns a PoolError
+into a status, its text cut by `truncated`, with its `retry_metadata`; anything else that a handler raises is a bug,
+logged and answered with `BUG`. It cancels the handler of a call whose client is gone, or whose deadline has passed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
