@@ -6,15 +6,17 @@ there needs no privilege, but coming back does: where this process may not, nobo
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from .fair_share import FairShare, Usage
+from .fair_share import FairShare, Usage, neighbours
 from .wire import thread_priority
 from .wire.log import fields
 
@@ -48,6 +50,22 @@ class Tenant:
     pressed: bool = False
 
 
+class _Group:
+    """Some CPUs, and the share of models that have them among themselves."""
+
+    def __init__(self, cpus: Collection[int]) -> None:
+        self.share = FairShare(len(cpus))
+        self._names = {f"cpu{number}" for number in cpus}
+        self._ticks: tuple[int, int] | None = None
+
+    def idle(self) -> float:
+        """The part of the CPUs that nobody used since this was last asked; 0 where that is not known."""
+        before, self._ticks = self._ticks, _ticks(self._names)
+        if before is None or self._ticks is None or self._ticks[1] <= before[1]:
+            return 0.0
+        return (self._ticks[0] - before[0]) / (self._ticks[1] - before[1])
+
+
 class CpuWatch:
     """`tenants` gives the workers that serve, by pid: children of this process that are not reaped yet."""
 
@@ -56,11 +74,9 @@ class CpuWatch:
     ) -> None:
         self._tenants = tenants
         self._set = set_way or set_way_of
-        self._cpus = sorted(os.sched_getaffinity(0))
-        self._share = FairShare(len(self._cpus))
+        self._groups: dict[frozenset[int], _Group] = {}
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
-        self._ticks: tuple[int, int] | None = None
         self._ways: dict[int, tuple[Way | None, int]] = {}
         """Of those that do not run as they did, None for halfway, and the niceness that they had."""
 
@@ -78,13 +94,19 @@ class CpuWatch:
         """Compare with the last look, and set what has changed."""
         tenants = self._tenants()
         usage, took_s = self._usage(tenants)
-        giving_way = self._share.look(usage, took_s, self._idle)
+        groups = neighbours(self._affinities(tenants, usage))
+        self._groups = {cpus: self._groups.get(cpus) or _Group(cpus) for cpus in groups}
+        for cpus, models in groups.items():
+            group = self._groups[cpus]
+            group.share.look({model: usage[model] for model in models}, took_s, group.idle)
+        giving_way = frozenset[str]().union(*(group.share.giving_way for group in self._groups.values()))
+        starved = frozenset[str]().union(*(group.share.starved for group in self._groups.values()))
         self._ways = {pid: way for pid, way in self._ways.items() if pid in self._used_s}
         for pid in self._used_s:
             model = tenants[pid].model
             way = Way.NORMAL
             if model in giving_way and not tenants[pid].pressed:
-                way = Way.NICE if model in self._share.starved else Way.IDLE
+                way = Way.NICE if model in starved else Way.IDLE
             if way is not self._ways.get(pid, (Way.NORMAL, 0))[0]:
                 self._turn(pid, model, way)
 
@@ -99,6 +121,15 @@ class CpuWatch:
             cpus[model] = cpus.get(model, 0.0) + (self._used_s[pid] - before_s[pid]) / took_s
         weights = {tenant.model: tenant.weight for tenant in tenants.values()}
         return {model: Usage(each, weights[model]) for model, each in cpus.items()}, took_s
+
+    def _affinities(self, tenants: Mapping[int, Tenant], models: Collection[str]) -> dict[str, set[int]]:
+        """The CPUs that the workers of each of these models may use."""
+        found: dict[str, set[int]] = {model: set() for model in models}
+        for pid in self._used_s:
+            if tenants[pid].model in found:
+                with contextlib.suppress(ProcessLookupError):
+                    found[tenants[pid].model] |= os.sched_getaffinity(pid)
+        return found
 
     def _turn(self, pid: int, model: str, way: Way) -> None:
         """Have it run this way from now on. What did not work is tried again at the next look."""
@@ -117,13 +148,6 @@ class CpuWatch:
             self._ways[pid] = way, nice
         log.debug("worker on the CPUs %s", fields(model=model, pid=pid, way=way.name))
 
-    def _idle(self) -> float:
-        """The part of our CPUs that nobody used since this was last asked; 0 where that is not known."""
-        before, self._ticks = self._ticks, _ticks(self._cpus)
-        if before is None or self._ticks is None or self._ticks[1] <= before[1]:
-            return 0.0
-        return (self._ticks[0] - before[0]) / (self._ticks[1] - before[1])
-
 
 def cpu_time_s(pid: int) -> float | None:
     """What all threads of a process used so far, those that have ended too; None when it is gone."""
@@ -140,9 +164,8 @@ def set_way_of(pid: int, way: Way, nice: int) -> bool:
     return thread_priority.set_all(pid, policy, nice + (NICER if way is Way.NICE else 0), spared)
 
 
-def _ticks(cpus: list[int]) -> tuple[int, int] | None:
-    """Of these CPUs, as the kernel counts them since its start: idle, and all."""
-    names = {f"cpu{number}" for number in cpus}
+def _ticks(names: AbstractSet[str]) -> tuple[int, int] | None:
+    """Of the CPUs of these names, as the kernel counts them since its start: idle, and all."""
     try:
         rows = [line.split() for line in _STAT.read_text("ascii").splitlines() if line.startswith("cpu")]
         counts = [[int(word) for word in words] for name, *words in rows if name in names]

@@ -34,6 +34,19 @@ class Usage:
     weight: int
 
 
+def neighbours(cpus: Mapping[str, AbstractSet[int]]) -> dict[frozenset[int], list[str]]:
+    """Models by the CPUs that they have among themselves, given those that each may use.
+
+    Models are together when they have CPUs in common, or each has some in common with the same other.
+    """
+    groups: dict[frozenset[int], list[str]] = {}
+    for name, own in cpus.items():
+        touched = [each for each in groups if each & own]
+        names = [other for each in touched for other in groups.pop(each)]
+        groups[frozenset(own).union(*touched)] = [*names, name]
+    return groups
+
+
 class FairShare:
     """Looked at again and again with what was used since the last time."""
 

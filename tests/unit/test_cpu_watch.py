@@ -19,18 +19,25 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 100.0
         self.used_s = {FLOOD: 0.0, LIGHT: 0.0}
+        self.cpus = {FLOOD: {0}, LIGHT: {0}}
         self.pressed = False
         self.answer: Callable[[], bool] = lambda: True
         self.asked: list[tuple[int, Way, int]] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(cpu_watch, "cpu_time_s", self.used_s.get)
         monkeypatch.setattr(os, "getpriority", lambda which, pid: 3)
-        monkeypatch.setattr(CpuWatch, "_idle", lambda watch: 0.0)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: self.cpus[pid])
+        monkeypatch.setattr(cpu_watch, "_ticks", self.ticks)
         self.watch = CpuWatch(self.tenants, self.set_way)
         self.watch.look()
 
     def tenants(self) -> dict[int, Tenant]:
         return {FLOOD: Tenant("flood", 100, pressed=self.pressed), LIGHT: Tenant("light", 100)}
+
+    def ticks(self, names: set[str]) -> tuple[int, int]:
+        """Of CPU 0, which is never idle, and of the others, which always are."""
+        all_of_one = round(self.now_s * 100)
+        return all_of_one * len(names - {"cpu0"}), all_of_one * len(names)
 
     def set_way(self, pid: int, way: Way, nice: int) -> bool:
         self.asked.append((pid, way, nice))
@@ -93,3 +100,18 @@ def test_one_that_failed_halfway_is_brought_back_though_it_never_arrived(watched
     assert watched.look(LOOKS) == [IDLE]
     watched.answer, watched.pressed = (lambda: True), True
     assert watched.look(3, flood=0.3) == [NORMAL]
+
+
+def test_models_on_cpus_of_their_own_are_not_compared(watched: Watched) -> None:
+    watched.cpus[LIGHT] = {1}
+    assert watched.look(LOOKS + 5, flood=0.9, light=0.2) == []
+    watched.cpus[LIGHT] = {0}
+    assert watched.look(LOOKS + 5) == [IDLE]
+
+
+def test_how_idle_other_cpus_are_does_not_count(watched: Watched) -> None:
+    """Those of the models that share some are compared, however many this machine has."""
+    watched.cpus = {FLOOD: {0}, LIGHT: {0, 1, 2, 3}}
+    assert watched.look(LOOKS + 5) == [], "three of four are idle"
+    watched.cpus[LIGHT] = {0}
+    assert watched.look(LOOKS + 5) == [IDLE]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_S, TOO_MUCH, FairShare, Usage
+from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_S, TOO_MUCH, FairShare, Usage, neighbours
 
 PERIOD_S = 0.1
 
@@ -130,6 +130,12 @@ def test_who_has_no_work_any_more_is_starved_only_for_a_while() -> None:
     looks.see(a=0.3, b=1.4)
     looks.see(a=0.85, b=0.0, times=round((STARVED_S + LINGER_S) / PERIOD_S) + 1)
     assert looks.share.giving_way == looks.share.starved == set()
+
+
+def test_neighbours_have_cpus_in_common_or_a_neighbour() -> None:
+    pinned = {"a": {0, 1}, "b": {2, 3}, "c": {3, 4}}
+    assert neighbours(pinned) == {frozenset({0, 1}): ["a"], frozenset({2, 3, 4}): ["b", "c"]}
+    assert neighbours(pinned | {"d": {1, 2}}) == {frozenset(range(5)): ["a", "b", "c", "d"]}
 
 
 def test_weights_divide_the_cpus() -> None:
