@@ -17,7 +17,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from .fair_share import FairShare, Usage, neighbours
-from .wire import thread_priority
+from .wire import cpu_count, thread_priority
 from .wire.log import fields
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,10 @@ class CpuWatch:
         if why:
             log.info("no model gives way on the CPUs %s", fields(why=why, needs="privilege to come back"))
             return
+        quota = cpu_count.quota()
+        if quota is not None and quota < len(os.sched_getaffinity(0)):
+            # Whatever priority uses it up, all processes wait for its next period; idle CPUs of the host hide it, too.
+            log.info("no model gives way within the quota of the container %s", fields(quota_cpus=quota))
         while True:
             await asyncio.sleep(PERIOD_S)
             self.look()

@@ -1,10 +1,9 @@
-"""Which CPUs a worker may use, and how many that are in effect. Linux; before TensorFlow makes its threads."""
+"""Which CPUs a worker may use, and what weight it has there. Linux; before TensorFlow makes its threads."""
 
 import logging
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from modelpool.supervisor.wire.log import fields
 
@@ -14,7 +13,6 @@ log = logging.getLogger(__name__)
 FULL_WEIGHT = 100
 _STEP = 1.25
 _MOST_NICE = 19
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def confine(cpus: Sequence[int], weight: int) -> None:
@@ -33,13 +31,3 @@ def confine(cpus: Sequence[int], weight: int) -> None:
 def nice_of(weight: int) -> int:
     """How much nicer a process of this weight is than one of FULL_WEIGHT."""
     return min(_MOST_NICE, round(math.log(FULL_WEIGHT / weight, _STEP)))
-
-
-def available(cgroup: Path = _CGROUP) -> int:
-    """How many CPUs this process may use, at least 1: by its affinity, and by a quota of its container."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        quota, _, period = (cgroup / "cpu.max").read_text().partition(" ")
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max"
-        return count

@@ -17,10 +17,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from modelpool.supervisor.wire import cpu_count
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import DataLoss, NotFound
 
-from . import cpu_share, errors, graph_state
+from . import errors, graph_state
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def session_config(given: bytes, gpu_limit_bytes: int = 0) -> Any:
     config = config_pb2.ConfigProto.FromString(given)
     config.allow_soft_placement = True
     if config.intra_op_parallelism_threads == 0 and not config.use_per_session_threads:
-        config.intra_op_parallelism_threads = cpu_share.available()
+        config.intra_op_parallelism_threads = cpu_count.available()
     options = config.gpu_options
     if gpu_limit_bytes:
         options.per_process_gpu_memory_fraction = 0

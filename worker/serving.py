@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from modelpool.supervisor.wire import batching_params
+from modelpool.supervisor.wire import batching_params, cpu_count
 from modelpool.supervisor.wire.flight_recorder import CAPACITY
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import PoolError
 from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
-from . import batch_tensors, cpu_share, soundness, thread_choice
+from . import batch_tensors, soundness, thread_choice
 from .batching import AutoBatcher, Batcher
 from .executor import Executor, Task
 from .executors import Executors, FixedExecutors, LearnedExecutors
@@ -86,7 +86,7 @@ def executors_of(spec: WorkerSpec, batching: Batching | None, model: Model, metr
     wanted = (batching.num_batch_threads if batching is not None else 0) or spec.executors
     if wanted:
         return FixedExecutors(wanted)
-    most = 1 << min(_MOST_LEARNED, cpu_share.available()).bit_length() - 1
+    most = 1 << min(_MOST_LEARNED, cpu_count.available()).bit_length() - 1
     why_not = _why_one_executor(spec, model) if most > 1 else "one CPU"
     if why_not:
         log.info("one executor %s", fields(why=why_not))

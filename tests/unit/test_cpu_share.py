@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modelpool.supervisor.wire import cpu_count
 from modelpool.worker import cpu_share
 
 
@@ -18,11 +19,11 @@ def test_weights(weight: int, nice: int) -> None:
 )
 def test_a_quota_of_the_container(tmp_path: Path, text: str, most: int) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert cpu_share.available(tmp_path) == min(most, len(os.sched_getaffinity(0)))
+    assert cpu_count.available(tmp_path) == min(most, len(os.sched_getaffinity(0)))
 
 
 def test_without_a_quota(tmp_path: Path) -> None:
-    assert cpu_share.available(tmp_path) == len(os.sched_getaffinity(0))
+    assert cpu_count.available(tmp_path) == len(os.sched_getaffinity(0))
 
 
 def test_confined_in_a_process_of_its_own() -> None:

@@ -1,5 +1,6 @@
 """What is done with the workers of a model that gives way: who is spared, and what is tried again."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -115,3 +116,21 @@ def test_how_idle_other_cpus_are_does_not_count(watched: Watched) -> None:
     assert watched.look(LOOKS + 5) == [], "three of four are idle"
     watched.cpus[LIGHT] = {0}
     assert watched.look(LOOKS + 5) == [IDLE]
+
+
+@pytest.mark.parametrize(("quota", "why", "said"), [(1, "", "quota"), (4, "", ""), (None, "", ""), (1, "no", "no")])
+def test_who_will_not_give_way_is_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, quota: int | None, why: str, said: str
+) -> None:
+    async def run() -> None:
+        task = asyncio.ensure_future(CpuWatch(dict).run())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    monkeypatch.setattr(cpu_watch.thread_priority, "why_no_way_back", lambda: why)
+    monkeypatch.setattr(cpu_watch.cpu_count, "quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    with caplog.at_level("INFO"):
+        asyncio.run(run())
+    assert len(caplog.records) == bool(said)
+    assert said in caplog.text
