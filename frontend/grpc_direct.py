@@ -14,7 +14,7 @@ from typing import Any
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.status import Code, Internal, PoolError, Status, StatusError
+from modelpool.supervisor.wire.status import Code, Internal, Overloaded, PoolError, Status, StatusError
 
 from . import grpc_frames
 from .callback import guarded
@@ -25,8 +25,12 @@ from .forward import Forward
 from .grpc_asgi import OK_START, OK_TRAILERS, GrpcApp, Scope, refuse, timeout_ns
 from .grpc_calls import BUG
 from .in_flight import Answer, Pending
+from .model_queue import FULL, UNKNOWN_HINT_MS
 
 log = logging.getLogger(__name__)
+
+# So many calls may wait for the event loop with their messages: far more than come in one turn of it.
+_MOST_WAITING = 10_000
 
 
 class DirectGrpc:
@@ -81,7 +85,7 @@ class _Call(Begun):
         self._receive = receive
         self._send = send
         self._started_ns = time.monotonic_ns()
-        self._message = b""
+        self._message: bytes | None = b""  # None: it was dropped, there was no room
         self._model = ""
         self._pending: Pending | None = None
         self._done = self._asked = self.seen = False
@@ -96,7 +100,7 @@ class _Call(Begun):
             app = self._app
             app.loop.call_soon_threadsafe(app.go_on, event, self._scope, self._receive, self._send)
         else:
-            self._message = message
+            self._message = message if self._app.inbox.has_room() else None
             self._app.inbox.put(self)
 
     # -- in the event loop ---------------------------------------------------------------------------------------
@@ -107,9 +111,12 @@ class _Call(Begun):
         duration_ns = None if timeout is None else timeout_ns(timeout)
         deadline_ns = data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
         try:
-            spec = self._forward.read(self._message)
+            message = self._message
+            if message is None:
+                raise Overloaded(f"{FULL}: more than {_MOST_WAITING} calls wait to be looked at", UNKNOWN_HINT_MS)
+            spec = self._forward.read(message)
             self._model = "" if spec is None else spec.name
-            self._pending = self._forward.begin(self._message, spec, deadline_ns, self)
+            self._pending = self._forward.begin(message, spec, deadline_ns, self)
         except PoolError as error:
             self.set_exception(error)
         except Exception:
@@ -165,13 +172,19 @@ class _Call(Begun):
 class _Inbox:
     """Calls on their way from pyvoy's threads to the loop, which is woken once for all that have come by then.
 
-    It is as long as there are streams that clients may have open: how many of them wait for a model is for the core.
+    Beyond `_MOST_WAITING` a call that is put here brings no message and is refused when its turn comes, in order and in
+    the loop's thread like all others: of it nothing is kept that is big beside its stream, which Envoy has open. A turn
+    of the loop takes what was there when it began, so that a flood cannot keep the loop to itself.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
         self._woken = False
+
+    def has_room(self) -> bool:
+        """For one more with its message. In any thread; as many threads as ask at once may exceed it by as many."""
+        return len(self._calls) < _MOST_WAITING
 
     def put(self, call: _Call) -> None:
         """In any thread."""
@@ -182,9 +195,9 @@ class _Inbox:
 
     @guarded
     def _begin(self) -> None:
-        self._woken = False  # before the calls are taken: one that is put after the last was taken wakes again
+        self._woken = False  # before the calls are counted: one that is put after that wakes again
         calls = self._calls
-        while calls:
+        for _ in range(len(calls)):
             calls.popleft().begin()
 
 

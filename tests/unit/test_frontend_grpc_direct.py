@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from modelpool.frontend import grpc_direct
 from modelpool.frontend.callback import CallbackFailed
 from modelpool.frontend.envoy_loop import Begun, GuestLoop
+from modelpool.frontend.forward import Forward
 from modelpool.frontend.grpc_asgi import GrpcApp
 from modelpool.frontend.grpc_direct import DirectGrpc
 from modelpool.frontend.grpc_frames import plain
 from modelpool.frontend.grpc_handlers import ServingHandlers
 from modelpool.frontend.in_flight import Pending
+from modelpool.frontend.model_queue import FULL
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code, Status
 from tests.unit.core_bench import Bench
@@ -277,6 +280,51 @@ def test_many_at_once_get_their_own_answers() -> None:
         return [await client.answer() for client in clients]
 
     assert run(scenario) == [(Code.OK, plain(b"%d" % (number + 1))) for number in range(50)]
+
+
+def test_what_comes_faster_than_the_loop_turns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_direct, "_MOST_WAITING", 2)
+
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start() for _ in range(4)]
+        for client in clients:
+            client.give(plain(REQUEST))  # and the loop does not turn
+        refused = [await client.answer() for client in clients[2:]]
+        retry_after = dict(clients[3].sent[-1]["headers"])[b"retry-after"]
+        later = Client(scene.pyvoy).start().give(plain(REQUEST))
+        await scene.sent_to_worker(3)
+        for request_id in scene.bench.links[7].ids:
+            scene.bench.reply(7, request_id, b"y")
+        taken = [await client.answer() for client in (*clients[:2], later)]
+        return taken, [code for code, text in refused if text.startswith(FULL.encode())], retry_after, scene.told
+
+    taken, refused, retry_after, told = run(scenario)
+    assert taken == [(Code.OK, plain(b"y"))] * 3
+    assert refused == [Code.UNAVAILABLE] * 2
+    assert retry_after == b"1"
+    assert told == [("Predict", "", Code.UNAVAILABLE)] * 2 + [("Predict", "m", Code.OK)] * 3
+
+
+def test_a_turn_of_the_loop_takes_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else calls that come as fast as they are begun would keep the loop to themselves."""
+    turns: list[list[bytes]] = []
+
+    async def scenario(scene: Scene) -> Any:
+        first, second = (Client(scene.pyvoy).start() for _ in range(2))
+        begin = Forward.begin
+
+        def begin_when_another_comes(forward: Forward, *args: Any) -> Pending:
+            if second.asked:
+                scene.app.loop.call_soon(lambda: turns.append(list(scene.bench.links[7].payloads)))
+                second.give(plain(REQUEST))
+            return begin(forward, *args)
+
+        monkeypatch.setattr(Forward, "begin", begin_when_another_comes)
+        first.give(plain(REQUEST))
+        await scene.sent_to_worker(2)
+
+    run(scenario)
+    assert turns == [[REQUEST]]
 
 
 def test_a_bug_of_ours_in_pyvoys_thread_ends_the_process() -> None:
