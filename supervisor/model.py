@@ -5,7 +5,7 @@ lies between: versions that come back, that failed and have changed since, and t
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .placement import DevicePolicy
 from .servable import Servable
@@ -62,9 +62,8 @@ class Model:
     def retire(self) -> None:
         """The model is not configured any more: nothing of it is wanted."""
         self.configured, self.polled, self.source_error, self.source_notes = False, False, OK, ()
-        self.settings = ModelSettings(
-            transition=self.settings.transition, required=False, requests=self.settings.requests
-        )
+        # What holds for those that still drain, such as how long they may execute, goes on holding.
+        self.settings = replace(self.settings, labels={}, required=False, devices=DevicePolicy())
         self._want({}, {})
 
     def aspire(self, wanted: Mapping[int, str], on_disk: Mapping[int, str], fingerprints: Mapping[int, str]) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from modelpool.supervisor.commands import Kill
 from modelpool.supervisor.exits import Exit, ExitKind
+from modelpool.supervisor.lifecycle import SlotState
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.ids import Incarnation
@@ -83,6 +84,15 @@ def test_a_hung_worker_is_looked_at_before_it_is_killed_and_once_only() -> None:
 def test_an_execution_may_take_its_time(run_timeout_s: float) -> None:
     world, incarnation = serving(run_timeout_s)
     assert beats_until_killed(world, incarnation, True, 20.0) >= 20.0
+
+
+def test_an_execution_that_takes_too_long_is_a_hang_also_when_its_model_is_not_configured_any_more() -> None:
+    world, incarnation = serving(run_timeout_s=5.0)
+    beat(world, incarnation, 0.0)
+    world.manager.configure({})
+    world.advance()
+    assert world.slot(1).state is SlotState.DRAINING
+    assert 5.0 <= beats_until_killed(world, incarnation, True, 20.0) <= 6.0
 
 
 def test_short_executions_one_after_the_other_are_no_hang() -> None:
