@@ -170,7 +170,7 @@ class Manager:
             servable.rolled_back = False
             for slot in list(servable.slots):
                 if slot.replaces is None and slot.succeeded_by is None:
-                    restarts.append(Restart(self._restart(servable, slot, now_s), self.workers.last_incarnation))
+                    restarts.append(Restart.of(self._restart(servable, slot, now_s), self.workers.last_incarnation))
         return tuple(restarts)
 
     # -- reconciliation --------------------------------------------------------------------------------------

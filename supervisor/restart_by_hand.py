@@ -18,6 +18,13 @@ class Restart:
     slot: Slot
     after: Incarnation
 
+    @classmethod
+    def of(cls, slot: Slot, last: Incarnation) -> "Restart":
+        """Of one that begins now, `last` being the newest incarnation of all, with the next worker in `slot`."""
+        if slot.replaces is not None and slot.incarnation is not None:
+            return cls(slot, Incarnation(slot.incarnation - 1))  # a replacement was on its way already: it will do
+        return cls(slot, last)
+
     def outcome(self, acked_epoch: int) -> Status | None:
         """How it ended; None while it goes on."""
         slot = self.slot

@@ -57,6 +57,31 @@ def test_two_restarts_by_hand_start_one_replacement() -> None:
     assert second.outcome(world.manager.board.acked_epoch) == OK
 
 
+def test_a_restart_by_hand_ends_with_the_replacement_that_is_on_its_way() -> None:
+    world, old = serving()
+    (first,) = world.manager.restart("m", 1, world.now_s)
+    world.advance()
+    new = loading(world, old)
+    (second,) = world.manager.restart("m", 1, world.now_s)
+    world.advance()
+    assert set(world.alive) == {old, new}
+    assert second.outcome(world.manager.board.acked_epoch) is None
+    world.speak(new)
+    world.ack()
+    assert [each.outcome(world.manager.board.acked_epoch) for each in (first, second)] == [OK, OK]
+
+
+def test_a_restart_by_hand_fails_with_the_replacement_that_was_on_its_way() -> None:
+    world, old = serving()
+    world.manager.restart("m", 1, world.now_s)
+    world.advance()
+    (restart,) = world.manager.restart("m", 1, world.now_s)
+    world.fail(loading(world, old), permanent=True)
+    status = restart.outcome(world.manager.board.acked_epoch)
+    assert status is not None
+    assert status.code is Code.DATA_LOSS
+
+
 def test_a_replacement_that_cannot_load_leaves_the_old_one_serving() -> None:
     world, old = serving()
     (restart,) = world.manager.restart("m", None, world.now_s)
