@@ -120,7 +120,7 @@ class Manager:
         )
         if verdict is memory_limit.Verdict.OVER and not slot.kill_reason:
             reason = f"over its memory limit of {sample.limit_bytes / _MIB:.0f} MiB"
-            if slot.state is SlotState.DRAINING:
+            if slot.state in {SlotState.DRAINING, SlotState.KILLING}:
                 self.workers.send_kill(slot, reason, ExitKind.MEMORY_LIMIT, now_s)
             else:
                 self.workers.kill(slot, reason, ExitKind.MEMORY_LIMIT, now_s)

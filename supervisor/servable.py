@@ -185,8 +185,9 @@ class Servable:
         return any(slot.available(acked_epoch) for slot in self.slots)
 
     def replacement(self, slot: Slot) -> Slot | None:
-        """The one that is to serve instead of `slot`, where it is on its way."""
-        return next((each for each in self.slots if each.replaces is slot), None)
+        """The one that is to serve instead of `slot`, where it is on its way; one that was let go of is not."""
+        going = {SlotState.STOPPED, SlotState.DRAINING}
+        return next((each for each in self.slots if each.replaces is slot and each.state not in going), None)
 
     def free_part(self) -> int:
         """The lowest that no slot which stays has."""

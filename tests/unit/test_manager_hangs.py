@@ -5,6 +5,7 @@ import pytest
 from modelpool.supervisor.commands import Kill
 from modelpool.supervisor.exits import Exit, ExitKind
 from modelpool.supervisor.lifecycle import SlotState
+from modelpool.supervisor.memory_limit import Sample
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.ids import Incarnation
@@ -93,6 +94,21 @@ def test_an_execution_that_takes_too_long_is_a_hang_also_when_its_model_is_not_c
     world.advance()
     assert world.slot(1).state is SlotState.DRAINING
     assert 5.0 <= beats_until_killed(world, incarnation, True, 20.0) <= 6.0
+
+
+def test_a_load_that_has_failed_and_goes_over_its_memory_limit_is_killed_at_once() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.incarnation(1)
+    world.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), world.now_s)
+    world.manager.worker_message(incarnation, WorkerLoadFailed(Code.INTERNAL, "no good", False), world.now_s)
+    assert world.manager.memory_used(incarnation, Sample(101 << 20, 100 << 20, 1 << 40, "watch"), world.now_s)
+    world.advance()
+    world.bury()
+    exit_ = world.slot(1).last_exit
+    assert exit_ is not None
+    assert exit_.kind is ExitKind.LOAD_FAILED
+    assert exit_.cause == "killed by SIGKILL: over its memory limit of 100 MiB"
 
 
 def test_short_executions_one_after_the_other_are_no_hang() -> None:

@@ -216,3 +216,22 @@ def test_what_never_ran_is_no_fault_of_the_model() -> None:
         world.sleep(wait_s)
     world.ready(1)
     assert world.states() == {1: ServableState.AVAILABLE}
+
+
+def test_a_replacement_that_was_let_go_of_and_does_not_go_is_no_replacement_any_more() -> None:
+    world = World(restart=RestartPolicy(max_restarts=0))
+    world.aspire(1)
+    old = world.ready(1)
+    world.manager.restart("m", None, world.now_s)
+    world.advance()
+    stuck = loading(world, old)
+    world.die(old, KILLED)
+    assert set(world.doomed) == {stuck}
+    world.manager.restart("m", None, world.now_s)
+    world.advance()
+    new = loading(world, stuck)
+    world.speak(new)
+    world.die(new, KILLED)
+    assert world.slot(1).state is SlotState.FAILED
+    world.bury()
+    assert [slot.state for slot in world.servable(1).slots] == [SlotState.FAILED]
