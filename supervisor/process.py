@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -76,7 +77,7 @@ class Processes:
         self._doomed: set[Incarnation] = set()
         self._memory = WorkerMemory(self._loop, events.worker_memory, groups)
         self._frontends: dict[int, Incarnation] = {}
-        self._frontend_pipes: dict[int, int] = {}
+        self._frontend_pipes: dict[int, IO[bytes]] = {}
         # Exits of children that nobody knows: a worker that died before the fork server's answer was read, or an
         # orphan of a worker, which the subreaper inherits.
         self._unclaimed: dict[int, tuple[int, int]] = {}
@@ -124,8 +125,7 @@ class Processes:
         except BrokenPipeError:
             log.warning("frontend died at its start %s", fields(pid=process.pid))
         self._frontends[process.pid] = spec.incarnation
-        self._frontend_pipes[process.pid] = os.dup(process.stdin.fileno())
-        process.stdin.close()
+        self._frontend_pipes[process.pid] = process.stdin
         process.returncode = 0  # reaped by `_reap`; keeps Popen from waiting for it
         return process.pid
 
@@ -257,7 +257,7 @@ class Processes:
             exit_ = self._memory.ended(self._boxes[incarnation].spec, pid, exit_)
             self._worker_gone(incarnation, exit_, peak_rss_bytes)
         elif pid in self._frontends:
-            os.close(self._frontend_pipes.pop(pid))
+            self._frontend_pipes.pop(pid).close()
             gone = self._frontends.pop(pid)
             self._arenas.remove(Peer.FRONTEND, gone)
             self._events.frontend_exited(gone, exit_)

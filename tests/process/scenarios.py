@@ -5,6 +5,7 @@ prints what it saw as one JSON line.
 """
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -26,6 +28,7 @@ from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 FAKE = "tests.process.fake_fork_server"
 TIMEOUT_S = 30.0
+NOBODYS_FRONTEND = FrontendSpec(Incarnation(1), "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
 
 
 class Stage:
@@ -256,6 +259,17 @@ async def doomed() -> dict[str, Any]:
     return {"left": left}
 
 
+async def full() -> dict[str, Any]:
+    """A frontend is started with the last descriptors that there are: nothing more is needed once it runs."""
+    stage = Stage()
+    with mock.patch.object(os, "dup", side_effect=OSError(errno.EMFILE, "no more")):
+        pid = stage.processes.spawn_frontend(NOBODYS_FRONTEND)
+    os.kill(pid, signal.SIGKILL)
+    await stage.until(lambda: stage.frontend_exits)
+    await stage.processes.close()
+    return {"causes": [exit_.cause for exit_ in stage.frontend_exits.values()]}
+
+
 async def closing() -> dict[str, Any]:
     """The end comes while answers of the fork server are unread: nobody is forgotten."""
     stage = Stage()
@@ -283,15 +297,14 @@ async def abandoned() -> dict[str, Any]:
         async with asyncio.timeout(TIMEOUT_S):
             while not all(mark.exists() for mark in marks):  # noqa: ASYNC110 - nothing announces it
                 await asyncio.sleep(0.01)
-    spec = FrontendSpec(Incarnation(1), "ipc:///tmp/nobody-listens-here", 0, 0, "", 1.0, 1 << 20, "ERROR")
-    frontend = stage.processes.spawn_frontend(spec)
+    frontend = stage.processes.spawn_frontend(NOBODYS_FRONTEND)
     os.kill(stage.pids[2], signal.SIGSTOP)
     print(json.dumps([stage.processes.fork_server_pid, frontend, *stage.pids.values()]), flush=True)
     await asyncio.Event().wait()
     return {}
 
 
-_SCENES = (exits, flights, remains, hang, chatter, parenthood, burst, orphans, stray, doomed, closing, abandoned)
+_SCENES = (exits, flights, remains, hang, chatter, parenthood, burst, orphans, stray, doomed, full, closing, abandoned)
 SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {scene.__name__: scene for scene in _SCENES}
 
 

@@ -94,6 +94,10 @@ def test_a_kill_reaches_a_worker_whose_pid_is_not_known_yet() -> None:
     assert play("doomed") == {"left": []}
 
 
+def test_a_frontend_that_runs_needs_no_descriptor_more() -> None:
+    assert play("full") == {"causes": ["killed by SIGKILL"]}
+
+
 def test_an_end_amid_the_start_of_workers_forgets_nobody() -> None:
     assert play("closing") == {"children": 0}
 
