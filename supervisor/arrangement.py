@@ -51,8 +51,8 @@ class Arrangement:
         """Make the slots that it lacks, and let go of those that it is not to have any more."""
         settings = self._models[servable.id.name].settings
 
-        def new_slot(place: Place) -> Slot:
-            history, part = self._new_history(settings), servable.free_part()
+        def new_slot(place: Place, part: int) -> Slot:
+            history = self._new_history(settings)
             return Slot(place.slot, place.device, history, place.claim_bytes, since_s=now_s, part=part)
 
         was = servable.refusal
@@ -113,7 +113,7 @@ def _arrange(
     places: Places,
     rooms: Sequence[Room],
     *,
-    new_slot: Callable[[Place], Slot],
+    new_slot: Callable[[Place, int], Slot],
     acked_epoch: int,
 ) -> list[Slot]:
     """Make the missing slots, in `servable.slots` and in `rooms`; the slots to unload now."""
@@ -121,14 +121,14 @@ def _arrange(
         # Those that were replaced are forgotten elsewhere, with what they have served.
         servable.slots = [slot for slot in servable.slots if slot.holds_place or slot.succeeded_by or slot.replaces]
     decision = places.arrange(servable, settings.devices, rooms)
-    for place in decision.add:
-        servable.slots.append(new_slot(place))
-    servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
-    going = {SlotState.STOPPED, SlotState.DRAINING}
 
     def is_surplus(slot: Slot) -> bool:
         return slot.id in decision.drop or bool(places.why_lost(slot.device))
 
+    for place in decision.add:
+        servable.slots.append(new_slot(place, servable.free_part(is_surplus)))
+    servable.wanted_slots, servable.refusal = decision.wanted, decision.refusal
+    going = {SlotState.STOPPED, SlotState.DRAINING}
     living = [slot for slot in servable.slots if slot.state not in going]
     surplus = [slot for slot in living if is_surplus(slot)]
     kept = [slot for slot in living if slot.stays and not is_surplus(slot)]

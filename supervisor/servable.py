@@ -5,7 +5,7 @@ nowhere else, so that no client can be told AVAILABLE of a version that nobody s
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import lifecycle
@@ -189,9 +189,9 @@ class Servable:
         going = {SlotState.STOPPED, SlotState.DRAINING}
         return next((each for each in self.slots if each.replaces is slot and each.state not in going), None)
 
-    def free_part(self) -> int:
-        """The lowest that no slot which stays has."""
-        taken = {slot.part for slot in self.slots if slot.stays}
+    def free_part(self, leaves: Callable[[Slot], bool]) -> int:
+        """The lowest that no slot has which stays, and which does not leave as soon as there is another."""
+        taken = {slot.part for slot in self.slots if slot.stays and not leaves(slot)}
         return next(part for part in itertools.count() if part not in taken)
 
     @property

@@ -74,9 +74,11 @@ def worker_spec(
 
 def _cpus(policy: ModelPolicy, command: Spawn) -> tuple[int, ...]:
     """Those that a worker may use, () for all."""
-    cpus = policy.cpu_numbers()
+    there, named = os.sched_getaffinity(0), policy.cpu_numbers()
+    # Where none of those named is there, the worker says so.
+    cpus = tuple(cpu for cpu in named if cpu in there) or named
     if policy.divide_cpus and command.parts > 1:
-        return cpu_parts.part(cpus or os.sched_getaffinity(0), command.part, command.parts)
+        return cpu_parts.part(cpus or there, command.part, command.parts)
     return cpus
 
 

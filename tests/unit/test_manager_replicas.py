@@ -141,6 +141,7 @@ def test_a_lost_device_gives_its_slots_to_another() -> None:
     world.read(Reading(GPUS[0], error="GPU is lost", gone=True), Reading(GPUS[1]))
     assert old in world.doomed
     assert world.where() == {"gpu:0": 1, "gpu:1": 2}
+    assert sorted(spawn.part for incarnation, spawn in world.alive.items() if incarnation != old) == [0, 1]
     world.bury()
     world.all_ready()
     assert (world.where(), len(world.routed())) == ({"gpu:1": 2}, 2)
