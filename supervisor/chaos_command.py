@@ -8,6 +8,7 @@ hurt has answered an error.
 import argparse
 import json
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -70,7 +71,7 @@ def run(argv: Sequence[str], base: Path, connect: Connect) -> int:
             probes = connect(_target(document), arguments.clients, arguments.tls_root_certificates)
             report = _measure(victim, probes, arguments)
     except PoolError as error:
-        print(f"modelpool chaos: {error.message}")
+        print(f"modelpool chaos: {error.message}", file=sys.stderr)
         return HARMED_EXIT_CODE
     print(json.dumps(asdict(report), indent=1) if arguments.json else chaos_report.render(report))
     return HARMED_EXIT_CODE if report.others_harmed else 0

@@ -1,6 +1,7 @@
 """The command line's side of a running pool's control socket: questions and their answers. Used by commands only."""
 
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,14 +75,16 @@ def order(
     *,
     timeout_s: float,
 ) -> R | None:
-    """Have the pool that the options mean do something; its answer, or None when it was refused, which is printed."""
+    """Have the pool that the options mean do something; its answer, or None when it was refused, which is printed to
+    standard error.
+    """
     try:
         pool = runtime_dir.find_pool(base, options.runtime_dir, options.port)
         answer = ask(pool, question, kind, timeout_s)
     except PoolError as error:
-        print(f"modelpool {command}: {error.message}")
+        print(f"modelpool {command}: {error.message}", file=sys.stderr)
         return None
     if answer.code is not Code.OK:
-        print(f"modelpool {command}: {answer.code.name}: {answer.message}")
+        print(f"modelpool {command}: {answer.code.name}: {answer.message}", file=sys.stderr)
         return None
     return answer

@@ -41,7 +41,7 @@ def run(argv: Sequence[str], base: Path, default_dir: Path) -> int:
             found = list(files.newest(options.values["model"] or None, MAX_FILES))
             print(json.dumps(found, indent=1) if as_json else render(found), end="\n")
     except (PoolError, OSError) as error:
-        print(f"modelpool crashes: {error.message if isinstance(error, PoolError) else error}")
+        print(f"modelpool crashes: {error.message if isinstance(error, PoolError) else error}", file=sys.stderr)
         return 1
     return 0
 

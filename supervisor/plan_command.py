@@ -5,6 +5,7 @@ the figures of earlier runs. Decides by the same `places`.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def run(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -> int:
     except UsageError:
         raise
     except PoolError as error:
-        print(f"modelpool plan: {error.message}")
+        print(f"modelpool plan: {error.message}", file=sys.stderr)
         return 1
     print(json.dumps(document(made), indent=1) if "--json" in argv else "\n".join(lines(made)))
     return 0 if made.fits else 1

@@ -29,7 +29,7 @@ def run(argv: Sequence[str], base: Path) -> int:
     try:
         body = control_client.status(runtime_dir.find_pool(base, options.runtime_dir, options.port))
     except PoolError as error:
-        print(f"modelpool status: {error.message}")
+        print(f"modelpool status: {error.message}", file=sys.stderr)
         return 1
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     as_json = "json" in options.switches

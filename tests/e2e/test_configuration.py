@@ -241,9 +241,9 @@ def test_an_unknown_model_is_not_recorded(files: Files, tmp_path: Path) -> None:
 
     def told() -> bool:
         done = subprocess.run(
-            [*command, f"--runtime_dir={files.pool.runtime_dir}"], stdout=subprocess.PIPE, text=True, check=False
+            [*command, f"--runtime_dir={files.pool.runtime_dir}"], stderr=subprocess.PIPE, text=True, check=False
         )
-        return done.stdout == "modelpool warmup record: NOT_FOUND: no worker serves model nonesuch\n"
+        return done.stderr == "modelpool warmup record: NOT_FOUND: no worker serves model nonesuch\n"
 
     eventually(told, WITHIN_S, "once the file is in force")
     assert refusal(lambda: files.pool.number_by_grpc("nonesuch"))[0] is grpc.StatusCode.NOT_FOUND

@@ -172,7 +172,7 @@ def test_the_command(pool: Pool, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [str(file), f"tensorboard --logdir={tmp_path}"]
     assert any(name.endswith(":Mul") for name in names(file))
     unknown = command(pool, "none", f"--logdir={tmp_path}")
-    assert (unknown.returncode, unknown.stdout) == (1, "modelpool profile: NOT_FOUND: no worker serves model none\n")
+    assert (unknown.returncode, unknown.stderr) == (1, "modelpool profile: NOT_FOUND: no worker serves model none\n")
     assert command(pool, HALF).returncode == 2
 
 

@@ -48,7 +48,7 @@ def found_pool(models: Path, base: Path) -> Iterator[Pool]:
 
 
 def status(*arguments: str, base: Path = Path("/nonexistent")) -> tuple[int, str]:
-    """Exit code and standard output of `modelpool status`."""
+    """Exit code of `modelpool status`, and its standard output, or its standard error where it failed."""
     done = subprocess.run(
         [MODELPOOL, "status", *arguments],
         env={**os.environ, "XDG_RUNTIME_DIR": str(base)},
@@ -57,8 +57,9 @@ def status(*arguments: str, base: Path = Path("/nonexistent")) -> tuple[int, str
         timeout=30,
         check=False,
     )
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    said, kept_silent = (done.stderr, done.stdout) if done.returncode else (done.stdout, done.stderr)
+    assert kept_silent == ""
+    return done.returncode, said
 
 
 def row(text: str, model: str) -> list[str]:

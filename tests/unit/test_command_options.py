@@ -68,4 +68,4 @@ def test_an_order_to_a_pool_that_is_not_there_is_refused(tmp_path: Path, capsys:
         timeout_s=1.0,
     )
     assert answer is None
-    assert "modelpool restart: no pool runs with the runtime directory" in capsys.readouterr().out
+    assert "modelpool restart: no pool runs with the runtime directory" in capsys.readouterr().err

@@ -144,6 +144,9 @@ def test_the_command_lists_and_shows(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "-- stderr\nbye" in shown
     assert "request=7" in shown
     assert command(tmp_path, "show", "zzz") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("modelpool crashes: ")
 
 
 @pytest.mark.parametrize("argv", [["--nonsense"], ["show"], ["--port=x"], ["list", "x"]])

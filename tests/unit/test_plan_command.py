@@ -139,6 +139,6 @@ def test_a_wrong_command_line(bench: Bench, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(UsageError, match="unknown flag --prot"):
         plan_command.run(["x.config", "--prot=1"], bench.nvml, bench.cache)
     assert plan_command.run(["nowhere.config"], bench.nvml, bench.cache) == 1
-    assert "model_config_file: cannot read 'nowhere.config'" in capsys.readouterr().out
+    assert "model_config_file: cannot read 'nowhere.config'" in capsys.readouterr().err
     assert plan_command.run(["--help"], bench.nvml, bench.cache) == 0
     assert "usage: modelpool plan CONFIG" in capsys.readouterr().out

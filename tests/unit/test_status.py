@@ -179,4 +179,4 @@ def test_a_wrong_command_line_is_named(argv: list[str], text: str, tmp_path: Any
 
 def test_no_pool_is_said_and_is_a_failure(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_command.run([], tmp_path) == 1
-    assert "no pool runs below" in capsys.readouterr().out
+    assert "no pool runs below" in capsys.readouterr().err
