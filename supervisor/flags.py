@@ -138,7 +138,7 @@ class Flags:
         "Interpreter pools of a TensorFlow Lite model.",
         Section.LOADING,
         low=1,
-        inert="a worker runs one request at a time and has one pool",
+        inert="a TensorFlow Lite model runs in one thread and has one pool",
     )
     num_tflite_interpreters_per_pool: int = flag(
         1, "Interpreters of a TensorFlow Lite model, which run parts of a batch side by side.", Section.LOADING, low=1

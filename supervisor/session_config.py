@@ -26,7 +26,7 @@ _UNUSED = {
     "experimental_transient_ram_bytes_during_load": "resources are not estimated",
     "experimental_fixed_input_tensors": "not supported",
     "resource_estimation_uses_validation_result": "resources are not estimated",
-    "num_tflite_pools": "a worker runs one request at a time",
+    "num_tflite_pools": "a TensorFlow Lite model runs in one thread and has one pool",
 }
 
 

@@ -17,7 +17,7 @@ class Tasks:
         self._changed = asyncio.Event()
 
     def background(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Run this beside the others. A task of the pool never ends by itself: an error in one is the pool's own."""
+        """Run this beside the others, to its end or to that of the pool; an error in it is the pool's own."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
