@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, Internal
+from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor, Task
 from modelpool.worker.executors import Executors, FixedExecutors
@@ -31,6 +32,7 @@ from tests.wire.conftest import WAIT_S, eventually
 LOST = b"lost"  # a request that ends with the CUDA context lost
 LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
 STAY = b"stay"  # a request that is executed until it is let go
+LONG, LONG_NS = b"long", 20_000_000  # one that is executed until it alone is let end, and takes so long
 
 
 class Silent:
@@ -55,6 +57,23 @@ def _plan(payload: bytes) -> Plan:
     return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
 
 
+class Clock:
+    """In the place of `time`: stands still but for long runs."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(session_module, "time", made)
+    return made
+
+
 class Worker:
     """A session in a thread; executes by echoing, and `STAY` by waiting for `go`."""
 
@@ -64,6 +83,8 @@ class Worker:
         self.endpoint = endpoint
         self.executed: list[bytes] = []
         self.staying, self.go = threading.Event(), threading.Event()
+        self.began, self.end = threading.Semaphore(0), threading.Semaphore(0)
+        self.clock = Clock()
         self.stop_fd = os.eventfd(0)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gauge = Gauge()
@@ -93,6 +114,10 @@ class Worker:
         if payload == STAY:
             self.staying.set()
             assert self.go.wait(WAIT_S)
+        if payload == LONG:
+            self.began.release()
+            assert self.end.acquire(timeout=WAIT_S)
+            self.clock.now_ns += LONG_NS
         if payload == LOST:
             raise Internal(LOST_CONTEXT)
         self.executed.append(payload)
@@ -185,6 +210,21 @@ def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
     assert (head.request_id, head.code, head.retry_after_ms, reply) == (300, Code.OK, 0, big)
     assert worker.executed[:300] == [b"%d" % number for number in range(300)]
     assert worker.gauge.served == 301
+    frontend.close()
+
+
+def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -> None:
+    worker = start(1000)
+    worker.clock = clock
+    frontend = Frontend(worker, 1)
+    frontend.ask(0, LONG)
+    assert worker.began.acquire(timeout=WAIT_S)
+    for number in (1, 2, 3):
+        frontend.ask(number, LONG)
+    for number in (0, 1, 2, 3):
+        worker.end.release()
+        head, _ = frontend.answer()
+        assert (head.request_id, head.code) == (number, Code.OK)
     frontend.close()
 
 
