@@ -58,6 +58,8 @@ _ZERO_COPY_BYTES = 64 * 1024
 # as much as a small request.
 _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 16
+# What a busy worker has counted is known this long after, and not lost with it.
+_SETTLE_EVERY_NS = 500_000_000
 _TRIM_EVERY_MS = 1_000
 _DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
@@ -101,7 +103,7 @@ class Session:
         # What a dead frontend had sent may be read long after its death.
         self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
         self._unsent: list[Task] = []
-        self._looked_ns = self._sent_ns = 0
+        self._looked_ns = self._sent_ns = self._settled_ns = 0
         self._request_ns = 0.0
         self._stop_fd = stop_fd
         self._stopping = False
@@ -133,6 +135,7 @@ class Session:
             if not worked and not self._wait():
                 break
         self._send_answers()
+        self._observers.metrics.settle()
         return self._broken
 
     def _work_once(self, now_ns: int) -> bool:
@@ -332,6 +335,9 @@ class Session:
         self._sent_ns = time.monotonic_ns()
         self._answers.send(self._unsent, self._retry_after_ms)
         self._unsent.clear()
+        if self._sent_ns - self._settled_ns > _SETTLE_EVERY_NS:
+            self._settled_ns = self._sent_ns
+            self._observers.metrics.settle()
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""

@@ -32,7 +32,7 @@ from tests.wire.conftest import WAIT_S, eventually
 LOST = b"lost"  # a request that ends with the CUDA context lost
 LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
 STAY = b"stay"  # a request that is executed until it is let go
-LONG, LONG_NS = b"long", 20_000_000  # one that is executed until it alone is let end, and takes so long
+LONG, LONG_NS = b"long", 200_000_000  # one that is executed until it alone is let end, and takes so long
 
 
 class Silent:
@@ -48,6 +48,10 @@ class Keeping(WorkerMetrics):
     def __init__(self) -> None:
         super().__init__(Registry(), "m", 1, "/m/1")
         self.tasks: list[Task] = []
+        self.settled: list[int] = []
+
+    def settle(self) -> None:
+        self.settled.append(len(self.tasks))
 
     def finished(self, task: Task) -> None:
         self.tasks.append(task)
@@ -228,6 +232,23 @@ def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -
     frontend.close()
 
 
+def test_a_busy_worker_counts_as_well(start: Start, clock: Clock) -> None:
+    worker = start(1000)
+    worker.clock = clock
+    frontend = Frontend(worker, 1)
+    frontend.ask(0, LONG)
+    assert worker.began.acquire(timeout=WAIT_S)
+    for number in (1, 2, 3):
+        frontend.ask(number, LONG)
+    for _ in range(3):
+        worker.end.release()
+        assert worker.began.acquire(timeout=WAIT_S)
+    assert worker.metrics.settled[-1] > 0
+    worker.end.release()
+    assert frontend.answers(4) == [0, 1, 2, 3]
+    frontend.close()
+
+
 def test_no_answer_is_kept_once_it_was_sent(start: Start) -> None:
     """What counts a request a while later keeps neither what it asked nor what it was answered."""
     worker = start(1000)
@@ -293,6 +314,7 @@ def test_a_lost_cuda_context_is_answered_and_ends_the_session_before_the_next_ru
     assert answers[1][1] == LOST_CONTEXT.encode()
     assert worker.why_broken == [LOST_CONTEXT]
     assert worker.executed == [STAY]
+    assert worker.metrics.settled[-1] == 2
 
 
 def test_what_a_dead_frontend_has_asked_is_dropped(start: Start) -> None:
