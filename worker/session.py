@@ -192,7 +192,9 @@ class Session:
         elif timeout_ms is None and not self._shared.idle:
             timeout_ms = _TRIM_EVERY_MS
         if int(self._socket.getsockopt(_EVENTS)) & _POLLIN:
-            return True  # a send has seen it come, and the descriptor says so no more
+            # A send has seen it come, and the descriptor says so no more. It is read now, for nothing can be run.
+            self._looked_ns = 0
+            return True
         ready = dict(self._poller.poll(timeout_ms))
         if not ready and due_ns is None:
             self._shared.trim()

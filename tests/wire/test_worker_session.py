@@ -389,3 +389,21 @@ def test_from_two_executors_to_one(start: Start) -> None:
     assert frontend.answers(2) == [1, 3]
     assert worker.executed == [b"beside it", STAY, b"after it"]
     frontend.close()
+
+
+def test_what_comes_while_all_executors_are_at_it_is_read_at_once(start: Start, clock: Clock) -> None:
+    """The clock stands still: nothing is read because it is time to."""
+    worker = start(1, executors=FixedExecutors(2))
+    worker.clock = clock
+    frontend = Frontend(worker, 1)
+    for number in (1, 2):
+        frontend.ask(number, LONG)
+        assert worker.began.acquire(timeout=WAIT_S)
+    frontend.ask(3, b"waits")
+    for number in (4, 5):
+        frontend.ask(number, b"one too many")
+        head, _ = frontend.answer()
+        assert (head.request_id, head.code) == (number, Code.UNAVAILABLE)
+    worker.end.release(2)
+    assert sorted(frontend.answers(3)) == [1, 2, 3]
+    frontend.close()
