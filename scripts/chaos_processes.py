@@ -9,6 +9,8 @@ from chaos_pool import BrokenPromise, ChaosPool
 from chaos_scene import Check, Scene, Stage
 
 _BACK_WITHIN_S = 30.0
+# One that does not answer is killed after 30 s.
+_STOPPED_BACK_WITHIN_S = 30.0 + _BACK_WITHIN_S
 _GONE_WITHIN_S = 5.0
 _ENDS_WITHIN_S = 10.0
 # A start is at once when it is not waited with; one on a busy machine takes a moment.
@@ -175,9 +177,29 @@ def supervisor(stage: Stage) -> list[Check]:
     ]
 
 
+def stopped_fork_server(stage: Stage) -> list[Check]:
+    """The fork server stands still (SIGSTOP), and a worker is killed, which it does not fork again."""
+    with ChaosPool(stage.scratch, {"a": stage.models / "work", "b": stage.models / "work"}) as pool:
+        with Load(pool.target, {"b": 4}) as load:
+            time.sleep(stage.seconds(2.0, 0.5))
+            stopped = pool.status()["supervisor"]["fork_server_pid"]
+            os.kill(stopped, signal.SIGSTOP)
+            killed_s = time.monotonic()
+            pool.wait_replaced("a", pool.kill_worker("a"), _STOPPED_BACK_WITHIN_S)
+            back_s = time.monotonic() - killed_s
+            another = _fork_server_pid(pool, stopped)
+        b = load.calls["b"]
+    return [
+        Check("B: 0 errors", not b.refused and not b.wrong, _seen(b)),
+        Check("another one is started", another is not None, f"pid {another} after {stopped}"),
+        Check("A is back", True, f"after {back_s:.2f} s, with the import of TensorFlow"),
+    ]
+
+
 SCENES: dict[str, Scene] = {
     "the fork server dies": fork_server,
     "the fork server and a worker die at once": fork_server_and_worker,
+    "the fork server stands still": stopped_fork_server,
     "a frontend dies": frontend,
     "a frontend and a worker die at once": frontend_and_worker,
     "the supervisor dies": supervisor,
