@@ -1,11 +1,11 @@
 """Answers on their way out: several small ones in one message, large ones through shared memory. Main thread.
 
 For the session, which owns the socket. What cannot be sent is not sent: its frontend is gone, or stands still and will
-be replaced.
+be replaced. Only what tells a frontend that its blocks are free again is kept until there is room: nobody asks twice.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import zmq
@@ -28,12 +28,13 @@ _ZERO_COPY_BYTES = 64 * 1024
 
 
 class Answers:
-    """Sends by `socket`, a ROUTER."""
+    """Sends by `socket`, a ROUTER. Those who are `gone` return nothing that is lent to them."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", shared: SharedPayloads) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", shared: SharedPayloads, gone: Container[int]) -> None:
         # The method of pyzmq's C part: what its Python part does before costs as much again, and does nothing for us.
         self._raw_send: Any = super(zmq.Socket, socket).send
         self._shared = shared
+        self._gone = gone
 
     def send(self, tasks: Sequence[Task], retry_after_ms: Callable[[Code], int]) -> None:
         """To each frontend its answers in their order. `retry_after_ms`: the hint that goes with a code."""
@@ -50,7 +51,8 @@ class Answers:
         for peer, replies in small.items():
             self._send_small(peer, replies)
         for peer, request_ids in self._shared.unused().items():
-            self._send(peer, data.pack_returned(request_ids))
+            if self._send(peer, data.pack_returned(request_ids)) == zmq.EAGAIN:
+                self._shared.untold(peer, request_ids)
 
     def _send_small(self, peer: bytes, replies: Sequence[tuple[bytes, bytes]]) -> None:
         if replies:
@@ -60,13 +62,14 @@ class Answers:
         request, reply = task.request, task.reply
         frontend = Incarnation(request.frontend)
         reference = None
-        if len(reply) >= ANSWER_BYTES:
+        if len(reply) >= ANSWER_BYTES and frontend not in self._gone:
             reference = self._shared.lend(frontend, request.request_id, reply)
         rest = (bytes(reply),) if reference is None else (b"", reference)
-        if not self._send(request.peer, head, *rest) and reference is not None:
+        if self._send(request.peer, head, *rest) and reference is not None:
             self._shared.returned(frontend, request.request_id)
 
-    def _send(self, peer: bytes, *frames: bytes) -> bool:
+    def _send(self, peer: bytes, *frames: bytes) -> int:
+        """0, or why it was not sent: EHOSTUNREACH, EAGAIN for a frontend that has not read what waits for it."""
         send, last = self._raw_send, frames[-1]
         try:
             send(peer, _NOBLOCK_MORE, True)
@@ -74,6 +77,6 @@ class Answers:
                 send(frame, _NOBLOCK_MORE, True)
             send(last, _NOBLOCK, len(last) < _ZERO_COPY_BYTES)
         except zmq.ZMQError as error:
-            log.warning("answers not sent %s", fields(frontend=peer.decode("ascii", "replace"), error=error))
-            return False
-        return True
+            log.warning("message not sent %s", fields(frontend=peer.decode("ascii", "replace"), error=error))
+            return error.errno or -1
+        return 0

@@ -57,4 +57,5 @@ class RunThreads:
                 return
             self._run(job)
             self._done.put(job)
+            del job  # its results, and what it was asked in shared memory, are not kept while this thread waits
             os.eventfd_write(self._wake_fd, 1)

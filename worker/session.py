@@ -115,7 +115,7 @@ class Session:
         sockets.configure_router(self._socket, sockets.DATA_HWM)
         self._socket.setsockopt(zmq.SNDHWM, _REPLY_HWM)
         self._socket.bind(endpoint)
-        self._answers = Answers(self._socket, self._shared)
+        self._answers = Answers(self._socket, self._shared, self._gone)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
         self._poller = select.poll()
         for fd in (int(self._socket.getsockopt(zmq.FD)), stop_fd, self._wake_fd):

@@ -7,6 +7,7 @@ gone, be the request answered, cancelled, or forgotten. A thread that drops it d
 
 import weakref
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,10 @@ class SharedPayloads:
             found[peer].append(request_id)
         return found
 
+    def untold(self, peer: bytes, request_ids: Iterable[int]) -> None:
+        """Of these `unused` its frontend could not be told yet."""
+        self._unused.extend((peer, request_id) for request_id in request_ids)
+
     def refused(self, peer: bytes, request_id: int) -> None:
         """A request whose reference is wrong: its frontend gets the block back as well."""
         self._unused.append((peer, request_id))
@@ -114,8 +119,8 @@ class SharedPayloads:
 
     @property
     def idle(self) -> bool:
-        """Whether `trim` would have nothing to do."""
-        return self._arena is None or self._arena.idle
+        """Whether there is nothing to do a while later: nothing to `trim`, and no `unused` to be told."""
+        return not self._unused and (self._arena is None or self._arena.idle)
 
     def trim(self) -> None:
         """Called now and then: give back what is not used."""
