@@ -79,7 +79,7 @@ def batching_of(spec: WorkerSpec) -> Batching | None:
 
 def executors_of(spec: WorkerSpec, batching: Batching | None, model: Model, metrics: WorkerMetrics) -> Executors:
     """How many runs of the model go on at the same time."""
-    if spec.prefer_tflite:
+    if getattr(model, "single_threaded", False):
         if spec.executors > 1:
             log.warning("one executor: TensorFlow Lite models run in one thread %s", fields(wanted=spec.executors))
         return FixedExecutors()

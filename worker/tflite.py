@@ -58,6 +58,9 @@ def exists(path: str) -> bool:
 class TfliteModel:
     """`signatures`: SignatureDef by key: of the model's metadata, else of its own, or, without any, of its tensors."""
 
+    single_threaded = True
+    """One run at a time."""
+
     def __init__(self, content: bytes, interpreters: int) -> None:
         self._content, self._parser = tflite_parsing.take_out(content)
         self._interpreters = [self._new() for _ in range(interpreters)]
