@@ -60,7 +60,7 @@ _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 16
 # What a busy worker has counted is known this long after, and not lost with it.
 _SETTLE_EVERY_NS = 500_000_000
-_TRIM_EVERY_MS = 1_000
+_TRIM_EVERY_MS, _TRIM_EVERY_NS = 1_000, 1_000_000_000
 _DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
 _FULL = "The batch scheduling queue to which this task was submitted is full"
@@ -103,7 +103,7 @@ class Session:
         # What a dead frontend had sent may be read long after its death.
         self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
         self._unsent: list[Task] = []
-        self._looked_ns = self._sent_ns = self._settled_ns = 0
+        self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = 0
         self._request_ns = 0.0
         self._stop_fd = stop_fd
         self._stopping = False
@@ -181,6 +181,7 @@ class Session:
     def _wait(self) -> bool:
         """Until there is something to do; False when there is nothing, and the worker is to stop."""
         self._observers.metrics.settle()
+        self._trim(time.monotonic_ns())
         running = self._threads.running if self._threads is not None else 0
         due_ns = None
         if running < self._executors.count:
@@ -196,14 +197,18 @@ class Session:
             self._looked_ns = 0
             return True
         ready = dict(self._poller.poll(timeout_ms))
-        if not ready and due_ns is None:
-            self._shared.trim()
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         if self._stop_fd in ready:
             self._stopping = True
             self._poller.unregister(self._stop_fd)
         return bool(ready) or timeout_ms != 0 or due_ns is not None
+
+    def _trim(self, now_ns: int) -> None:
+        """Each second, small requests or none."""
+        if now_ns >= self._trim_ns and not self._shared.idle:
+            self._trim_ns = now_ns + _TRIM_EVERY_NS
+            self._shared.trim()
 
     def _look(self, now_ns: int) -> None:
         """Read what has come; not more than the queue holds, so that a flood keeps nobody from being served."""

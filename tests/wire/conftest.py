@@ -31,6 +31,7 @@ from modelpool.supervisor.wire.messages import Message
 from modelpool.supervisor.wire.route_table import ModelRoute, RouteTable, VersionRoute, WorkerRoute
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
+from modelpool.worker import session as session_module
 from tests.free_ports import free_ports
 
 WAIT_S = 30.0
@@ -317,3 +318,20 @@ def channel(frontend: FakeFrontendOwner) -> Iterator[grpc.Channel]:
 def resident_mb(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Clock:
+    """In the place of a worker's `time`: stands still but for long runs."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(session_module, "time", made)
+    return made

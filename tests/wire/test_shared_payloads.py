@@ -20,9 +20,9 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
-from tests.wire.conftest import WAIT_S, FakeFrontendOwner, FakeWorker, Request, Stage, eventually, version
+from tests.wire.conftest import WAIT_S, Clock, FakeFrontendOwner, FakeWorker, Request, Stage, eventually, version
 from tests.wire.test_settling import REQUEST_M, ask, refusal
-from tests.wire.test_worker_session import STAY, Frontend, Worker
+from tests.wire.test_worker_session import LONG, LONG_NS, STAY, Frontend, Worker
 
 SIZE = 8 << 20
 FRONTEND, WORKER = Incarnation(1), Incarnation(1)
@@ -258,6 +258,21 @@ def test_a_session_reads_and_answers_through_shared_memory(worker: Worker, tmp_p
         frontend.send(data.pack_return(number), b"")
         frontend.wait_returned(number)
         frontend.arena.free(block)
+
+
+def test_memory_is_given_back_while_small_requests_come(clock: Clock, worker: Worker, tmp_path: Path) -> None:
+    worker.clock = clock
+    frontend = SharingFrontend(worker, tmp_path, 1)
+    frontend.share(0, os.urandom(1 << 20))
+    assert len(frontend.next()) == 3
+    held = os.stat(sockets.arena(tmp_path, Peer.WORKER, WORKER)).st_blocks * 512
+    assert held >= 1 << 20
+    frontend.send(data.pack_return(0), b"")
+    for number in range(1, 4 * 1_000_000_000 // LONG_NS):
+        worker.end.release()
+        frontend.ask(number, LONG)
+        assert data.unpack_reply(frontend.next()[0]).request_id == number
+    assert os.stat(sockets.arena(tmp_path, Peer.WORKER, WORKER)).st_blocks == 0
 
 
 def test_what_is_cancelled_or_refused_is_given_back_as_well(worker: Worker, tmp_path: Path) -> None:

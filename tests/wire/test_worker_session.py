@@ -18,7 +18,6 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, Internal
-from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor, Task
 from modelpool.worker.executors import Executors, FixedExecutors
@@ -27,7 +26,7 @@ from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session
 from modelpool.worker.shared_payloads import SharedPayloads
 from modelpool.worker.work import Unbatched
-from tests.wire.conftest import WAIT_S, eventually
+from tests.wire.conftest import WAIT_S, Clock, eventually
 
 LOST = b"lost"  # a request that ends with the CUDA context lost
 LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
@@ -59,23 +58,6 @@ class Keeping(WorkerMetrics):
 
 def _plan(payload: bytes) -> Plan:
     return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
-
-
-class Clock:
-    """In the place of `time`: stands still but for long runs."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000_000_000
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(session_module, "time", made)
-    return made
 
 
 class Worker:
