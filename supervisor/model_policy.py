@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from .placement import ALL, AUTO, Isolation, Order
 from .transition_policy import TransitionPolicy
-from .wire.route_table import RequestRules, RetryOnCrash
+from .wire.route_table import MOST_QUEUED_REQUESTS, RequestRules, RetryOnCrash
 
 _SPEC = "key"
 _MAX_INTEGER = 2**31 - 1
@@ -218,6 +218,7 @@ class ModelPolicy:
         "Requests of the model that may wait or be executed at each of its workers, from all frontends together, each "
         "of which may have its equal part. More are refused at once.",
         low=1,
+        high=MOST_QUEUED_REQUESTS,
     )
     poison_dir: str = key(
         "",

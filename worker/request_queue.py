@@ -25,7 +25,7 @@ class Request:
     method: Method
     alone: bool
     payload: bytes
-    """Bytes, or a memoryview of ZeroMQ's own where copying would cost."""
+    """Bytes, or a memoryview of ZeroMQ's own, or of shared memory, where copying would cost."""
 
     def expired(self, now_ns: int) -> bool:
         return self.deadline_ns != NO_DEADLINE_NS and now_ns > self.deadline_ns

@@ -22,6 +22,7 @@ from modelpool.supervisor.wire import data, sockets
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.route_table import MOST_QUEUED_REQUESTS
 from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError, Unavailable
 
 from . import cuda
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A frontend has at most DATA_HWM requests in flight here. Several may, and one that died may have left as many.
-CAPACITY = 8 * sockets.DATA_HWM
-# Replies to one frontend that may wait to be read. A frontend bounds what it has in flight below this, so only one
-# that stands still, and will be replaced, fills it.
+# Frontends keep to `max_queued_requests` together; one that died may have left what it had asked.
+CAPACITY = MOST_QUEUED_REQUESTS
+# Messages to one frontend that may wait to be read, each of one answer or of several small ones. Frontends read all the
+# time, so only one that stands still, and will be replaced, fills it.
 _REPLY_HWM = 4 * sockets.DATA_HWM
 # Looking up an enum's member takes 0.2 us in Python 3.11, and half a dozen would be looked up for each request.
 _OK, _UNAVAILABLE = Code.OK, Code.UNAVAILABLE
@@ -217,17 +218,20 @@ class Session:
             self._drop_frontends()
         receive = self._socket.recv
         try:
-            for _ in range(CAPACITY):
+            room = CAPACITY
+            while room > 0:
                 peer = receive(_NOBLOCK)
                 head: Any = receive(_NOBLOCK, copy=False)
                 if not head.more:
                     log.warning("request refused %s", fields(error="expected 3 frames, got 2"))
+                    room -= 1
                     continue
                 frame: Any = receive(_NOBLOCK, copy=False)
                 if frame.more:
                     self._take_referred(peer, head.bytes, frame, now_ns)
+                    room -= 1
                 else:
-                    self._take_message(peer, head.bytes, frame, now_ns)
+                    room -= self._take_message(peer, head.bytes, frame, now_ns)
         except zmq.Again:
             pass
 
@@ -241,29 +245,30 @@ class Session:
             return
         self._take_message(peer, head, frame, now_ns, rest[0].bytes)
 
-    def _take_message(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> None:
-        """One request, or several."""
+    def _take_message(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> int:
+        """One request, or several: how many, of which a bad one counts as well."""
         try:
             header = data.request_fields(head)
             frontend = self._frontends.get(peer) or self._meet(peer)
             several = data.unpack_requests(frame.bytes) if header[3] is _SEVERAL else None
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
-            return
+            return 1
         if frontend in self._gone:
-            return
+            return 1
         if several is not None:
             for each, payload in several:
                 self._take(peer, frontend, each, payload, now_ns)
-            return
+            return len(several) or 1
         if reference:
             try:
                 frame = self._shared.request(peer, frontend, header[0], reference)
             except PoolError as error:
                 self._refuse_referred(peer, frontend, header, now_ns, error)
-                return
+                return 1
         refers = header[3] is _PREDICT and len(frame) >= _ZERO_COPY_BYTES
         self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
+        return 1
 
     def _refuse_referred(
         self, peer: bytes, frontend: Incarnation, header: data.RequestFields, now_ns: int, error: PoolError

@@ -1,4 +1,4 @@
-"""The data plane: the two frames that travel between a frontend and a worker for each request.
+"""The data plane: the messages that travel between a frontend and a worker, of one request or answer or of several.
 
 Frontend to worker: `[request header, payload]`; worker to frontend: `[reply header, payload]`. ZeroMQ's ROUTER adds
 and strips the frontend's identity. The payload is what the client sent, unparsed, or the reply's bytes; the payload

@@ -36,6 +36,10 @@ class RetryOnCrash(StrEnum):
     NEVER = "never"
 
 
+# What one worker's queue holds, from all frontends; `max_queued_requests` cannot be more.
+MOST_QUEUED_REQUESTS = 8_000
+
+
 @dataclass(frozen=True, slots=True)
 class RequestRules:
     """How frontends treat a model's requests: the keys of these names in the pool's file.

@@ -15,8 +15,8 @@ from .ids import Incarnation
 from .status import InvalidArgument
 from .unix_socket import MAX_PATH_BYTES
 
-# Bounds of one pipe, in messages. Control messages are small and rare; requests wait in the worker's pipe, so
-# this is also how many requests of one frontend a worker may have waiting before it is called full.
+# Bounds of one pipe, in messages. Control messages are small and rare. A message of the data plane has one request or
+# answer, or up to `data.MOST_TOGETHER` small ones; how many may wait is bounded elsewhere, by `max_queued_requests`.
 CONTROL_HWM = 10_000
 DATA_HWM = 1_000
 

@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, Internal
+from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor, Task
 from modelpool.worker.executors import Executors, FixedExecutors
@@ -388,4 +389,24 @@ def test_what_comes_while_all_executors_are_at_it_is_read_at_once(start: Start, 
         assert (head.request_id, head.code) == (number, Code.UNAVAILABLE)
     worker.end.release(2)
     assert sorted(frontend.answers(3)) == [1, 2, 3]
+    frontend.close()
+
+
+def test_not_more_is_read_at_a_time_than_the_queue_holds(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one message has several requests, or none."""
+    monkeypatch.setattr(session_module, "CAPACITY", 2)
+    worker = start(2)
+    worker.clock = clock
+    frontend = Frontend(worker, 1)
+    frontend.ask(0, STAY)
+    assert worker.staying.wait(WAIT_S)
+    frontend.send(*data.several_requests([]))
+    for number in (1, 3, 5):
+        together = [(data.pack_request(each, 0, 1, Method.PREDICT), b"") for each in (number, number + 1)]
+        frontend.send(*data.several_requests(together))
+    worker.go.set()
+    answers = [frontend.answer()[0] for _ in range(7)]
+    assert [(head.request_id, head.code) for head in answers] == [(number, Code.OK) for number in range(7)]
     frontend.close()
