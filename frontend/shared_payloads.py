@@ -43,6 +43,8 @@ class SharedMemory:
         self._folder = folder
         self._arena = Arena.open(sockets.arena(folder, Peer.FRONTEND, incarnation))
         self._lent: dict[Incarnation, dict[int, Block]] = {}
+        self.links: set[SharedLink] = set()
+        """Those that are open."""
 
     def lend(self, worker: Incarnation, request_id: int, payload: Payload) -> bytes | None:
         """A reference to a copy of the payload; None when there is no room."""
@@ -68,7 +70,9 @@ class SharedMemory:
         self._lent.pop(worker, None)
 
     def trim(self) -> None:
-        """Called once a second: give back what is not used."""
+        """Called once a second: give back what is not used, here and at the workers."""
+        for link in self.links:
+            link.give_back()
         if self._arena is not None and self._arena.trim():
             heap.trim()
 
@@ -94,6 +98,7 @@ class SharedLink:
         self._unreturned: list[int] = []
         self._link = connect(self._received)
         self._answers = memory.answers_of(worker)
+        memory.links.add(self)
 
     def send(self, head: bytes, payload: Payload) -> bool:
         """See Link."""
@@ -112,6 +117,7 @@ class SharedLink:
         self._link.finish(on_finished)
 
     def close(self) -> None:
+        self._memory.links.discard(self)
         self._link.close()
         if self._answers is not None:
             self._answers.close()
@@ -147,11 +153,11 @@ class SharedLink:
             text = f"The answer cannot be read from the worker's shared memory: {error}"
             log.error("answer lost %s", fields(incarnation=self._worker, request=request_id, error=error))
             head, payload = data.pack_reply(request_id, Code.INTERNAL), text.encode()
-        self._give_back(request_id)
+        self._unreturned.append(request_id)
+        self.give_back()
         return [head, payload]
 
-    def _give_back(self, request_id: int) -> None:
-        """Tell the worker; where its queue is full, with a later answer."""
-        self._unreturned.append(request_id)
+    def give_back(self) -> None:
+        """Tell the worker of what has been copied; where its queue is full, the rest later."""
         while self._unreturned and self._link.send(data.pack_return(self._unreturned[-1]), b""):
             self._unreturned.pop()
