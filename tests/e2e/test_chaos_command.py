@@ -13,9 +13,13 @@ from tests.e2e.pool import MODELPOOL, Pool, model_config, running_pool
 
 def chaos(pool: Pool, *arguments: str) -> tuple[int, str]:
     """Exit code and standard output."""
-    command = [MODELPOOL, "chaos", *arguments, f"--runtime_dir={pool.runtime_dir}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_chaos(pool, *arguments)
     return done.returncode, done.stdout
+
+
+def run_chaos(pool: Pool, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [MODELPOOL, "chaos", *arguments, f"--runtime_dir={pool.runtime_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def measured(pool: Pool, *arguments: str) -> Any:
@@ -83,10 +87,12 @@ def test_a_worker_runs_out_of_its_memory(hurt_pool: Pool) -> None:
             1,
             "modelpool chaos: model half_plus_two has no host_memory_mb in --pool_config_file to run out of\n",
         ),
-        (["--kill=demo", "--stop=demo"], 2, ""),
-        (["--duration_s=1"], 2, ""),
-        (["--kill=demo", "--every_s=0"], 2, ""),
+        (["--kill=demo", "--stop=demo"], 2, "argument --stop: not allowed with argument --kill\n"),
+        (["--duration_s=1"], 2, "one of the arguments --kill --stop --oom --leak --poison is required\n"),
+        (["--kill=demo", "--every_s=0"], 2, "argument --every_s: expected a number above 0, got 0\n"),
     ],
 )
 def test_what_is_refused(hurt_pool: Pool, arguments: list[str], code: int, text: str) -> None:
-    assert chaos(hurt_pool, *arguments) == (code, text)
+    done = run_chaos(hurt_pool, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.endswith(text)

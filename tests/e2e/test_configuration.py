@@ -192,7 +192,7 @@ def test_resource_preserving(files: Files) -> None:
 def record(pool: Pool, output: Path) -> Iterator[subprocess.Popen[str]]:
     command = [str(MODELPOOL), "warmup", "record", "numbered", f"--output={output}", "--count=3", "--seconds=3"]
     command.append(f"--runtime_dir={pool.runtime_dir}")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -209,7 +209,8 @@ def test_warmup_is_recorded(start_pool: StartPool, models: Path, tmp_path: Path)
     flags = ("--model_config_file_poll_wait_seconds=1", f"--pool_config_file={pool_file}")
     pool = start_pool(model_config({"numbered": base}), *flags)
     with record(pool, output) as refused:
-        told, _ = refused.communicate(timeout=RECORD_WITHIN_S)
+        said, told = refused.communicate(timeout=RECORD_WITHIN_S)
+    assert not said
     assert told == (
         "modelpool warmup record: FAILED_PRECONDITION: recording is off for model numbered: "
         "set record_warmup = true for it in --pool_config_file\n"

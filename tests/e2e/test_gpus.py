@@ -64,7 +64,8 @@ def test_gpus(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = model_config({name: models / name for name in MODELS})
     with running_pool(config, *flags, program=(sys.executable, "-P", "-m", "tests.e2e.fake_gpus")) as pool:
         pool.wait_available("half_plus_two", "demo")
-        assert on(pool, "half_plus_two") == {"gpu:0": "ready", "gpu:1": "ready"}
+        both = {"gpu:0": "ready", "gpu:1": "ready"}
+        eventually(lambda: on(pool, "half_plus_two") == both, WITHIN_S, "its second replica, for which no start waits")
         assert on(pool, "demo") == {"gpu:0": "ready"}
         first, second, _ = pool.status()["devices"]
         assert (first["claimed_bytes"], second["claimed_bytes"]) == (int(3.5 * GIB), int(1.5 * GIB))
