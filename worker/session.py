@@ -182,7 +182,6 @@ class Session:
     def _wait(self) -> bool:
         """Until there is something to do; False when there is nothing, and the worker is to stop."""
         self._observers.metrics.settle()
-        self._trim(time.monotonic_ns())
         running = self._threads.running if self._threads is not None else 0
         due_ns = None
         if running < self._executors.count:
@@ -204,12 +203,6 @@ class Session:
             self._stopping = True
             self._poller.unregister(self._stop_fd)
         return bool(ready) or timeout_ms != 0 or due_ns is not None
-
-    def _trim(self, now_ns: int) -> None:
-        """Each second, small requests or none."""
-        if now_ns >= self._trim_ns and not self._shared.idle:
-            self._trim_ns = now_ns + _TRIM_EVERY_NS
-            self._shared.trim()
 
     def _look(self, now_ns: int) -> None:
         """Read what has come; not more than the queue holds, so that a flood keeps nobody from being served."""
@@ -344,12 +337,17 @@ class Session:
         self._unsent.append(task)
 
     def _send_answers(self) -> None:
+        """And, by the time, what else is to be done now and then: here a worker comes by that never waits, too."""
         self._sent_ns = time.monotonic_ns()
         self._answers.send(self._unsent, self._retry_after_ms)
         self._unsent.clear()
         if self._sent_ns - self._settled_ns > _SETTLE_EVERY_NS:
             self._settled_ns = self._sent_ns
             self._observers.metrics.settle()
+        if self._sent_ns >= self._trim_ns:
+            self._trim_ns = self._sent_ns + _TRIM_EVERY_NS
+            if not self._shared.idle:
+                self._shared.trim()
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""
