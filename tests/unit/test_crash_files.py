@@ -16,7 +16,7 @@ from modelpool.supervisor.exits import Exit, ExitKind, Remains
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.status import Code, NotFound
-from tests.unit.test_manager import STOPPED, World
+from tests.unit.manager_world import STOPPED, World
 
 WALL_S = 1_700_000_000.25
 

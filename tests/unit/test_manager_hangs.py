@@ -12,7 +12,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_messages import WorkerBroken, WorkerHeartbeat, WorkerLoadFailed, WorkerProgress
-from tests.unit.test_manager import KILLED, World
+from tests.unit.manager_world import KILLED, World
 
 BEAT_S = 0.5
 

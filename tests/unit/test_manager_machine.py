@@ -30,7 +30,7 @@ from modelpool.supervisor.wire.worker_messages import (
     WorkerProgress,
     WorkerReady,
 )
-from tests.unit.test_manager import KILLED, World
+from tests.unit.manager_world import KILLED, World
 
 MIB = 1 << 20
 MAX_RESTARTS, PERIOD_S = 3, 60.0

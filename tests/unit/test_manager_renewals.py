@@ -8,7 +8,7 @@ from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import OK, Code, NotFound
-from tests.unit.test_manager import KILLED, World, crash_loop, promote
+from tests.unit.manager_world import KILLED, World, crash_loop, promote
 
 
 def serving() -> tuple[World, Incarnation]:

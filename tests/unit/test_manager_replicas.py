@@ -11,7 +11,7 @@ from modelpool.supervisor.transition_policy import TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code
-from tests.unit.test_manager import KILLED, World
+from tests.unit.manager_world import KILLED, World
 
 GPUS = tuple(Device(f"gpu:{number}", f"GPU-{number}", "H1") for number in range(2))
 

@@ -13,7 +13,7 @@ from modelpool.supervisor.memory_limit import Sample, Verdict, judge
 from modelpool.supervisor.oom import OomWatch
 from modelpool.supervisor.oom import Verdict as OomVerdict
 from modelpool.supervisor.wire.ids import Incarnation
-from tests.unit.test_manager import KILLED, World
+from tests.unit.manager_world import KILLED, World
 
 MIB = 1 << 20
 SAMPLE = Sample(50 * MIB, 100 * MIB, 1000 * MIB, "watch")

@@ -17,7 +17,7 @@ from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
 from tests.fake_nvml import GIB, FakeGpu, FakeLibrary
 from tests.prometheus_text import Page, parse
-from tests.unit.test_manager import KILLED, World
+from tests.unit.manager_world import KILLED, World
 
 RESTARTS = "modelpool_worker_restarts_total"
 

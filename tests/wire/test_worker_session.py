@@ -200,7 +200,8 @@ def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
     frontend.close()
 
 
-def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -> None:
+def busy_with_four(start: Start, clock: Clock) -> tuple[Worker, Frontend]:
+    """A worker that executes the first of four long requests, and a frontend that has asked them all."""
     worker = start(1000)
     worker.clock = clock
     frontend = Frontend(worker, 1)
@@ -208,6 +209,11 @@ def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -
     assert worker.began.acquire(timeout=WAIT_S)
     for number in (1, 2, 3):
         frontend.ask(number, LONG)
+    return worker, frontend
+
+
+def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -> None:
+    worker, frontend = busy_with_four(start, clock)
     for number in (0, 1, 2, 3):
         worker.end.release()
         head, _ = frontend.answer()
@@ -216,13 +222,7 @@ def test_an_answer_leaves_before_the_next_run_ends(start: Start, clock: Clock) -
 
 
 def test_a_busy_worker_counts_as_well(start: Start, clock: Clock) -> None:
-    worker = start(1000)
-    worker.clock = clock
-    frontend = Frontend(worker, 1)
-    frontend.ask(0, LONG)
-    assert worker.began.acquire(timeout=WAIT_S)
-    for number in (1, 2, 3):
-        frontend.ask(number, LONG)
+    worker, frontend = busy_with_four(start, clock)
     for _ in range(3):
         worker.end.release()
         assert worker.began.acquire(timeout=WAIT_S)
