@@ -8,12 +8,11 @@ import logging
 import random
 import signal
 import socket
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import deaths, memory_book, session_config, specs, status
+from . import deaths, memory_book, session_config, specs
 from .arenas import Arenas
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
@@ -38,38 +37,19 @@ from .pool_config import PoolFile
 from .pool_metrics import PoolMetrics
 from .process import Processes, ProcessEvents
 from .profilings import Profilings
-from .quarantines import Quarantines
-from .replica_loads import ReplicaLoads
+from .reception import Reception
 from .request_logs import RequestLogs
 from .service_manager import ServiceManager
+from .status_document import StatusDocument
 from .tasks import Tasks
 from .wire import sockets
-from .wire.client_messages import StatusReply, StatusRequest
-from .wire.frontend_messages import (
-    FrontendBindFailed,
-    FrontendHello,
-    FrontendStats,
-    Pulse,
-    Quarantined,
-)
 from .wire.frontend_spec import FrontendSpec
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import Message
-from .wire.metric_messages import MetricsReply, MetricsReport, MetricsRequest
 from .wire.sockets import Peer
-from .wire.status import FailedPrecondition, StatusError
-from .wire.worker_messages import (
-    FrontendDied,
-    Profiled,
-    SetRequestLog,
-    StopWorker,
-    WarmupRecorded,
-    WorkerHeartbeat,
-    WorkerHello,
-    WorkerProgress,
-    WorkerReady,
-)
+from .wire.status import StatusError
+from .wire.worker_messages import FrontendDied, SetRequestLog, StopWorker
 from .wire.worker_spec import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -96,30 +76,12 @@ class Pool:
         fraction = session_config.gpu_memory_fraction(config.platform)
         self._places = Places(inventory, memory_book.read(cache_dir), fraction)
         self._device_watch = DeviceWatch(nvml, self._places, cache_dir, self._advance)
-        self._manager = Manager(
-            ManagerOptions(
-                max_loading=config.max_loading,
-                endpoint=lambda incarnation: sockets.data_endpoint(config.runtime_dir, incarnation),
-                jitter=random.random,
-                restart=config.restart,
-                limits=Limits(load_s=config.load_timeout_s),
-                places=self._places,
-            )
-        )
-        self._processes = Processes(
-            ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited, self._worker_memory),
-            config.log_level,
-            groups=MemoryGroups.find(config.name),
-            arenas=Arenas(config.runtime_dir, config.shared_memory_bytes),
-        )
+        self._manager = Manager(_manager_options(config, self._places))
+        self._processes = self._make_processes()
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)
         self._chaos = Chaos(config.allow_chaos, self._manager, hands, self._host_memory_mb)
         self._request_logs = RequestLogs()
-        pool_names = {"runtime_dir": str(config.runtime_dir), "grpc_port": config.grpc_port}
-        self._crashes = Crashes(config.crash_dir, self._tasks.background, pool_names)
-        self._replica_loads = ReplicaLoads()
-        self._quarantines = Quarantines()
         self._metrics = PoolMetrics(self._manager)
         self._frontends = Frontends(
             config.frontends,
@@ -129,17 +91,52 @@ class Pool:
             control=self._control,
             board=self._manager.board,
         )
-        self._timer: asyncio.TimerHandle | None = None
         seams = Seams(self._advance, self._tasks.background, self._tasks.until)
         self._configuration = Configuration(config, models, pool_file, self._manager, seams)
-        profilings = Profilings(config.profiler_dir, socket.gethostname())
-        self._orders = Orders(
-            self._manager, self._configuration, self._chaos, profilings, send=self._control.send, seams=seams
-        )
+        self._orders = self._make_orders(seams)
+        pool_names = {"runtime_dir": str(config.runtime_dir), "grpc_port": config.grpc_port}
+        self._crashes = Crashes(config.crash_dir, self._tasks.background, pool_names)
+        self._reception = self._make_reception()
         self._service = ServiceManager(config.service)
+        self._timer: asyncio.TimerHandle | None = None
         self._ports_open = False
         self._draining = False
         self._signals = 0
+
+    def _make_processes(self) -> Processes:
+        return Processes(
+            ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited, self._worker_memory),
+            self._config.log_level,
+            groups=MemoryGroups.find(self._config.name),
+            arenas=Arenas(self._config.runtime_dir, self._config.shared_memory_bytes),
+        )
+
+    def _make_orders(self, seams: Seams) -> Orders:
+        profilings = Profilings(self._config.profiler_dir, socket.gethostname())
+        return Orders(self._manager, self._configuration, self._chaos, profilings, send=self._control.send, seams=seams)
+
+    def _make_reception(self) -> Reception:
+        document = StatusDocument(
+            self._config,
+            self._manager,
+            self._processes,
+            self._frontends,
+            configuration=self._configuration,
+            chaos=self._chaos,
+            crashes=self._crashes,
+        )
+        return Reception(
+            self._manager,
+            self._control,
+            self._processes,
+            self._frontends,
+            metrics=self._metrics,
+            orders=self._orders,
+            document=document,
+            worker_ready=self._worker_ready,
+            advance=self._advance,
+            fail=self._tasks.fail,
+        )
 
     # -- the whole life --------------------------------------------------------------------------------------
 
@@ -277,6 +274,9 @@ class Pool:
     def _host_memory_mb(self, model: str) -> float:
         return self._configuration.policy(model).host_memory_mb
 
+    def _received(self, peer: Peer, incarnation: Incarnation, message: Message) -> None:
+        self._reception.received(peer, incarnation, message)
+
     def _tell_worker(self, incarnation: Incarnation, message: Message) -> None:
         self._control.send(Peer.WORKER, incarnation, message)
 
@@ -284,6 +284,11 @@ class Pool:
 
     def _worker_spawned(self, incarnation: Incarnation, pid: int) -> None:
         self._manager.workers.spawned(incarnation, pid)
+
+    def _worker_ready(self, incarnation: Incarnation) -> None:
+        self._request_logs.ready(incarnation)
+        self._device_watch.nudge()
+        self._chaos.ready(incarnation)
 
     def _worker_memory(self, incarnation: Incarnation, sample: Sample) -> None:
         if self._manager.memory_used(incarnation, sample, self._loop.time()):
@@ -294,7 +299,7 @@ class Pool:
         self._config.data_socket(incarnation).unlink(missing_ok=True)
         self._orders.worker_died(incarnation)
         self._request_logs.exited(incarnation)
-        self._replica_loads.ended(incarnation)
+        self._reception.worker_ended(incarnation)
         words = deaths.last_words(exit_)
         if words is not None:
             self._manager.worker_message(incarnation, words, self._loop.time())
@@ -317,104 +322,13 @@ class Pool:
         self._metrics.frontend_ended(incarnation)
         self._advance()
 
-    # -- messages --------------------------------------------------------------------------------------------
 
-    def _received(self, peer: Peer, incarnation: Incarnation, message: Message) -> None:
-        match peer, message:
-            case Peer.WORKER, WorkerHello() | WorkerProgress() | WorkerReady() | WorkerHeartbeat():
-                self._worker_said(incarnation, message)
-            case Peer.WORKER | Peer.FRONTEND, MetricsReport():
-                self._metrics.reported(peer, incarnation, message)
-            case Peer.FRONTEND, _ if incarnation in self._frontends.alive:
-                self._frontend_said(incarnation, message)
-            case Peer.WORKER, WarmupRecorded() | Profiled():
-                self._orders.answered(message)
-            case Peer.CLIENT, StatusRequest(token):
-                self._control.send(Peer.CLIENT, incarnation, StatusReply(token, self._status()))
-            case Peer.CLIENT, _ if self._orders.asked(peer, incarnation, message):
-                pass
-            case _:
-                log.warning(
-                    "control message ignored %s",
-                    fields(peer=peer, incarnation=incarnation, message=type(message).__name__),
-                )
-
-    def _worker_said(
-        self,
-        incarnation: Incarnation,
-        message: WorkerHello | WorkerProgress | WorkerReady | WorkerHeartbeat,
-    ) -> None:
-        known = self._manager.worker_message(incarnation, message, self._loop.time())
-        if isinstance(message, WorkerReady):
-            self._request_logs.ready(incarnation)
-            self._device_watch.nudge()
-            self._chaos.ready(incarnation)
-        if isinstance(message, WorkerHello):
-            self._processes.worker_said_hello(incarnation, message.pid)
-            if known:
-                self._metrics.joined(Peer.WORKER, incarnation)
-        elif not known:
-            log.debug("a worker that is gone still speaks %s", fields(incarnation=incarnation))
-        elif isinstance(message, WorkerHeartbeat):
-            self._metrics.executing(incarnation, message.in_flight)
-            self._replica_loads.heard(incarnation, message)
-        if not isinstance(message, WorkerHeartbeat):
-            self._advance()
-
-    def _frontend_said(self, incarnation: Incarnation, message: Message) -> None:
-        if self._frontends.handle(incarnation, message):
-            self._frontend_moved(incarnation, message)
-            return
-        if self._orders.asked(Peer.FRONTEND, incarnation, message):
-            return
-        match message:
-            case Quarantined():
-                self._quarantines.add(message)
-                self._frontends.tell(message)
-            case FrontendBindFailed(text):
-                self._tasks.fail(FailedPrecondition(text))
-            case StatusRequest(token):
-                self._control.send(Peer.FRONTEND, incarnation, StatusReply(token, self._status()))
-            case MetricsRequest(token):
-                page = self._metrics.page(
-                    self._frontends.alive, self._frontends.restarts, self._processes.fork_server_pid
-                )
-                self._control.send(Peer.FRONTEND, incarnation, MetricsReply(token, page))
-            case _:
-                log.warning("frontend message ignored %s", fields(message=type(message).__name__))
-
-    def _frontend_moved(self, incarnation: Incarnation, message: Message) -> None:
-        """What a frontend has said of itself was taken note of: what follows for others."""
-        if isinstance(message, FrontendStats):
-            self._tell_loads(incarnation)
-            return
-        if isinstance(message, FrontendHello):
-            self._metrics.joined(Peer.FRONTEND, incarnation)
-            for entry in self._quarantines.current(time.monotonic_ns()):
-                self._control.send(Peer.FRONTEND, incarnation, entry)
-        self._advance()
-
-    def _tell_loads(self, frontend: Incarnation) -> None:
-        stats = {name: each.stats for name, each in self._frontends.alive.items()}
-        loads = self._replica_loads.view(frontend, stats, self._manager.board.table)
-        self._control.send(Peer.FRONTEND, frontend, Pulse() if loads is None else loads)
-
-    def _status(self) -> bytes:
-        frontends = {
-            incarnation: (frontend.pid, frontend.stats) for incarnation, frontend in self._frontends.alive.items()
-        }
-        supervisor = {
-            "serving": self._frontends.listening,
-            "fork_server_pid": self._processes.fork_server_pid,
-            "frontend_restarts": self._frontends.restarts,
-            "allow_chaos": self._chaos.allowed,
-            "configuration_errors": {
-                flag: {"code": error.code.name, "message": error.message}
-                for flag, error in self._configuration.errors.items()
-            },
-            "runtime_dir": str(self._config.runtime_dir),
-            "crash_dir": str(self._crashes.directory),
-            "crash_reports_lost": self._crashes.lost,
-            **self._config.listening(),
-        }
-        return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))
+def _manager_options(config: PoolConfig, places: Places) -> ManagerOptions:
+    return ManagerOptions(
+        max_loading=config.max_loading,
+        endpoint=lambda incarnation: sockets.data_endpoint(config.runtime_dir, incarnation),
+        jitter=random.random,
+        restart=config.restart,
+        limits=Limits(load_s=config.load_timeout_s),
+        places=places,
+    )
