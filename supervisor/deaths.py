@@ -9,13 +9,13 @@ from .wire.frontend_messages import WorkerDied
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.status import InvalidArgument
-from .wire.worker_messages import WorkerBroken, WorkerLoadFailed
+from .wire.worker_messages import WorkerBroken, WorkerLoadFailed, WorkerNotStarted
 
 log = logging.getLogger(__name__)
 
 
-def last_words(exit_: Exit) -> WorkerLoadFailed | WorkerBroken | None:
-    """Why a worker says it could not load its model, or not go on; None when it said nothing of this kind."""
+def last_words(exit_: Exit) -> WorkerLoadFailed | WorkerNotStarted | WorkerBroken | None:
+    """Why a worker says it could not start, load its model, or go on; None when it said nothing of this kind."""
     if not exit_.recording.last_words:
         return None
     try:
@@ -23,7 +23,7 @@ def last_words(exit_: Exit) -> WorkerLoadFailed | WorkerBroken | None:
     except InvalidArgument as error:
         log.warning("last words ignored %s", fields(cause=exit_.cause, error=error.message))
         return None
-    return message if isinstance(message, WorkerLoadFailed | WorkerBroken) else None
+    return message if isinstance(message, WorkerLoadFailed | WorkerNotStarted | WorkerBroken) else None
 
 
 def told_to(frontend: Incarnation, death: AnnounceDeath) -> WorkerDied:

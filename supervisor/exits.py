@@ -18,7 +18,7 @@ class ExitKind(StrEnum):
     EXIT = "exit"
     """It ended itself, with an exit code."""
     NOT_STARTED = "not_started"
-    """There never was a process."""
+    """There never was a process, or none that could take its place: no fault of the model's."""
     LOAD_FAILED = "load_failed"
     WARMUP_FAILED = "warmup_failed"
     """The model was loaded, and a warmup record or a golden request failed."""

@@ -48,7 +48,7 @@ class Slot:
     ready_epoch: int | None = None
     """The first route table that named this incarnation."""
     kill_reason: str = ""
-    """Why the supervisor has killed, or will kill, the process."""
+    """Why the supervisor has killed, or will kill, the process; or why that says that it could not start."""
     kill_kind: ExitKind = ExitKind.KILLED
     """What that makes of its exit."""
     failed_phase: WorkerPhase = WorkerPhase.LOADING

@@ -25,6 +25,7 @@ from .wire.worker_messages import (
     WorkerHeartbeat,
     WorkerHello,
     WorkerLoadFailed,
+    WorkerNotStarted,
     WorkerProgress,
     WorkerReady,
 )
@@ -38,7 +39,9 @@ _DOUBT_S = 0.25
 _LATE_S = 0.15
 _MAX_DOUBTS = 8
 
-WorkerMessage = WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerHeartbeat | WorkerBroken
+WorkerMessage = (
+    WorkerHello | WorkerProgress | WorkerReady | WorkerLoadFailed | WorkerNotStarted | WorkerHeartbeat | WorkerBroken
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,16 @@ class Workers:
             case WorkerLoadFailed(code, text, permanent, phase):
                 slot.error, slot.permanent, slot.load_failed = Status(code, text), permanent, not slot.was_ready
                 slot.failed_phase = phase
-                slot.apply(SlotEvent.KILL, now_s)
-                slot.kill_by_s = now_s + self._rules.limits.exit_s
+                self._expect_exit(slot, now_s)
+            case WorkerNotStarted(text):
+                slot.kill_reason, slot.kill_kind = text, ExitKind.NOT_STARTED
+                self._expect_exit(slot, now_s)
         return True
+
+    def _expect_exit(self, slot: Slot, now_s: float) -> None:
+        """It has said that it goes."""
+        slot.apply(SlotEvent.KILL, now_s)
+        slot.kill_by_s = now_s + self._rules.limits.exit_s
 
     def _told(self, slot: Slot, event: SlotEvent, now_s: float) -> bool:
         """Move by what a worker says. One that speaks out of turn is out of its mind, and must not harm the pool."""

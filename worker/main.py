@@ -24,12 +24,14 @@ from modelpool.supervisor.wire.worker_messages import (
     WorkerBroken,
     WorkerHello,
     WorkerLoadFailed,
+    WorkerNotStarted,
     WorkerProgress,
     WorkerReady,
 )
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
 from . import cpu_share, priority
+from . import session as sessions
 from .chaos import Chaos
 from .control import ControlLink
 from .metrics import WorkerMetrics
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 LOAD_FAILED_EXIT_CODE = 3
 BROKEN_EXIT_CODE = 4
+NOT_STARTED_EXIT_CODE = 5
 _NO_GPU = "-1"
 _PR_SET_NAME = 15
 _LINK_CLOSE_S = 2.0
@@ -89,10 +92,26 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
     flights = FlightRecorder(inherited.recorder)
     flights.deadly_size_bytes = spec.deadly_size_bytes
     link.chaos = Chaos(flights)
+    try:
+        socket = sessions.bind(context, spec.data_endpoint)  # now, since without one a load would be for nothing
+    except PoolError as error:
+        log.error("not started %s", fields(error=error.message))
+        flights.leave(codec.encode(WorkerNotStarted(truncated(error.message))))
+        code = NOT_STARTED_EXIT_CODE
+    else:
+        code = _serve(spec, socket, link, flights)
+    link.close(_LINK_CLOSE_S)
+    if code != BROKEN_EXIT_CODE:  # what is left of CUDA would hang or crash in its own end
+        context.term()
+    return code
+
+
+def _serve(spec: WorkerSpec, socket: "zmq.Socket[bytes]", link: ControlLink, flights: FlightRecorder) -> int:
+    """Load the model and serve it; the exit code. Closes the socket."""
     phase = _Phase(link)
     try:
         with priority.lowered(spec.load_priority):
-            session, ready = _prepare(spec, context, link, flights, phase)
+            session, ready = _prepare(spec, socket, link, flights, phase)
     except PoolError as error:
         failed = error.status
     except Exception as error:
@@ -102,8 +121,7 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
         failed = OK
     if failed != OK:
         flights.leave(codec.encode(_load_failed(failed, phase.now)))
-        link.close(_LINK_CLOSE_S)
-        context.term()
+        socket.close(linger=0)
         return LOAD_FAILED_EXIT_CODE
     link.say(ready)
     broken = session.run()
@@ -111,15 +129,12 @@ def run(spec: WorkerSpec, inherited: Inherited, log_level: str) -> int:
         log.error("only a new process can help %s", fields(why=broken))
         flights.leave(codec.encode(WorkerBroken(truncated(broken))))
         session.close()
-        link.close(_LINK_CLOSE_S)
-        return BROKEN_EXIT_CODE  # what is left of CUDA would hang or crash in its own end
+        return BROKEN_EXIT_CODE
     priority.give_way()
     session.close()
     for observer in (link.recorder, link.request_log, link.profiler):
         if observer is not None:
             observer.close(_LINK_CLOSE_S)
-    link.close(_LINK_CLOSE_S)
-    context.term()
     return 0
 
 
@@ -137,12 +152,12 @@ class _Phase:
 
 def _prepare(
     spec: WorkerSpec,
-    context: "zmq.Context[zmq.Socket[bytes]]",
+    socket: "zmq.Socket[bytes]",
     link: ControlLink,
     flights: FlightRecorder,
     phase: _Phase,
 ) -> tuple[Session, WorkerReady]:
-    """Load and warm the model, let it prove itself, and bind its endpoint. Raises PoolError."""
+    """Load and warm the model, and let it prove itself. Raises PoolError."""
     # They need TensorFlow; the fork server has imported them before the fork.
     from . import serving, tfrecord, trace  # noqa: PLC0415
     from .calls import Calls  # noqa: PLC0415
@@ -180,8 +195,7 @@ def _prepare(
     request_log = _request_log(spec, calls, metrics)
     observers = Observers(link.gauge, metrics, recorder, request_log)
     session = Session(
-        context,
-        spec.data_endpoint,
+        socket,
         link.stop_fd,
         observers,
         executor=executor,

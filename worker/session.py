@@ -78,13 +78,28 @@ class Observers:
     request_log: "RequestLogger"
 
 
+def bind(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+    """The socket by which frontends reach a worker. Raises Unavailable: what stands in the way may pass, as a full disk
+    does.
+    """
+    made = context.socket(zmq.ROUTER)
+    sockets.configure_router(made, sockets.DATA_HWM)
+    made.setsockopt(zmq.SNDHWM, _REPLY_HWM)
+    try:
+        made.bind(endpoint)
+    except zmq.ZMQError as error:
+        made.close()
+        path = endpoint.removeprefix("ipc://")
+        raise Unavailable(f"The worker's socket {path} cannot be made: {zmq.strerror(error.errno or 0)}") from error
+    return made
+
+
 class Session:
-    """Serves one bound endpoint until told to stop."""
+    """Serves one socket that is bound until told to stop, and owns it."""
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
-        endpoint: str,
+        socket: "zmq.Socket[bytes]",
         stop_fd: int,
         observers: Observers,
         *,
@@ -112,10 +127,7 @@ class Session:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads = RunThreads(executor.run, self._wake_fd) if executors.most > 1 else None
         self._executors = executors
-        self._socket = context.socket(zmq.ROUTER)
-        sockets.configure_router(self._socket, sockets.DATA_HWM)
-        self._socket.setsockopt(zmq.SNDHWM, _REPLY_HWM)
-        self._socket.bind(endpoint)
+        self._socket = socket
         self._answers = Answers(self._socket, self._shared, self._gone)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
         self._poller = select.poll()

@@ -24,7 +24,7 @@ class WorkerProgress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """The model is loaded and warm and the data endpoint is bound.
+    """The model is loaded and warm; the data endpoint was bound before.
 
     `gpu_peak_bytes`: the most that TensorFlow's allocator had in use on the GPU; 0 without one.
     """
@@ -42,6 +42,13 @@ class WorkerLoadFailed:
     message: str
     permanent: bool
     phase: WorkerPhase = WorkerPhase.LOADING
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNotStarted:
+    """The last words of a worker that could not take its place, which is no fault of its model's."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ FromWorker = (
     | WorkerProgress
     | WorkerReady
     | WorkerLoadFailed
+    | WorkerNotStarted
     | WorkerBroken
     | WorkerHeartbeat
     | WarmupRecorded

@@ -11,7 +11,13 @@ from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import Code
-from modelpool.supervisor.wire.worker_messages import WorkerBroken, WorkerHeartbeat, WorkerLoadFailed, WorkerProgress
+from modelpool.supervisor.wire.worker_messages import (
+    WorkerBroken,
+    WorkerHeartbeat,
+    WorkerLoadFailed,
+    WorkerNotStarted,
+    WorkerProgress,
+)
 from tests.unit.manager_world import KILLED, World
 
 BEAT_S = 0.5
@@ -195,6 +201,21 @@ def test_a_failed_load_and_a_failed_warmup_are_told_apart(phase: WorkerPhase, ki
     world.manager.worker_message(incarnation, words, world.now_s)
     world.die(incarnation, Exit(3, None, "exited with code 3"))
     assert exit_of(world).kind is kind
+
+
+def test_a_worker_that_could_not_start_is_no_fault_of_its_model_and_the_next_comes_at_once() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.incarnation(1)
+    why = "The worker's socket /run/w2 cannot be made: No space left on device"
+    world.manager.worker_message(incarnation, WorkerNotStarted(why), world.now_s)
+    world.die(incarnation, Exit(5, None, "exited with code 5"))
+    assert exit_of(world).kind is ExitKind.NOT_STARTED
+    assert exit_of(world).cause == f"exited with code 5: {why}"
+    error = world.slot(1).error
+    assert error.code is Code.UNAVAILABLE
+    assert why in error.message
+    world.ready(1)
 
 
 def test_a_lost_cuda_context_is_its_own_cause_and_the_worker_is_replaced_at_once() -> None:

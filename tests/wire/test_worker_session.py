@@ -17,7 +17,7 @@ from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Code, Internal
+from modelpool.supervisor.wire.status import Code, Internal, Unavailable
 from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor, Task
@@ -80,8 +80,7 @@ class Worker:
         flights = FlightRecorder(flight_recorder.create("test"))
         executor = Executor(self, {Method.PREDICT: _plan}, flights)
         self.session = Session(
-            self.context,
-            self.endpoint,
+            session_module.bind(self.context, self.endpoint),
             self.stop_fd,
             observers,
             executor=executor,
@@ -183,6 +182,14 @@ def start() -> Iterator[Start]:
     yield begin
     for worker in workers:
         worker.close()
+
+
+def test_a_socket_that_cannot_be_made_says_where_and_why(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "w1"
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with pytest.raises(Unavailable, match=f"{path} cannot be made: No such file or directory"):
+        session_module.bind(context, sockets.ipc_endpoint(path))
+    context.term()  # nothing of it is left open
 
 
 def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
