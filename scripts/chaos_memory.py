@@ -1,4 +1,4 @@
-"""Scenes with a worker that takes more memory than it may have, at once or slowly."""
+"""Scenes with a worker that takes more memory than it may have, at once or slowly, or more than there is."""
 
 import time
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from functools import partial
 
 from chaos_load import Calls, Load
 from chaos_pool import BrokenPromise, ChaosPool
-from chaos_scene import Check, Scene, Stage
+from chaos_scene import Check, Scene, Skipped, Stage
+from memory_group import MemoryGroup, NoGroup
 
 from modelpool.supervisor.control_client import ControlClient
 from modelpool.supervisor.wire.client_messages import HurtModel, HurtReply
@@ -16,6 +17,9 @@ from modelpool.supervisor.wire.status import Code
 _LIMIT_MB = 500
 _POOL_FILE = f"[models.a]\nhost_memory_mb = {_LIMIT_MB}\n"
 _WITHIN_S = 90.0
+# All the memory that there is, and a limit of one worker that is far above it.
+_ALL_MIB = 2048
+_NO_LIMIT = f"[models.a]\nhost_memory_mb = {64 * _ALL_MIB}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,43 @@ def takes_memory(stage: Stage, hunger: Hunger) -> list[Check]:
     ]
 
 
+def no_memory_left(stage: Stage) -> list[Check]:
+    """A worker of A takes all the memory that the pool's control group has: the kernel ends whom it chooses."""
+    models = {"a": stage.models / "work", "b": stage.models / "work"}
+    try:
+        with (
+            MemoryGroup.made(_ALL_MIB << 20) as group,
+            ChaosPool(stage.scratch, models, _NO_LIMIT, ["--allow_chaos"], before_exec=group.enter) as pool,
+            Load(pool.target, {"a": 4, "b": 4}) as load,
+        ):
+            time.sleep(stage.seconds(2.0, 0.5))
+            hurt_s, before = time.monotonic(), _needed_by_all(pool)
+            incarnation = _hurt(pool, _AT_ONCE)
+            pool.wait_replaced("a", incarnation, _WITHIN_S)
+            back_s = time.monotonic() - hurt_s
+            time.sleep(stage.seconds(2.0, 0.5))
+            cause, kills, after = pool.cause(incarnation), group.kills, _needed_by_all(pool)
+    except NoGroup as reason:
+        raise Skipped(str(reason)) from reason
+    return [
+        Check("the kernel ends one process, and that is told", kills == 1 and "by the kernel" in cause, cause),
+        Check("it is the worker of A, and no process that others need", before == after, f"{kills} killed"),
+        Check("another one serves in its place", True, f"after {back_s:.1f} s, with {_ALL_MIB} MiB for the whole pool"),
+        _kept("A", load.calls["a"]),
+        _kept("B", load.calls["b"]),
+    ]
+
+
+def _needed_by_all(pool: ChaosPool) -> list[int]:
+    """The pids of supervisor, fork server, frontends, and of B's worker."""
+    return [
+        pool.process.pid,
+        pool.status()["supervisor"]["fork_server_pid"],
+        *pool.frontends(),
+        pool.worker("b")["pid"],
+    ]
+
+
 def _hurt(pool: ChaosPool, hunger: Hunger) -> int:
     """Have the worker of A hurt itself; its incarnation."""
     with ControlClient(pool.runtime_dir) as control:
@@ -74,4 +115,5 @@ def _kept(name: str, calls: Calls) -> Check:
 SCENES: dict[str, Scene] = {
     "out of memory": partial(takes_memory, hunger=_AT_ONCE),
     "a leak": partial(takes_memory, hunger=_SLOWLY),
+    "no memory left for anybody": no_memory_left,
 }

@@ -30,7 +30,7 @@ from modelpool.supervisor.wire.worker_messages import (
 )
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
-from . import cpu_share, priority
+from . import cpu_share, oom_score, priority
 from . import session as sessions
 from .chaos import Chaos
 from .control import ControlLink
@@ -319,6 +319,7 @@ def main(spec: WorkerSpec, middle_pid: int, inherited: Inherited, log_level: str
         os.dup2(inherited.stderr, sys.stderr.fileno())
         os.close(inherited.stderr)
         stack_dump.enable(inherited.stack)
+        oom_score.go_before_others()
         code = run(spec, inherited, log_level)
     except Exception:
         log.exception("worker failed")

@@ -200,6 +200,27 @@ async def parenthood() -> dict[str, Any]:
     }
 
 
+def _oom_score(pid: int | None) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def short_memory() -> dict[str, Any]:
+    """Whom the kernel would end first: by how much more than this process each of the others."""
+    stage = Stage()
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "here"
+        stage.spawn(1, "idle", path=str(mark))
+        await stage.until(lambda: 1 in stage.pids)
+        async with asyncio.timeout(TIMEOUT_S):
+            while not mark.exists():  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
+    frontend = stage.processes.spawn_frontend(NOBODYS_FRONTEND)
+    pids = {"worker": stage.pids[1], "fork_server": stage.processes.fork_server_pid, "frontend": frontend}
+    above = {name: _oom_score(pid) - _oom_score(os.getpid()) for name, pid in pids.items()}
+    await stage.processes.close()
+    return above
+
+
 async def burst() -> dict[str, Any]:
     """Many workers that die in the same instant are all noticed, and no zombie stays."""
     stage = Stage()
@@ -304,7 +325,10 @@ async def abandoned() -> dict[str, Any]:
     return {}
 
 
-_SCENES = (exits, flights, remains, hang, chatter, parenthood, burst, orphans, stray, doomed, full, closing, abandoned)
+_SCENES = (
+    *(exits, flights, remains, hang, chatter, parenthood, short_memory, burst, orphans, stray, doomed, full, closing),
+    abandoned,
+)
 SCENES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {scene.__name__: scene for scene in _SCENES}
 
 

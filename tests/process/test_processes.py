@@ -78,6 +78,10 @@ def test_the_fork_servers_death_touches_no_worker() -> None:
     }
 
 
+def test_a_worker_goes_before_all_others_when_memory_is_short() -> None:
+    assert play("short_memory") == {"worker": 500, "fork_server": 0, "frontend": 0}
+
+
 def test_deaths_in_the_same_instant_are_all_noticed() -> None:
     assert play("burst") == {"causes": ["killed by SIGKILL"], "zombies": 0}
 
