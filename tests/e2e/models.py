@@ -26,6 +26,9 @@ DTYPES = (
     *("bool", "string", "qint8", "quint8", "qint16", "quint16", "qint32"),
 )
 
+BRANCHES = 6
+"""Of the model `branches`."""
+
 NUMBERED_VERSIONS = (1, 2, 3)
 """Versions of the model `numbered`, each of which answers with its number."""
 
@@ -128,6 +131,23 @@ def build_leaky(path: Path) -> None:
         with tf.control_dependencies([queue.enqueue(tf.fill([mib * (1 << 18)], 1.0))]):
             kept = queue.size()
         return {"serving_default": ({"mib": mib}, {"kept": tf.identity(kept)})}
+
+    _save(path, signatures)
+
+
+def build_branches(path: Path) -> None:
+    """`y` = `x` (float32 of one dimension) by BRANCHES heavy branches that do not depend on each other."""
+
+    def signatures(tf: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        x = tf.compat.v1.placeholder(tf.float32, shape=[None], name="x")
+
+        def branch(number: int) -> Any:
+            busy = tf.fill([256, 256], tf.reduce_sum(x) * 1e-9 + number / BRANCHES)
+            for _ in range(6):
+                busy = tf.tanh(tf.matmul(busy, busy))
+            return tf.reduce_sum(busy) * 0.0
+
+        return {"serving_default": ({"x": x}, {"y": tf.identity(x + tf.add_n([branch(n) for n in range(BRANCHES)]))})}
 
     _save(path, signatures)
 
@@ -584,6 +604,7 @@ def _build_all(directory: Path) -> None:
         "dtypes_tf2": build_dtypes_tf2,
         "slow": build_slow,
         "leaky": build_leaky,
+        "branches": build_branches,
         "sum": build_sum,
         "spam": build_spam,
         "twisted": build_twisted,
