@@ -22,6 +22,8 @@ _READY_FOR_S = 1.1
 # What a worker executes at the same time when it does not batch.
 _EXECUTING = 1
 _ONCE, _NEVER = "once", "never"
+# What a client is told whose request is not executed a second time.
+_AT_ITS_DEATH, _BEFORE_ITS_DEATH = "died while it executed this request", "died when it had executed this request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +67,35 @@ def kills(stage: Stage, retry: str) -> list[Check]:
             stage.timed(with_ms <= _P99_FACTOR * without_ms),
             f"{without_ms:.1f} ms without, {with_ms:.1f} ms with {len(back)} kills",
         ),
-        _victims(a, retry, len(back)),
+        *_victims(a, retry, len(back)),
         *_available_in_time(back, stage),
     ]
 
 
-def _victims(a: Calls, retry: str, kill_count: int) -> Check:
+def _victims(a: Calls, retry: str, kill_count: int) -> list[Check]:
     seen = f"{len(a)} calls, {kill_count} kills, {a.codes or 'no error'}, {a.wrong} wrong {a.texts[:2]}"
     if retry == _ONCE:
-        return Check("A, which retries once: 0 errors", not a.refused and not a.wrong, seen)
-    told = all(call.code == "UNAVAILABLE" and "SIGKILL" in call.text for call in a.refused)
-    executing = sum("while it executed" in call.text for call in a.refused)
-    # The answer of one that was executed may be cut off on its way; that one is executed no second time either.
-    answering = len(a.refused) - executing
-    kept = told and executing <= _EXECUTING * kill_count and answering <= _EXECUTING * kill_count and not a.wrong
-    return Check(
-        "A, which never retries: at most the one executing at each kill and the one whose answer is on its way, "
-        "UNAVAILABLE and why",
-        kept,
-        f"{executing} executing, {answering} on their way; {seen}",
-    )
+        return [Check("A, which retries once: 0 errors", not a.refused and not a.wrong, seen)]
+    told = [call for call in a.refused if call.code == "UNAVAILABLE" and "SIGKILL" in call.text]
+    executing = sum(_AT_ITS_DEATH in call.text for call in told)
+    unanswered = sum(_BEFORE_ITS_DEATH in call.text for call in told)
+    return [
+        Check(
+            "A, which never retries: at most the one that was executing at each kill is refused for that",
+            executing <= _EXECUTING * kill_count,
+            f"{executing} at {kill_count} kills",
+        ),
+        Check(
+            "and the one before it, where it was executed and the answer had not left the worker",
+            unanswered <= _EXECUTING * kill_count,
+            f"{unanswered} at {kill_count} kills",
+        ),
+        Check(
+            "each of these is UNAVAILABLE, with which of the two happened and why; nothing else is refused",
+            executing + unanswered == len(a.refused) and not a.wrong,
+            seen,
+        ),
+    ]
 
 
 def _available_in_time(back: list[Back], stage: Stage) -> list[Check]:
