@@ -4,6 +4,9 @@ The kernel shares a CPU among threads, not among tenants: a model with many busy
 makes every other's wait for its turn at each step of a request. A model that gives way takes what the others leave. It
 does so for as long as the others have work and the CPUs are short: what it uses meanwhile says nothing of what it
 wants. If that is next to nothing, for which others than models may be the cause, it is starved and shall have a little.
+
+Whoever is busy while a flood begins may be taken for one. That is seen by what the flood uses then, and set right: two
+models are equals again, and judged anew; of several that give way the light ones come back.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +24,9 @@ SHORT, SPARE = 0.15, 0.25
 TOO_MUCH, LOOKS = 1.25, 3
 # Of its share of all CPUs, which nobody gets to the last bit.
 ALMOST = 0.9
+# One that came back, but was no light one after all, gives way for so long before it may come back again; and twice as
+# long after each time, at most so long.
+AGAIN_S, AGAIN_LIMIT_S = 2.0, 64.0
 # Whoever gives way and gets less than so many CPUs for so long is starved. Well before it counts as one without work:
 # one that gets nothing at all looks just like that.
 STARVED_CPUS, STARVED_S = 0.05, 0.5
@@ -47,6 +53,14 @@ def neighbours(cpus: Mapping[str, AbstractSet[int]]) -> dict[frozenset[int], lis
     return groups
 
 
+@dataclass(slots=True)
+class _Way:
+    """Of a model that gives way: for how long, and from when on it may come back while another goes on."""
+
+    since_s: float = 0.0
+    may_return_s: float = 0.0
+
+
 class FairShare:
     """Looked at again and again with what was used since the last time."""
 
@@ -55,9 +69,14 @@ class FairShare:
         self.giving_way: frozenset[str] = frozenset()
         self.starved: frozenset[str] = frozenset()
         """Of those that give way."""
+        self._ways: dict[str, _Way] = {}
+        """Of each that gave way since somebody does."""
+        self._together = 0.0
+        """The most that all models used together in one look since somebody gives way."""
         self._hungry_s: dict[str, float] = {}
         self._quiet_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
+        self._light: dict[str, int] = {}
         self._idle = 0.0
 
     def look(self, usage: Mapping[str, Usage], took_s: float, idle: Callable[[], float]) -> frozenset[str]:
@@ -77,6 +96,8 @@ class FairShare:
             self.giving_way = self._greedy(active, took_s, idle())
         else:
             self.giving_way, self._over = frozenset(), {}
+        if not self.giving_way:
+            self._ways, self._light = {}, {}
         self.starved = self.giving_way & (self.starved | starved)
         return self.giving_way
 
@@ -89,20 +110,49 @@ class FairShare:
     def _greedy(self, active: Mapping[str, Usage], took_s: float, idle: float) -> frozenset[str]:
         self._idle += (idle - self._idle) * min(1.0, took_s / LINGER_S) if self.giving_way else -self._idle
         known = self.giving_way & active.keys() if self._idle <= SPARE else frozenset()
-        over = self._over_share(active, active.keys() - known) if idle <= SHORT else set()
+        together = sum(each.cpus for each in active.values())
+        self._together = max(self._together, together) if known else together
+        short = idle <= SHORT
+        over = self._over_share(active, active.keys() - known) if short else set()
         self._over = {name: self._over.get(name, 0) + 1 for name in over}
-        greedy = known | {name for name, looks in self._over.items() if looks >= LOOKS}
-        return greedy if greedy != active.keys() else frozenset()  # equals, and nobody to give way to
+        light = self._light_ones(active, known, took_s) if short else set()
+        self._light = {name: self._light.get(name, 0) + 1 for name in light}
+        back = {name for name, looks in self._light.items() if looks >= LOOKS}
+        greedy = known - back | {name for name, looks in self._over.items() if looks >= LOOKS}
+        if greedy == active.keys():  # equals, and nobody to give way to
+            self._over = {}
+            return frozenset()
+        for name in greedy - known:
+            self._ways.setdefault(name, _Way()).since_s = 0.0
+        for name in back:
+            way = self._ways[name]
+            way.may_return_s = min(AGAIN_LIMIT_S, max(AGAIN_S, 2 * way.may_return_s))
+        return greedy
 
     def _over_share(self, active: Mapping[str, Usage], free: AbstractSet[str]) -> set[str]:
-        """Those of the free, who do not give way, that use more than their share.
+        """Those of the free, who do not give way, that use clearly more than their share of what models use together.
 
-        Of what the free use together: what the others use says nothing, and the frontends and other processes have
-        their part, too. One that is alone among the free may have its share of all CPUs.
+        That is, not of all CPUs: the frontends and other processes have their part, too. Nor of what they use just now,
+        if once it was more: others may take what one leaves that gives way. For one that is alone among the free,
+        almost its share of all CPUs is enough, however much that was.
         """
+        weights = sum(each.weight for each in active.values())
+        much = TOO_MUCH * self._together
         if len(free) == 1:
-            weights, cpus, much = sum(each.weight for each in active.values()), float(self._cpus), ALMOST
-        else:
-            weights, cpus = sum(active[name].weight for name in free), sum(active[name].cpus for name in free)
-            much = TOO_MUCH
-        return {name for name in free if active[name].cpus > much * cpus * active[name].weight / weights}
+            much = min(much, ALMOST * self._cpus)
+        return {name for name in free if active[name].cpus > much * active[name].weight / weights}
+
+    def _light_ones(self, active: Mapping[str, Usage], known: AbstractSet[str], took_s: float) -> set[str]:
+        """Of those that give way beside a flood, who use no more than their share of what all models use together.
+
+        They compete as equals there, so that is what they want, unless they have fewer threads than it; therefore not
+        again and again.
+        """
+        for name in known:
+            self._ways[name].since_s += took_s
+        weights, cpus = sum(active[name].weight for name in known), sum(active[name].cpus for name in known)
+        if not any(active[name].cpus > TOO_MUCH * cpus * active[name].weight / weights for name in known):
+            return set()
+        share = self._together / sum(each.weight for each in active.values())
+        rested = {name for name in known if self._ways[name].since_s >= self._ways[name].may_return_s}
+        return {name for name in rested if active[name].cpus <= share * active[name].weight}

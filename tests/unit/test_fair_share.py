@@ -1,5 +1,6 @@
 """Who gives way on the CPUs, look by look."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -99,7 +100,48 @@ def test_a_second_flood_of_three() -> None:
     looks = Looks()
     assert looks.see(a=0.2, b=0.2, c=1.0) == {"c"}
     assert looks.see(a=0.2, b=0.7, c=0.1) == {"b", "c"}
-    assert looks.see(a=0.6, b=0.1, c=0.1) == {"b", "c"}
+    assert looks.see(a=0.55, b=0.3, c=0.3) == {"b", "c"}
+    assert looks.see(a=0.65, b=0.3, c=0.3) == set(), "all three are"
+
+
+def test_who_was_busy_when_the_flood_began_is_not_taken_for_it_for_long() -> None:
+    """The flood gets what the frontends and other programs leave, which may be far less than its share of all CPUs."""
+    looks = Looks()
+    assert looks.see(a=0.4, b=0.05) == {"a"}
+    assert looks.see(a=0.1, b=0.7) == set(), "equals again"
+    assert looks.see(a=0.3, b=0.6) == {"b"}
+    assert looks.see(a=0.4, b=0.3, times=50) == {"b"}
+
+
+def test_others_that_take_what_the_flood_leaves_make_nobody_else_a_flood() -> None:
+    looks = Looks()
+    looks.see(a=0.4, b=1.1)
+    assert looks.see(a=0.4, b=0.1, times=50) == {"b"}
+
+
+def test_light_ones_come_back_from_beside_the_flood() -> None:
+    looks = Looks()
+    assert looks.see(a=0.3, b=0.1, c=0.05) == {"a"}
+    assert looks.see(a=0.2, b=0.1, c=1.2) == {"a", "c"}
+    assert looks.see(a=0.2, b=0.1, c=1.0) == {"c"}
+    assert looks.see(a=0.3, b=0.1, c=0.9, times=50) == {"c"}
+
+
+def test_one_with_few_threads_beside_another_flood_comes_back_ever_more_seldom() -> None:
+    """On one thread it cannot have its share there, and does not go without taking too much when it comes back."""
+    looks = Looks()
+    looks.see(a=0.1, b=0.8, c=0.8)
+    assert looks.share.giving_way == {"b", "c"}
+    returns, before = [], {"b", "c"}
+    for look in range(1000):
+        b = 0.3 if "b" in before else 0.9
+        now = looks.see(a=0.1, b=b, c=1.1 - b / 2, times=1)
+        returns += [look] if "b" not in now and "b" in before else []
+        before = now
+    gaps = [(later - earlier) * PERIOD_S for earlier, later in itertools.pairwise(returns)]
+    assert len(gaps) == 5
+    for gap_s, wait_s in zip(gaps, (2, 4, 8, 16, 32), strict=True):
+        assert wait_s <= gap_s <= wait_s + 3 * LOOKS * PERIOD_S
 
 
 def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> None:
