@@ -28,6 +28,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def busy_s() -> float:
+    """What all CPUs together were not idle since the machine's start, in seconds."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
+    return float((user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"))
+
+
 def title(machine: dict[str, Any]) -> str:
     """In a line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

@@ -2,13 +2,16 @@
 
 A alone has the whole machine, which it cannot have beside B. Its fair share is what it is held against: A alone with
 its worker on half of the CPUs, which the bench sees to from outside. Beside B nothing is held to anything by the bench:
-what the pool itself does about it, is measured. The three conditions take turns.
+what the pool itself does about it, is measured, once B has answered under the flood. The three conditions take turns.
+What other programs used meanwhile stands beside the figures, for a tail may be theirs.
 """
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +19,26 @@ from typing import Any
 
 import bench_contenders
 import bench_figures
+import bench_machine
 import bench_models
 import bench_serving
-from bench_contenders import Pool
+from bench_contenders import Pool, ServerContender
 from bench_plan import Plan
 from bench_server import SCRIPTS, Server
 from bench_serving import Options
 from bench_workloads import WORKLOADS
 
+from modelpool.supervisor import cpu_watch
+
 A, B = "mlp", "conv"
 ALONE, HALF, FLOODED = "alone", "alone, half of the CPUs", "B flooded"
 SHARE = 0.5
 _FLOOD = 32
+_FLOODED_WITHIN_S, _POLL_S = 60.0, 0.1
+_HEAD = (
+    *("condition", "requests/s", "p50 us", "p99 us", "max us", "sent late p99 us", "worker CPU us"),
+    *("others' CPUs", "bad"),
+)
 
 
 def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[str, Any]:
@@ -45,8 +56,8 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
         for i in range(options.rounds):
             plan = replace(closed, rate_per_s=rate, arrivals=arrivals, seed=options.seed + i)
             for condition, rounds in taken.items():
-                with _condition(condition, server, plan):
-                    rounds.append(a.load(WORKLOADS[A], plan))
+                with _condition(condition, server, plan) as flood:
+                    rounds.append(_beside_others(a, plan, flood))
             p99 = ", ".join(f"{name} {rounds[-1]['p99_us']:.0f} us" for name, rounds in taken.items())
             print(f"  round {i + 1} of {options.rounds}, p99: {p99}", flush=True)
     cells = {name: bench_serving.cell(name, rounds) for name, rounds in taken.items()}
@@ -63,10 +74,25 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
     }
 
 
-def _condition(name: str, server: Server, plan: Plan) -> contextlib.AbstractContextManager[None]:
+def _condition(name: str, server: Server, plan: Plan) -> contextlib.AbstractContextManager[int | None]:
+    """Gives the pid of B's generator, where there is one."""
     if name == HALF:
         return _on_half(server)
     return _flooded(server, plan) if name == FLOODED else contextlib.nullcontext()
+
+
+def _beside_others(a: ServerContender, plan: Plan, flood: int | None) -> dict[str, Any]:
+    """One turn, with `others_cpus`: what programs that are not of this bench used of the CPUs."""
+
+    def own_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        flood_s = 0.0 if flood is None else cpu_watch.cpu_time_s(flood) or 0.0
+        return used.ru_utime + used.ru_stime + flood_s + sum(a.server.cpu_s().values())
+
+    began_s, busy_s, before_s = time.monotonic(), bench_machine.busy_s(), own_s()
+    figures = a.load(WORKLOADS[A], plan)
+    others_s = bench_machine.busy_s() - busy_s - (own_s() - before_s)
+    return {**figures, "others_cpus": others_s / (time.monotonic() - began_s)}
 
 
 @contextlib.contextmanager
@@ -91,17 +117,26 @@ def _bind(pid: int, cpus: Iterable[int]) -> None:
 
 
 @contextlib.contextmanager
-def _flooded(server: Server, plan: Plan) -> Iterator[None]:
-    """B with more in flight than it can do, for longer than A is measured."""
+def _flooded(server: Server, plan: Plan) -> Iterator[int]:
+    """B with more in flight than it can do, from its first answers on and for longer than A is measured."""
     command = [sys.executable, str(SCRIPTS / "bench_load.py"), f"--address={server.address()}", f"--workload={B}"]
     command += Plan(_FLOOD, 0.0, plan.warmup_s + plan.duration_s + 60.0).words()
+    before, until_s = _served(server), time.monotonic() + _FLOODED_WITHIN_S
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            yield
+            while _served(server) <= before and process.poll() is None:
+                if time.monotonic() > until_s:
+                    raise SystemExit(f"B answered nothing within {_FLOODED_WITHIN_S:.0f} s")
+                time.sleep(_POLL_S)
+            yield process.pid
             if process.poll() is not None:
                 raise SystemExit(f"the flood of B ended with {process.returncode}")
         finally:
             process.kill()
+
+
+def _served(server: Server) -> int:
+    return sum(each["served"] for each in server.workers(B))
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -115,9 +150,10 @@ def print_report(report: dict[str, Any]) -> None:
     for name, each in report["conditions"].items():
         m = each["median"]
         figures = [f"{m[key]:.0f}" for key in ("requests_per_s", "p50_us", "p99_us", "max_us", "late_p99_us")]
+        figures += [f"{m['cpu_us_by_role']['worker']:.0f}", f"{m['others_cpus']:.2f}"]
         rows.append([name, *figures, f"{m['failures'] + m['wrong']:.0f}"])
-    print(
-        bench_figures.table(("condition", "requests/s", "p50 us", "p99 us", "max us", "sent late p99 us", "bad"), rows)
-    )
+    print(bench_figures.table(_HEAD, rows))
+    print("worker CPU us: of A's worker, per request, which grows where it finds the caches full of B's;")
+    print("others' CPUs: used by programs that are not of this bench; a tail beside them says little")
     print(f"p99 beside B is {report['p99_ratio']:.2f} times that on half of the CPUs, ", end="")
     print(f"{report['p99_ratio_all_cpus']:.2f} times that on all of them")
