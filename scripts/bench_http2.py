@@ -25,6 +25,8 @@ _DEFAULT_TABLE = 4096
 _DEFAULT_FRAME = 16384
 _LARGEST_FRAME = 1 << 20
 _CREDIT_FROM = 1 << 30
+# A body up to here is copied into one piece with its heads; a larger one is referred to, however large a frame may be.
+_COPIED_BYTES = 1 << 16
 _DYNAMIC_FROM = 62  # the newest entry of a dynamic table (RFC 7541, 2.3.3)
 
 
@@ -95,7 +97,7 @@ class Http2:
         self._answers[stream] = b""
         size = len(self._body)
         head = _HEAD.pack(len(block) << 8 | HEADERS, END_HEADERS, stream) + block
-        if not self._sending and size <= min(self._frame_size, self._window, self._stream_window):
+        if not self._sending and size <= min(_COPIED_BYTES, self._frame_size, self._window, self._stream_window):
             self._window -= size
             self.out.append(head + _HEAD.pack(size << 8 | DATA, END_STREAM, stream) + self._body)
         else:

@@ -81,6 +81,18 @@ def test_no_more_is_sent_than_the_windows_allow(size: int, credits: list[tuple[i
     assert body == bytes([0]) + WORD.pack(size) + bytes(size)
 
 
+def test_a_large_body_is_referred_to_and_never_copied() -> None:
+    of = connection(bytes(600_000))
+    settings = setting(bench_http2.INITIAL_WINDOW_SIZE, 1 << 20) + setting(bench_http2.MAX_FRAME_SIZE, 1 << 20)
+    of.receive(frame(WINDOW_UPDATE, 0, 0, WORD.pack(1 << 20)) + settings)
+    sent(of)
+    of.ask()
+    assert [len(piece) for piece in of.out if isinstance(piece, memoryview)] == [600_005]
+    assert [(kind, flags, len(payload)) for kind, flags, _, payload in frames(sent(of))][1:] == [
+        (DATA, END_STREAM, 600_005)
+    ]
+
+
 def test_a_larger_first_window_counts_for_streams_that_wait() -> None:
     of = connection(bytes(100_000))
     of.ask()
