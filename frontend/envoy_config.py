@@ -27,6 +27,10 @@ _TYPE = "type.googleapis.com/envoy.extensions."
 # What a client may send before we have read it: per stream, and per connection. Big tensors come in few turns.
 _STREAM_WINDOW_BYTES = 16 << 20
 _CONNECTION_WINDOW_BYTES = 64 << 20
+# The biggest frame of HTTP/2 that a client may send. A message in one frame reaches Python by one event, not by one for
+# each 16 KiB of it. But no bigger, for nothing else comes through its connection meanwhile.
+_FRAME_BYTES = 1 << 20
+_MAX_FRAME_SIZE = 5  # RFC 9113, 6.5.2
 # What may wait in this process for a connection, either way. A body is taken in as it comes. The next request of a REST
 # client is not read while it leaves so much unread; the answers of gRPC have windows of their own.
 _BUFFER_BYTES = {GRPC_STATS: _STREAM_WINDOW_BYTES, REST_STATS: 1 << 20}
@@ -155,6 +159,7 @@ def _grpc_listener(spec: FrontendSpec, around: Surroundings) -> Document:
     http2: Document = {
         "initial_stream_window_size": _STREAM_WINDOW_BYTES,
         "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+        "custom_settings_parameters": [{"identifier": _MAX_FRAME_SIZE, "value": _FRAME_BYTES}],
         "override_stream_error_on_invalid_http_message": True,
         "max_concurrent_streams": _integer(arguments, "grpc.max_concurrent_streams") or _UNLIMITED,
         "max_outbound_frames": _UNLIMITED,

@@ -14,6 +14,7 @@ from typing import Any
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, Internal, Overloaded, PoolError, Status, StatusError
 
 from . import grpc_frames
@@ -85,7 +86,7 @@ class _Call(Begun):
         self._receive = receive
         self._send = send
         self._started_ns = time.monotonic_ns()
-        self._message: bytes | None = b""  # None: it was dropped, there was no room
+        self._message: Payload | None = b""  # None: it was dropped, there was no room
         self._model = ""
         self._pending: Pending | None = None
         self._done = self._asked = self.seen = False

@@ -1,7 +1,7 @@
 """gRPC's frames: a flag, a length of four bytes, a message; cut out of the parts of a body as they come. Event loop.
 
 Nothing is kept beyond the limit of a message. A small one is copied once on its way out of its parts, a large one stays
-in them.
+in them, also where all of it has come as one.
 """
 
 import struct
@@ -45,7 +45,7 @@ def packed(message: bytes) -> bytes:
     return _HEAD.pack(1, len(message)) + message
 
 
-def size_of(head: bytes, limit: int) -> int:
+def size_of(head: bytes | memoryview, limit: int) -> int:
     """The size of the message whose frame begins with `head`. Raises ResourceExhausted when it is over the limit."""
     size: int = _HEAD.unpack_from(head)[1]
     if size > limit:
@@ -53,12 +53,14 @@ def size_of(head: bytes, limit: int) -> int:
     return size
 
 
-def only_message(body: bytes, limit: int) -> bytes | None:
+def only_message(body: bytes, limit: int) -> Payload | None:
     """The message of a body that is one whole frame, unpacked and within the limit; None for any other body."""
     if len(body) < HEAD_BYTES:
         return None
     flag, size = _HEAD.unpack_from(body)
-    return body[HEAD_BYTES:] if not flag and len(body) == size + HEAD_BYTES and size <= limit else None
+    if flag or len(body) != size + HEAD_BYTES or size > limit:
+        return None
+    return body[HEAD_BYTES:] if size < PARTS_BYTES else gathered((memoryview(body)[HEAD_BYTES:],))
 
 
 class Frames:
@@ -67,7 +69,7 @@ class Frames:
     def __init__(self, limit: int, encoding: bytes) -> None:
         self._limit = limit
         self._encoding = encoding
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._size = 0
 
     def add(self, part: bytes) -> None:
@@ -94,7 +96,7 @@ class Frames:
             raise Internal(f"Bad frame: expected a flag of 0 or 1, got {flag}")
         return await grpc_compression.unpack(self._encoding, bytes(message), self._limit)
 
-    def _head(self) -> bytes:
+    def _head(self) -> bytes | memoryview:
         if len(self._parts[0]) < HEAD_BYTES:
             self._parts = [b"".join(self._parts)]
         return self._parts[0]
@@ -106,7 +108,7 @@ class Frames:
         if rest:
             # `add` looks at each part, so that only the last can reach beyond the frame or hold further ones.
             self._parts[-1] = last[: len(last) - rest]
-        self._parts[0] = self._parts[0][HEAD_BYTES:]
+        self._parts[0] = memoryview(self._parts[0])[HEAD_BYTES:]
         message = gathered(self._parts)
         self._parts = [last[len(last) - rest :]] if rest else []
         self._size = rest

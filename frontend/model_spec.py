@@ -9,7 +9,7 @@ protobuf's own parser takes, in any order; what the skipped fields hold is for t
 from dataclasses import dataclass
 from functools import lru_cache
 
-from modelpool.supervisor.wire.parts import Payload
+from modelpool.supervisor.wire.parts import Payload, readable
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
 
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
@@ -30,6 +30,8 @@ _INT64_VALUE = 1 << 3 | _VARINT
 # What `_read_usual` takes: inputs and an output filter (apis/predict.proto), an input (classification.proto).
 _USUAL_TAGS = (2 << 3 | _BYTES, 3 << 3 | _BYTES)
 _USUAL_FIELDS = 64
+
+Readable = Payload | memoryview
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class _Walk:
 
     __slots__ = ("_fields_left", "data")
 
-    def __init__(self, data: Payload) -> None:
+    def __init__(self, data: Readable) -> None:
         self.data = data
         self._fields_left = _MAX_FIELDS
 
@@ -79,8 +81,9 @@ def read(request: Payload) -> ModelSpec | None:
 
     Raises MalformedRequest and TooManyFields.
     """
-    spec = _read_usual(request)
-    return _read(_Walk(request), 0, len(request)) if spec is None else spec
+    data = readable(request)
+    spec = _read_usual(data)
+    return _read(_Walk(data), 0, len(data)) if spec is None else spec
 
 
 def read_first_task(request: Payload) -> ModelSpec:
@@ -89,18 +92,19 @@ def read_first_task(request: Payload) -> ModelSpec:
     What comes after the first task is not looked at. Raises MalformedRequest and TooManyFields. (TF Serving:
     servables/tensorflow/multi_inference_helper.h.)
     """
-    walk = _Walk(request)
-    pos, end = 0, len(request)
+    data = readable(request)
+    walk = _Walk(data)
+    pos, end = 0, len(data)
     while pos < end:
         tag, pos = walk.tag(pos, end)
         if tag == _TASK:
-            start, pos = _span(request, pos, end)
+            start, pos = _span(data, pos, end)
             return _read(walk, start, pos) or ModelSpec()
         pos = _skip(walk, pos, end, tag)
     return ModelSpec()
 
 
-def _read_usual(request: Payload) -> ModelSpec | None:
+def _read_usual(request: Readable) -> ModelSpec | None:
     """`_read` in a third of the time for what nearly all clients send: the model_spec, then some of the usual fields.
 
     None for everything else, and for whatever may be wrong.
@@ -110,7 +114,7 @@ def _read_usual(request: Payload) -> ModelSpec | None:
         return None
     pos = 2 + request[1]
     try:
-        spec = _usual_spec(request[2:pos])
+        spec = _usual_spec(bytes(request[2:pos]))
         for _ in range(_USUAL_FIELDS):
             if pos >= end:
                 return spec if pos == end else None
@@ -180,14 +184,14 @@ def _merge_int64(value: int, walk: _Walk, pos: int, end: int) -> int:
     return value
 
 
-def _text(data: Payload, start: int, end: int) -> str:
+def _text(data: Readable, start: int, end: int) -> str:
     try:
-        return data[start:end].decode()
+        return str(data[start:end], "utf-8")
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"Malformed request: invalid UTF-8 in the model_spec at byte {start}") from error
 
 
-def _varint(data: Payload, pos: int, end: int) -> tuple[int, int]:
+def _varint(data: Readable, pos: int, end: int) -> tuple[int, int]:
     """The unsigned 64-bit value at `pos` and the position after it."""
     value = shift = 0
     while pos < end:
@@ -202,7 +206,7 @@ def _varint(data: Payload, pos: int, end: int) -> tuple[int, int]:
     raise _truncated(pos)
 
 
-def _span(data: Payload, pos: int, end: int) -> tuple[int, int]:
+def _span(data: Readable, pos: int, end: int) -> tuple[int, int]:
     """Start and end of the length-delimited value whose length stands at `pos`."""
     length, start = _varint(data, pos, end)
     if length > end - start:

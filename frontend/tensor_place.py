@@ -4,7 +4,7 @@ For whoever places the request in memory: TensorFlow takes a tensor as it lies t
 copies it otherwise. So a wrong answer costs nothing but that copy.
 """
 
-from modelpool.supervisor.wire.parts import Payload
+from modelpool.supervisor.wire.parts import Payload, readable
 
 _BYTES = 2
 _FIXED_BYTES = {1: 8, 5: 4}
@@ -16,16 +16,17 @@ _MAX_SHIFT = 63
 
 def find(request: Payload) -> int:
     """Where the biggest field of the biggest field of the biggest field begins; 0 for what is no such message."""
-    begin, end = 0, len(request)
+    data = readable(request)
+    begin, end = 0, len(data)
     try:
         for _ in range(_DEPTH):
-            begin, end = _biggest(request, begin, end)
+            begin, end = _biggest(data, begin, end)
     except (ValueError, IndexError):
         return 0
     return begin
 
 
-def _biggest(data: Payload, at: int, end: int) -> tuple[int, int]:
+def _biggest(data: Payload | memoryview, at: int, end: int) -> tuple[int, int]:
     """Begin and end of the biggest length-delimited field. Raises ValueError, IndexError for what is no message."""
     biggest = (0, 0)
     for _ in range(_MAX_FIELDS):
@@ -49,7 +50,7 @@ def _biggest(data: Payload, at: int, end: int) -> tuple[int, int]:
     return biggest
 
 
-def _varint(data: Payload, at: int) -> tuple[int, int]:
+def _varint(data: Payload | memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while shift <= _MAX_SHIFT:
         byte = data[at]

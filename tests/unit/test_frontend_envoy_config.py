@@ -73,6 +73,14 @@ def test_a_connection_is_not_limited_unless_the_operator_says_so() -> None:
     assert manager["common_http_protocol_options"]["max_connection_duration"] == "315360000s"
 
 
+def test_a_message_of_a_client_may_come_in_one_frame() -> None:
+    http2 = listeners(SPEC)["grpc"]["filter_chains"][0]["filters"][0]["typed_config"]["http2_protocol_options"]
+    ((setting,),) = (http2["custom_settings_parameters"],)
+    assert setting == {"identifier": 5, "value": 1 << 20}
+    # Envoy takes a frame in as a whole: one that a stream may not have would never come to its end.
+    assert setting["value"] < http2["initial_stream_window_size"] < http2["initial_connection_window_size"]
+
+
 def test_a_client_of_rest_that_does_not_read_is_not_read() -> None:
     assert listeners(SPEC)["rest"]["per_connection_buffer_limit_bytes"] == 1 << 20
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded, timeout_ns
 from modelpool.frontend.grpc_calls import Call, Methods
-from modelpool.frontend.grpc_frames import Frames, plain
+from modelpool.frontend.grpc_frames import Frames, only_message, plain
 from modelpool.supervisor.wire import data
+from modelpool.supervisor.wire.parts import Parts
 from modelpool.supervisor.wire.status import Code, NotFound, ResourceExhausted
 
 LIMIT = 1000
@@ -319,6 +320,26 @@ def test_frames_come_out_as_they_went_in(messages: list[bytes], cuts: list[int])
         return found
 
     assert asyncio.run(read()) == messages
+
+
+def test_a_large_message_that_came_as_one_is_not_copied() -> None:
+    body = plain(bytes(range(256)) * 1000)
+    message = only_message(body, 1 << 20)
+    assert isinstance(message, Parts)
+    assert message == body[5:]
+    (piece,) = message.pieces
+    assert piece.obj is body
+
+    async def read() -> Any:
+        frames = Frames(1 << 20, b"identity")
+        frames.add(body)
+        return await frames.next()
+
+    (piece,) = asyncio.run(read()).pieces
+    assert (piece.obj, bytes(piece)) == (body, body[5:])
+    for other in (body[:-1], body + b"x", b"\1" + body[1:]):
+        assert only_message(other, 1 << 20) is None
+    assert only_message(body, 255_999) is None
 
 
 def test_a_head_that_announces_too_much_is_refused_at_once() -> None:

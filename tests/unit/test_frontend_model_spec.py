@@ -12,6 +12,7 @@ from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 
 from modelpool.frontend import model_spec
 from modelpool.frontend.model_spec import MalformedRequest, ModelSpec, TooManyFields
+from modelpool.supervisor.wire.parts import Parts
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code
 
@@ -84,6 +85,8 @@ REQUESTS = st.builds(b"".join, st.lists(st.one_of(SPECS, unknown_fields(st.integ
 @given(REQUESTS)
 def test_same_as_protobuf(raw: bytes) -> None:
     assert model_spec.read(raw) == expected(raw)
+    assert model_spec.read(Parts([memoryview(raw)])) == expected(raw)
+    assert model_spec.read(Parts([raw[:3], memoryview(raw)[3:]])) == expected(raw)
 
 
 @given(REQUESTS, st.integers(0, 1 << 30), st.lists(st.integers(0, 255), min_size=1, max_size=3))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from modelpool.frontend.quarantine import fingerprint
 from modelpool.frontend.settling import Lookalikes
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.parts import PARTS_BYTES, Parts, gathered, pieces_of
+from modelpool.supervisor.wire.parts import PARTS_BYTES, Parts, gathered, pieces_of, readable
 
 PIECES = st.lists(st.binary(max_size=20), max_size=10)
 
@@ -48,6 +48,15 @@ def test_what_is_small_is_joined() -> None:
     one = b"c" * PARTS_BYTES
     assert gathered([one]) is one
     assert list(pieces_of(one)) == [one]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=3))
+def test_what_is_read_is_the_one_piece_or_all_parts(pieces: list[bytes]) -> None:
+    parts = Parts([memoryview(piece) for piece in pieces])
+    read = readable(parts)
+    assert bytes(read) == b"".join(pieces)
+    assert (read is parts) is (len(pieces) != 1)
+    assert readable(b"".join(pieces)) == b"".join(pieces)
 
 
 def test_the_same_request_is_known_again_however_it_came() -> None:

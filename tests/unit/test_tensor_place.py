@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import predict_pb2
 
 from modelpool.frontend import tensor_place
+from modelpool.supervisor.wire.parts import Parts
 
 
 def _request(content: bytes, field: str) -> bytes:
@@ -27,6 +28,8 @@ def test_finds_the_values_of_the_biggest_tensor(count: int, field: str) -> None:
     content = b"\x00\x00\xc0?" * count
     raw = _request(content, field)
     assert raw[tensor_place.find(raw) :].startswith(content)
+    for pieces in ((memoryview(raw),), (raw[:7], memoryview(raw)[7:])):
+        assert tensor_place.find(Parts(pieces)) == tensor_place.find(raw)
 
 
 @given(st.binary(max_size=300))
