@@ -19,7 +19,7 @@ from tests.e2e.grpc_case import (
     GrpcCase,
     spec_is,
 )
-from tests.e2e.models import DTYPES
+from tests.e2e.plain_models import DTYPES
 from tests.e2e.pool import predict_request
 from tests.e2e.tensor_proto import array_of, tensor, values
 

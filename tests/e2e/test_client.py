@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelpool.frontend.client import AsyncClient, Client, InvalidArgument, NotFound
-from tests.e2e.models import DTYPES
+from tests.e2e.plain_models import DTYPES
 from tests.e2e.pool import MODELPOOL, Pool, model_config, running_pool
 
 NAMES = ("half_plus_two", "dtypes", "sum")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.e2e.models import DTYPES
+from tests.e2e.plain_models import DTYPES
 from tests.e2e.pool import Pool, predict_request
 from tests.e2e.tensor_proto import array_of, tensor
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.e2e import models as builders
+from tests.e2e import plain_models as builders
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor, values
