@@ -3,7 +3,8 @@
 import pytest
 
 from tests.e2e.pool import Pool
-from tests.e2e.rest_cases import REST_CASES, RestCase
+from tests.e2e.rest_case import RestCase
+from tests.e2e.rest_cases import REST_CASES
 
 
 @pytest.mark.parametrize("case", REST_CASES, ids=lambda case: case.id)
