@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import bench_h2load
+import bench_loop
 import bench_models
 from bench_inputs import HALF_PLUS_TWO
+from bench_loop import LoopProcess
 from bench_plan import Plan
 from bench_server import SCRIPTS, Server, plain_of, pool_of
 from bench_workloads import WORKLOADS, Workload
@@ -151,7 +153,7 @@ def generator_for(workload: Workload, plan: Plan) -> str:
 class Loop:
     """TensorFlow called in a loop by some threads of a process that waits for its turns."""
 
-    def __init__(self, workload: str, process: "subprocess.Popen[str]", threads: int) -> None:
+    def __init__(self, workload: str, process: LoopProcess, threads: int) -> None:
         self.name = LOOP if threads == 1 else f"{LOOP}+{threads} threads"
         self._workload = workload
         self._process = process
@@ -161,28 +163,16 @@ class Loop:
         return workload.name == self._workload
 
     def load(self, workload: Workload, plan: Plan) -> Figures:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{plan.warmup_s} {plan.duration_s} {self._threads}\n")
-        self._process.stdin.flush()
-        figures: Figures = json.loads(self._process.stdout.readline())
-        return {**figures, "failures": 0.0, "wrong": 0.0, "generator_cpu": 0.0, "generator": "none"}
+        self._process.begin(plan, self._threads)
+        return self._process.end()
 
 
 @contextlib.contextmanager
 def looping(workload: str, bases: Mapping[str, Path]) -> Iterator[list[Contender]]:
     """By one thread, and by as many as there are CPUs."""
     version = bench_models.version_of(bases[WORKLOADS[workload].model])
-    command = [sys.executable, str(SCRIPTS / "bench_plain_loop.py"), workload, str(version)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise SystemExit(f"the loop ended with {process.wait()}")
-            yield [Loop(workload, process, threads) for threads in sorted({1, len(os.sched_getaffinity(0))})]
-        finally:
-            process.kill()
+    with bench_loop.running(workload, version) as process:
+        yield [Loop(workload, process, threads) for threads in sorted({1, len(os.sched_getaffinity(0))})]
 
 
 @contextlib.contextmanager

@@ -6,24 +6,23 @@ heat; and the load generator and the frontend are on them, too. All take turns.
 """
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bench_figures
+import bench_loop
 import bench_models
 import bench_serving
 from bench_contenders import Contender, Figures, Pool, ServerContender
+from bench_loop import LoopProcess
 from bench_plan import Plan
-from bench_server import SCRIPTS, Server
+from bench_server import Server
 from bench_serving import Options
 from bench_workloads import WORKLOADS, Workload
 
@@ -39,7 +38,7 @@ _POLL_S = 0.02
 class Loops:
     """Processes that call TensorFlow in a loop, each on its CPU, all in the same turns."""
 
-    def __init__(self, name: str, processes: Sequence["subprocess.Popen[str]"]) -> None:
+    def __init__(self, name: str, processes: Sequence[LoopProcess]) -> None:
         self.name = name
         self._processes = processes
 
@@ -48,13 +47,10 @@ class Loops:
 
     def load(self, workload: Workload, plan: Plan) -> Figures:
         for each in self._processes:
-            assert each.stdin is not None
-            each.stdin.write(f"{plan.warmup_s} {plan.duration_s} 1\n")
-            each.stdin.flush()
-        found = [json.loads(each.stdout.readline()) for each in self._processes if each.stdout is not None]
+            each.begin(plan, 1)
+        found = [each.end() for each in self._processes]
         rate = sum(each["requests_per_s"] for each in found)
-        figures = {**max(found, key=lambda each: float(each["p99_us"])), "requests_per_s": rate}
-        return {**figures, "failures": 0.0, "wrong": 0.0, "generator_cpu": 0.0, "generator": "none"}
+        return {**max(found, key=lambda each: float(each["p99_us"])), "requests_per_s": rate}
 
 
 def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
@@ -71,7 +67,7 @@ def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         for server in (one, two):
             stack.enter_context(server.running())
-        processes = [stack.enter_context(_looping(version, cpu)) for cpu in cpus]
+        processes = [stack.enter_context(bench_loop.running(MODEL, version, cpu)) for cpu in cpus]
         loops = [Loops(LOOP_ONE, processes[:1]), Loops(LOOP_TWO, processes)]
         contenders: list[Contender] = [ServerContender(one), ServerContender(two), *loops]
         own = replace(options, generator="own")
@@ -87,20 +83,6 @@ def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
         "machine_times": ratio(rounds[LOOP_TWO], rounds[LOOP_ONE], "requests_per_s"),
         "kill": kill,
     }
-
-
-@contextlib.contextmanager
-def _looping(version: Path, cpu: int) -> "Iterator[subprocess.Popen[str]]":
-    command = [sys.executable, str(SCRIPTS / "bench_plain_loop.py"), MODEL, str(version), str(cpu)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise SystemExit(f"the loop ended with {process.wait()}")
-            yield process
-        finally:
-            process.kill()
 
 
 def _kill_one(server: Server, plan: Plan) -> dict[str, Any]:

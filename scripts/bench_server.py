@@ -20,6 +20,7 @@ from typing import Any
 import bench_inputs
 import bench_memory
 import bench_workloads
+import child_process
 import grpc
 from bench_memory import Memory
 
@@ -76,12 +77,7 @@ class Server:
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            child_process.end(process, STOP_WITHIN_S)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import bench_memory
 import bench_server
+import child_process
 
 from modelpool.supervisor.control_client import ControlClient
 from modelpool.supervisor.wire.client_messages import StatusReply, StatusRequest
@@ -179,13 +180,7 @@ class ChaosPool:
     def _end(self) -> None:
         self._control = None
         self._open.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        child_process.end(self.process, STOP_WITHIN_S)
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import child_process
 import demo_client
 import grpc
 
@@ -172,13 +173,7 @@ def serving(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         # A second Ctrl-C must not leave the server behind.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if server.poll() is None:
-            server.terminate()
-        try:
-            server.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        child_process.end(server, STOP_WITHIN_S)
         signal.signal(signal.SIGINT, previous)
 
 

@@ -10,7 +10,8 @@ import pytest
 from modelpool.supervisor.wire.frontend_spec import Engine
 from tests.e2e import models as test_models_module
 from tests.e2e import pool as pool_module
-from tests.e2e.pool import Pool, StartPool, model_config, running_pool
+from tests.e2e.pool import Pool, StartPool, model_config, predict_request, running_pool
+from tests.e2e.tensor_proto import tensor, values
 
 DENSE_POLICY = "specific { versions: 1 versions: 2 }"
 
@@ -73,6 +74,17 @@ def shared_pools(models: Path) -> Iterator[Callable[[str], Pool]]:
 def shared_pool(shared_pools: Callable[[str], Pool], engine: str) -> Pool:
     """A test that uses it leaves every worker alive."""
     return shared_pools(engine)
+
+
+@pytest.fixture
+def workers_live_on(shared_pool: Pool) -> Iterator[None]:
+    """After the test the same processes answer as before it, and rightly."""
+    served = {"half_plus_two": 123, "dense": 2, "demo": 1, "sum": 1}
+    before = [shared_pool.worker(name, version)["pid"] for name, version in served.items()]
+    yield
+    assert [shared_pool.worker(name, version)["pid"] for name, version in served.items()] == before
+    reply = shared_pool.predict(predict_request("half_plus_two", {"x": tensor([1.0, 2.0, 5.0])}))
+    assert values(reply.outputs["y"]) == [2.5, 3.0, 4.5]
 
 
 @pytest.fixture

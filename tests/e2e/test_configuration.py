@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import POLL_S, eventually
 from tests.e2e.pool import MODELPOOL, Pool, StartPool, model_config, put_version, refusal, running_pool
 
@@ -150,20 +151,14 @@ def available(pool: Pool) -> set[int]:
 def most_workers(pool: Pool, model: str, during: Callable[[], None]) -> int:
     """How many workers of the model had a process at the same time, at most, by the status."""
     counts: list[int] = []
-    stop = threading.Event()
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(POLL_S / 4):
             versions = pool.model(model)["versions"]
             counts.append(sum(worker["pid"] is not None for each in versions for worker in each["workers"]))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with beside(look):
         during()
-    finally:
-        stop.set()
-        thread.join()
     assert counts
     return max(counts)
 

@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request
 from tests.e2e.tensor_proto import tensor, values
@@ -51,9 +52,9 @@ class Record:
 @contextmanager
 def asking_without_pause(pool: Pool, request: Any) -> Iterator[Record]:
     """A client in a thread of its own, from here to the end of the block."""
-    record, stop = Record(), threading.Event()
+    record = Record()
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         while not stop.is_set():
             started = time.monotonic()
             try:
@@ -63,14 +64,9 @@ def asking_without_pause(pool: Pool, request: Any) -> Iterator[Record]:
             record.answers += 1
             record.slowest_s = max(record.slowest_s, time.monotonic() - started)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with beside(ask):
         eventually(lambda: record.answers >= ANSWERS_BEFORE, 60.0, "the client is at work")
         yield record
-    finally:
-        stop.set()
-        thread.join()
 
 
 def back(pool: Pool, name: str, version: int, old_pid: int) -> Any:

@@ -1,6 +1,5 @@
 """Wrong requests over gRPC get TF Serving's codes and texts, and the worker lives on."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +7,7 @@ import grpc
 import pytest
 
 from tests.e2e.pool import Pool, predict_request
-from tests.e2e.tensor_proto import tensor, values
+from tests.e2e.tensor_proto import tensor
 
 X = [1.0, 2.0, 5.0]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -16,17 +15,8 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 INTERNAL = grpc.StatusCode.INTERNAL
 MALFORMED = "Malformed request: "
-MODELS = {"half_plus_two": 123, "dense": 2, "demo": 1, "sum": 1}
 
-
-@pytest.fixture(autouse=True)
-def worker_lives_on(shared_pool: Pool) -> Iterator[None]:
-    """After each test the same processes answer as before it, and rightly."""
-    before = [shared_pool.worker(name, version)["pid"] for name, version in MODELS.items()]
-    yield
-    assert [shared_pool.worker(name, version)["pid"] for name, version in MODELS.items()] == before
-    reply = shared_pool.predict(predict_request("half_plus_two", {"x": tensor(X)}))
-    assert values(reply.outputs["y"]) == [2.5, 3.0, 4.5]
+pytestmark = pytest.mark.usefixtures("workers_live_on")
 
 
 def refused(pool: Pool, request: Any) -> tuple[grpc.StatusCode, str]:

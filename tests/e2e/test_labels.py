@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, model_config, refusal, running_pool
 
@@ -87,9 +89,8 @@ def test_labels_are_moved_atomically(pool: Pool, models: Path) -> None:
     """While two labels are exchanged again and again, each names one version or the other, and never none."""
     failures: list[str] = []
     answers: dict[str, set[int]] = {"stable": set(), "canary": set()}
-    stop = threading.Event()
 
-    def ask(label: str, by_rest: bool) -> None:
+    def ask(stop: threading.Event, label: str, by_rest: bool) -> None:
         while not stop.is_set():
             try:
                 answers[label].add((pool.number_by_rest if by_rest else pool.number_by_grpc)("numbered", label=label))
@@ -97,18 +98,12 @@ def test_labels_are_moved_atomically(pool: Pool, models: Path) -> None:
                 failures.append(str(error))
 
     assert pool.channel is not None  # made before the threads share it
-    threads = [threading.Thread(target=ask, args=(label, rest)) for label in answers for rest in (False, True)]
-    for thread in threads:
-        thread.start()
-    try:
+    clients = [partial(ask, label=label, by_rest=rest) for label in answers for rest in (False, True)]
+    with beside(*clients):
         for turn in range(20):
             stable, canary = (2, 1) if turn % 2 == 0 else (1, 2)
             pool.reload(labelled(models, {"stable": stable, "canary": canary}))
             assert (by_label(pool, "stable"), by_label(pool, "canary")) == ((stable, stable), (canary, canary))
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert failures == []
     assert answers == {"stable": {1, 2}, "canary": {1, 2}}
 

@@ -17,6 +17,7 @@ import pytest
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, model_config, predict_request, running_pool
 
@@ -78,20 +79,14 @@ def shared_bytes(pool: Pool) -> dict[str, int]:
 def most_shared(pool: Pool) -> Iterator[dict[str, int]]:
     """The most that was seen, by link, from here to the end of the block."""
     most: dict[str, int] = {}
-    stop = threading.Event()
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(0.002):
             for name, used in shared_bytes(pool).items():
                 most[name] = max(used, most.get(name, 0))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with beside(look):
         yield most
-    finally:
-        stop.set()
-        thread.join()
 
 
 def nothing_shared(pool: Pool) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import MODELPOOL, Pool, model_config, predict_request, running_pool
 from tests.e2e.tensor_proto import tensor, values
@@ -62,22 +63,16 @@ def report_of(pool: Pool, pid: int) -> Any:
 def asking(pool: Pool, request: Any) -> Iterator[list[str]]:
     """A client that asks without pause to the end of the block, and what failed."""
     failures: list[str] = []
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 pool.predict(request)
             except grpc.RpcError as error:
                 failures.append(f"{error.code()}: {error.details()}")
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with beside(ask):
         yield failures
-    finally:
-        stop.set()
-        thread.join()
 
 
 def modelpool(pool: Pool, *arguments: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request, refusal
 from tests.e2e.tensor_proto import tensor
@@ -48,24 +49,16 @@ def assert_cpus_are_divided(pool: Pool) -> None:
 def clients(pool: Pool) -> Iterator[list[str]]:
     """Several clients that ask without pause; yields what they could not have answered."""
     failures: list[str] = []
-    stop = threading.Event()
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])}))
             except grpc.RpcError as error:
                 failures.append(f"{error.code()}: {error.details()}")
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with beside(*[ask] * CLIENTS):
         yield failures
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_replicas(models: Path, start_pool: StartPool, tmp_path: Path) -> None:

@@ -1,27 +1,16 @@
 """Wrong requests over REST get TF Serving's codes and texts, and the worker lives on."""
 
 import gzip
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.pool import Pool, Reply, predict_request
-from tests.e2e.tensor_proto import tensor, values
+from tests.e2e.pool import Pool, Reply
 
 X = [1.0, 2.0, 5.0]
 MALFORMED = "Malformed request: "
 HALF, SUM = "/v1/models/half_plus_two:predict", "/v1/models/sum:predict"
-MODELS = {"half_plus_two": 123, "dense": 2, "demo": 1, "sum": 1}
 
-
-@pytest.fixture(autouse=True)
-def worker_lives_on(shared_pool: Pool) -> Iterator[None]:
-    """After each test the same processes answer as before it, and rightly."""
-    before = [shared_pool.worker(name, version)["pid"] for name, version in MODELS.items()]
-    yield
-    assert [shared_pool.worker(name, version)["pid"] for name, version in MODELS.items()] == before
-    reply = shared_pool.predict(predict_request("half_plus_two", {"x": tensor(X)}))
-    assert values(reply.outputs["y"]) == [2.5, 3.0, 4.5]
+pytestmark = pytest.mark.usefixtures("workers_live_on")
 
 
 REST = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import POLL_S, eventually
 from tests.e2e.pool import Pool, StartPool, model_config, put_version, running_pool
 from tests.e2e.test_bad_models import half_plus_two_answers
@@ -52,19 +53,14 @@ class Watch:
 @contextmanager
 def watching(pool: Pool, model: str) -> Iterator[Watch]:
     """Look at the status again and again meanwhile."""
-    watch, stop = Watch(), threading.Event()
+    watch = Watch()
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(POLL_S):
             watch.seen |= {(v["version"], v["state"], v["error"]["code"]) for v in pool.model(model)["versions"]}
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with beside(look):
         yield watch
-    finally:
-        stop.set()
-        thread.join()
 
 
 def stays(predicate: Callable[[], bool], for_s: float) -> bool:

@@ -4,8 +4,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request
 from tests.e2e.tensor_proto import tensor, values
@@ -84,18 +84,6 @@ def rest_client(pool: Pool, dense: Any) -> Callable[[], int]:
     return ask
 
 
-@contextmanager
-def at_work(clients: list[Client]) -> Iterator[None]:
-    stop = threading.Event()
-    with ExitStack() as stack:
-        for client in clients:
-            thread = threading.Thread(target=client.run, args=(stop,))
-            thread.start()
-            stack.callback(thread.join)
-        stack.callback(stop.set)
-        yield
-
-
 def switched(pool: Pool, clients: list[Client], states: dict[int, str], version: int) -> float:
     """Wait until the versions have these states and every client has seen `version` since; when that was first so."""
     eventually(lambda: pool.versions("dense") == states, SWITCH_WITHIN_S, f"dense is {states}")
@@ -114,7 +102,7 @@ def test_a_switch_and_back_under_load(start_pool: StartPool, models: Path, tmp_p
     assert pool.stub() is not None  # the one channel, made before the threads share it
     makers = [grpc_client] * CLIENTS_PER_PROTOCOL + [rest_client] * CLIENTS_PER_PROTOCOL
     clients = [Client(make(pool, dense)) for make in makers]
-    with at_work(clients):
+    with beside(*(client.run for client in clients)):
         switched(pool, clients, {1: "AVAILABLE"}, 1)
         renamed_s = time.monotonic()
         (tmp_path / "new").rename(base / "2")

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import CALL_WITHIN_S, Pool, StartPool, model_config, put_version
 
@@ -114,15 +115,11 @@ def clients_of(pool: Pool, model: str, count: int, allowed: threading.Event, lab
 
 @contextmanager
 def at_work(clients: list[Client]) -> Iterator[None]:
-    stop = threading.Event()
     with ExitStack() as stack:
         for client in clients:
             if isinstance(client.ask, RestAsk):
                 stack.callback(client.ask.connection.close)
-            thread = threading.Thread(target=client.run, args=(stop,))
-            thread.start()
-            stack.callback(thread.join)
-        stack.callback(stop.set)
+        stack.enter_context(beside(*(client.run for client in clients)))
         yield
 
 

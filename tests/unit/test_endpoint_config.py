@@ -1,7 +1,7 @@
 """Flags and files about the ports: TLS, metrics, gRPC's arguments, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,16 +22,6 @@ def refused(*flags: str) -> tuple[Code, str]:
     with pytest.raises(PoolError) as error:
         endpoints(*flags)
     return error.value.status.code, error.value.message
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    def write(text: str) -> str:
-        path = tmp_path / "file.pbtxt"
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
 
 
 def test_without_flags() -> None:
@@ -58,7 +48,7 @@ def test_switches() -> None:
     assert (got.rest_cors, got.health, got.reflection, got.profiler) == (True, True, False, False)
 
 
-def test_tls_for_each_protocol(write: Any) -> None:
+def test_tls_for_each_protocol(write: Callable[[str], str]) -> None:
     path = write(f'{PAIR} custom_ca: "ca" client_verify: true')
     tls = Tls("the\nkey", "cert", "ca", True)
     got = endpoints(f"--ssl_config_file={path}")
@@ -77,12 +67,12 @@ def test_tls_for_each_protocol(write: Any) -> None:
         (f"{PAIR} client_verify: true", "client_verify needs custom_ca, whose clients are then let in"),
     ],
 )
-def test_tls_that_is_refused(write: Any, flag: str, text: str, message: str) -> None:
+def test_tls_that_is_refused(write: Callable[[str], str], flag: str, text: str, message: str) -> None:
     path = write(text)
     assert refused(f"--{flag}={path}") == (Code.INVALID_ARGUMENT, f"--{flag}: '{path}': {message}")
 
 
-def test_alts(write: Any) -> None:
+def test_alts(write: Callable[[str], str]) -> None:
     code, text = refused("--use_alts_credentials", f"--ssl_config_file={write(PAIR)}")
     assert (code, text) == (
         Code.INVALID_ARGUMENT,
@@ -102,11 +92,11 @@ def test_alts(write: Any) -> None:
         ('prometheus_config { enable: true path: "/m" }', "/m"),
     ],
 )
-def test_metrics_path(write: Any, text: str, path: str) -> None:
+def test_metrics_path(write: Callable[[str], str], text: str, path: str) -> None:
     assert endpoints(f"--monitoring_config_file={write(text)}").metrics_path == path
 
 
-def test_metrics_path_that_is_refused(write: Any) -> None:
+def test_metrics_path_that_is_refused(write: Callable[[str], str]) -> None:
     path = write('prometheus_config { enable: true path: "metrics" }')
     assert refused(f"--monitoring_config_file={path}") == (
         Code.INVALID_ARGUMENT,
@@ -122,7 +112,7 @@ def test_metrics_path_that_is_refused(write: Any) -> None:
         ("monitoring_config_file", "MonitoringConfig"),
     ],
 )
-def test_syntax_errors_say_where(write: Any, flag: str, name: str) -> None:
+def test_syntax_errors_say_where(write: Callable[[str], str], flag: str, name: str) -> None:
     path = write("x {\n")
     code, text = refused(f"--{flag}={path}")
     assert code is Code.INVALID_ARGUMENT

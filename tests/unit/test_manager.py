@@ -3,7 +3,6 @@
 import pytest
 
 from modelpool.supervisor.commands import AnnounceDeath, Stop
-from modelpool.supervisor.exits import Exit, ExitKind
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.transition_policy import TransitionPolicy
@@ -11,7 +10,6 @@ from modelpool.supervisor.wire.flight_recorder import Recording
 from modelpool.supervisor.wire.states import ServableState, WorkerPhase
 from modelpool.supervisor.wire.status import Code, Status
 from modelpool.supervisor.wire.worker_messages import (
-    WorkerHeartbeat,
     WorkerHello,
     WorkerProgress,
     WorkerReady,
@@ -110,31 +108,6 @@ def test_a_kill_that_was_lost_is_repeated() -> None:
     assert world.doomed.pop(incarnation) == KILLED
     world.sleep(10.0)
     assert world.doomed == {incarnation: KILLED}
-
-
-def test_a_load_that_takes_for_ever_is_killed() -> None:
-    world = World()
-    world.aspire(1)
-    incarnation = world.incarnation(1)
-    world.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), world.now_s)
-    for _ in range(3600 // 20):
-        world.manager.worker_message(incarnation, WorkerHeartbeat(0, 0, 0.0), world.now_s)
-        world.sleep(20.0)
-    assert world.doomed == {incarnation: KILLED}
-    world.bury()
-    assert world.slot(1).last_exit == Exit(
-        None, 9, "killed by SIGKILL: it was loading for 3600 s", special=ExitKind.HANG
-    )
-
-
-def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
-    world = World()
-    world.aspire(1)
-    world.ready(1)
-    world.sleep(300.0)
-    assert not world.doomed, "what the workers said meanwhile is still unread"
-    world.sleep(30.0)
-    assert world.doomed
 
 
 def test_one_that_served_before_does_not_queue_behind_slow_loads() -> None:
@@ -267,31 +240,6 @@ def test_a_version_that_comes_back_while_it_drains_is_loaded_anew() -> None:
     assert world.states() == {1: ServableState.AVAILABLE}
 
 
-def test_silence_is_taken_for_a_hang() -> None:
-    world = World()
-    world.aspire(1)
-    incarnation = world.ready(1)
-    world.sleep(29.9)
-    assert not world.doomed
-    world.sleep(0.1)
-    assert world.doomed == {incarnation: KILLED}
-    assert world.states() == {1: ServableState.LOADING}
-    world.bury()
-    assert world.servable(1).error.message.endswith("killed by SIGKILL: no heartbeat for 30 s")
-
-
-def test_a_worker_that_never_speaks_is_killed_and_tried_again() -> None:
-    world = World()
-    world.aspire(1)
-    silent = world.incarnation(1)
-    world.sleep(119.0)
-    world.sleep(1.0)
-    assert world.doomed == {silent: KILLED}
-    world.bury()
-    world.sleep(1.0)
-    world.ready(1)
-
-
 def test_only_so_many_load_at_once() -> None:
     world = World(max_loading=2)
     world.aspire(1, 2, 3)
@@ -373,21 +321,6 @@ def test_a_version_that_comes_back_while_it_drains_needs_no_second_news() -> Non
     world.bury()
     world.ready(1)
     assert world.states() == {1: ServableState.AVAILABLE}
-
-
-def test_a_worker_that_hangs_while_it_drains_is_killed() -> None:
-    world = World()
-    world.aspire(1)
-    incarnation = world.ready(1)
-    world.ack()
-    world.aspire()
-    for _ in range(20):
-        world.manager.worker_message(incarnation, WorkerHeartbeat(1, 1, 1.0), world.now_s)
-        world.advance()
-        world.sleep(25.0)
-    assert not world.doomed, "it lives, and may take its time"
-    world.sleep(5.0)
-    assert world.doomed == {incarnation: KILLED}
 
 
 def test_a_new_base_path_is_where_the_next_worker_loads_from() -> None:

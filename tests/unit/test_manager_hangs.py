@@ -9,7 +9,7 @@ from modelpool.supervisor.memory_limit import Sample
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.wire.flight_recorder import Flight, Recording
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.states import WorkerPhase
+from modelpool.supervisor.wire.states import ServableState, WorkerPhase
 from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_messages import (
     WorkerBroken,
@@ -45,6 +45,71 @@ def beats_until_killed(world: World, incarnation: Incarnation, busy: bool, at_mo
         beat(world, incarnation, world.now_s - started_s if busy else None)
         world.sleep(BEAT_S)
     return world.now_s - started_s
+
+
+def test_a_load_that_takes_for_ever_is_killed() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.incarnation(1)
+    world.manager.worker_message(incarnation, WorkerProgress(WorkerPhase.LOADING), world.now_s)
+    for _ in range(3600 // 20):
+        world.manager.worker_message(incarnation, WorkerHeartbeat(0, 0, 0.0), world.now_s)
+        world.sleep(20.0)
+    assert world.doomed == {incarnation: KILLED}
+    world.bury()
+    assert world.slot(1).last_exit == Exit(
+        None, 9, "killed by SIGKILL: it was loading for 3600 s", special=ExitKind.HANG
+    )
+
+
+def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
+    world = World()
+    world.aspire(1)
+    world.ready(1)
+    world.sleep(300.0)
+    assert not world.doomed, "what the workers said meanwhile is still unread"
+    world.sleep(30.0)
+    assert world.doomed
+
+
+def test_silence_is_taken_for_a_hang() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.sleep(29.9)
+    assert not world.doomed
+    world.sleep(0.1)
+    assert world.doomed == {incarnation: KILLED}
+    assert world.states() == {1: ServableState.LOADING}
+    world.bury()
+    assert world.servable(1).error.message.endswith("killed by SIGKILL: no heartbeat for 30 s")
+
+
+def test_a_worker_that_never_speaks_is_killed_and_tried_again() -> None:
+    world = World()
+    world.aspire(1)
+    silent = world.incarnation(1)
+    world.sleep(119.0)
+    world.sleep(1.0)
+    assert world.doomed == {silent: KILLED}
+    world.bury()
+    world.sleep(1.0)
+    world.ready(1)
+
+
+def test_a_worker_that_hangs_while_it_drains_is_killed() -> None:
+    world = World()
+    world.aspire(1)
+    incarnation = world.ready(1)
+    world.ack()
+    world.aspire()
+    for _ in range(20):
+        world.manager.worker_message(incarnation, WorkerHeartbeat(1, 1, 1.0), world.now_s)
+        world.advance()
+        world.sleep(25.0)
+    assert not world.doomed, "it lives, and may take its time"
+    world.sleep(5.0)
+    assert world.doomed == {incarnation: KILLED}
 
 
 def test_an_execution_that_takes_too_long_is_a_hang() -> None:

@@ -1,6 +1,7 @@
 """Flags and files about TensorFlow: what goes over what, what is refused, and what of a platform file is not used."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,6 @@ def refused(*flags: str) -> tuple[Code, str]:
     with pytest.raises(PoolError) as error:
         platform(*flags)
     return error.value.status.code, error.value.message
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    def write(text: str) -> str:
-        path = tmp_path / "file.pbtxt"
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
 
 
 def platform_file(body: str, kind: str = "SavedModelBundleSourceAdapterConfig", key: str = "tensorflow") -> str:
@@ -87,7 +78,7 @@ def test_all_three_parallelisms() -> None:
     )
 
 
-def test_flags_go_over_the_file(write: Any) -> None:
+def test_flags_go_over_the_file(write: Callable[[str], str]) -> None:
     path = write(
         "intra_op_parallelism_threads: 7 inter_op_parallelism_threads: 8 allow_soft_placement: true\n"
         "gpu_options { per_process_gpu_memory_fraction: 0.25 visible_device_list: '1' }"
@@ -125,7 +116,9 @@ def test_other_flags() -> None:
 
 
 @pytest.mark.parametrize("kind", ["SavedModelBundleSourceAdapterConfig", "SessionBundleConfig"])
-def test_a_platform_file_replaces_the_flags(write: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_platform_file_replaces_the_flags(
+    write: Callable[[str], str], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
     body = """
         session_config { gpu_options { allow_growth: true } } saved_model_tags: ["serve", "gpu"]
@@ -142,12 +135,14 @@ def test_a_platform_file_replaces_the_flags(write: Any, kind: str, caplog: pytes
     assert not caplog.records
 
 
-def test_defaults_of_a_platform_file_are_its_own(write: Any) -> None:
+def test_defaults_of_a_platform_file_are_its_own(write: Callable[[str], str]) -> None:
     got = platform(f"--platform_config_file={write(platform_file(''))}", "--xla_gpu_compilation_enabled")
     assert got == Platform(b"", ("serve",), False, 1, True, False, 1)
 
 
-def test_what_is_not_used_of_a_platform_file_is_logged(write: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_used_of_a_platform_file_is_logged(
+    write: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
     body = "session_run_load_threadpool_index { value: 0 }"
     platform(f"--platform_config_file={write(platform_file(body))}")
     said = " ".join(record.getMessage() for record in caplog.records)
@@ -165,7 +160,7 @@ def test_batching() -> None:
     )
 
 
-def test_batching_parameters(write: Any) -> None:
+def test_batching_parameters(write: Callable[[str], str]) -> None:
     path = write("max_batch_size { value: 8 }")
     assert platform("--enable_batching", f"--batching_parameters_file={path}").batching == Batching(max_batch_size=8)
     path = write("max_batch_size { value: 8 } allowed_batch_sizes: 4")
@@ -186,7 +181,7 @@ def test_batching_parameters(write: Any) -> None:
         (platform_file('session_target: "local"'), "session_target: expected '', sessions are local"),
     ],
 )
-def test_a_platform_file_that_is_refused(write: Any, text: str, message: str) -> None:
+def test_a_platform_file_that_is_refused(write: Callable[[str], str], text: str, message: str) -> None:
     path = write(text)
     code, got = refused(f"--platform_config_file={path}")
     assert (code, got[: len(message) + len(path) + 28]) == (
@@ -199,7 +194,7 @@ def test_a_platform_file_that_is_refused(write: Any, text: str, message: str) ->
     ("flag", "name"),
     [("platform_config_file", "serving.PlatformConfigMap"), ("tensorflow_session_config_file", "ConfigProto")],
 )
-def test_syntax_errors_say_where(write: Any, flag: str, name: str) -> None:
+def test_syntax_errors_say_where(write: Callable[[str], str], flag: str, name: str) -> None:
     path = write("\n  nonesuch: 1")
     code, text = refused(f"--{flag}={path}")
     assert code is Code.INVALID_ARGUMENT

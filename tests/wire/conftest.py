@@ -276,8 +276,10 @@ OF_BOTH_ENGINES = {
     "test_frontend_requests",
     "test_grpc_surface",
     "test_health",
+    "test_reflection",
     "test_rest_surface",
     "test_shared_payloads",
+    "test_tls",
 }
 
 

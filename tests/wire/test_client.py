@@ -1,25 +1,19 @@
 """The client against a small grpc server that plays TensorFlow Serving: what it sends, takes, repeats and refuses."""
 
 import asyncio
-import datetime
-import ipaddress
 import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelpool.frontend import client as client_package
-from modelpool.frontend.client import AsyncClient, Client, InputError, Tls, Unavailable
+from modelpool.frontend.client import AsyncClient, Client, InputError, Unavailable
 from modelpool.frontend.client import protos as p
 from modelpool.frontend.client.protos import tensors
 from modelpool.supervisor.wire.status import Code
@@ -391,53 +385,3 @@ def test_asyncio(server: Server) -> None:
             await client.status("m")
 
     asyncio.run(use())
-
-
-# -- TLS -----------------------------------------------------------------------------------------------------------
-
-
-def _certificate(name: str) -> tuple[bytes, bytes]:
-    """A key and its self-signed certificate for `name` and 127.0.0.1, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return key_pem, certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
-    key, certificate = _certificate("server.test")
-    own_key, own_certificate = _certificate("client.test")
-    (tmp_path / "own.key").write_bytes(own_key)
-    handler = Server()
-    made = grpc.server(futures.ThreadPoolExecutor(2), [handler])
-    credentials = grpc.ssl_server_credentials([(key, certificate)], own_certificate, require_client_auth=True)
-    handler.port = made.add_secure_port("127.0.0.1:0", credentials)
-    made.start()
-    target = f"127.0.0.1:{handler.port}"
-    try:
-        tls = Tls(certificate, tmp_path / "own.key", own_certificate, server_name="server.test")
-        with Client(target, tls=tls) as client:
-            assert len(client.status("m")) == 2
-        for refused in (None, Tls(certificate), Tls(certificate, own_key, own_certificate, server_name="other.test")):
-            with Client(target, tls=refused, timeout_s=5) as client, pytest.raises(Unavailable):
-                client.status("m")
-    finally:
-        made.stop(None).wait()
-
-
-def test_tls_arguments_that_make_no_client(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a private key and its certificate together"):
-        Client("localhost:1", tls=Tls(private_key=b"x"))
-    with pytest.raises(InputError, match="No such file"):
-        Client("localhost:1", tls=Tls(tmp_path / "nonesuch"))

@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -29,13 +29,6 @@ def frontend(stage: Stage) -> FakeFrontendOwner:
     owner.open_ports()
     owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
     return owner
-
-
-@pytest.fixture
-def channel(frontend: FakeFrontendOwner) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(f"127.0.0.1:{frontend.spec.grpc_port}") as channel:
-        grpc.channel_ready_future(channel).result(WAIT_S)
-        yield channel
 
 
 def ask(channel: grpc.Channel, api: str, name: str) -> str:

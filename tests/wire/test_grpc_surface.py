@@ -1,42 +1,22 @@
-"""The gRPC surface beside Predict: the other RPCs, TLS, reflection, channel arguments, compression."""
+"""The gRPC surface beside Predict: the other RPCs, channel arguments, compression."""
 
 import contextlib
-import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tensorflow_serving.apis import get_model_metadata_pb2, inference_pb2, predict_pb2
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.frontend_messages import DrainFrontend, FrontendBindFailed, OpenPorts
-from modelpool.supervisor.wire.frontend_spec import Engine, Tls
+from modelpool.supervisor.wire.frontend_spec import Engine
 from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
-from tests.certificates import Authority
 
 from .conftest import WAIT_S, FakeFrontendOwner, FakeWorker, Stage, eventually, version
 from .test_frontend_requests import refusal, request
 
-# A frontend that says which modules of reflection it has loaded by the time that it listens.
-TELLS_MODULES = """
-import sys
-from modelpool.frontend import main, session
-class Control(session.Control):
-    def send(self, message):
-        if type(message).__name__ == "FrontendListening":
-            names = ("grpc_reflection.v1alpha", "tensorflow_serving.apis.prediction_service_pb2")
-            print(f"loaded={[name for name in names if name in sys.modules]}", file=sys.stderr, flush=True)
-        return super().send(message)
-session.Control = Control
-sys.exit(main.main())
-"""
 PREDICTION = "/tensorflow.serving.PredictionService/"
 
 
@@ -134,159 +114,6 @@ def test_metadata_fields_are_checked_before_the_model(frontend: FakeFrontendOwne
 )
 def test_what_is_not_served_is_unimplemented(frontend: FakeFrontendOwner, channel: grpc.Channel, method: str) -> None:
     assert refusal(channel, b"", method=method)[0] == "UNIMPLEMENTED"
-
-
-# -- TLS -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority("servers")
-
-
-@pytest.fixture(scope="module")
-def client_authority() -> Authority:
-    return Authority("clients")
-
-
-@contextlib.contextmanager
-def secure(target: str, root: Authority, client: Any = None) -> Iterator[Callable[[], bytes]]:
-    """A call over TLS."""
-    credentials = grpc.ssl_channel_credentials(
-        root.cert.encode(),
-        client and client.key.encode(),
-        client and client.cert.encode(),
-    )
-    options = (("grpc.ssl_target_name_override", "localhost"),)
-    with grpc.secure_channel(target, credentials, options) as channel:
-        yield lambda: bytes(channel.unary_unary(PREDICTION + "Predict")(request(), timeout=WAIT_S))
-
-
-def refused(call: Callable[[], bytes]) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    name: str = caught.value.code().name
-    return name
-
-
-def test_tls_on_port_and_socket(stage: Stage, authority: Authority, client_authority: Authority) -> None:
-    pair = authority.issue("server")
-    socket_path = str(stage.folder / "grpc.sock")
-    # custom_ca without client_verify: no client certificate is asked for.
-    tls = Tls(pair.key, pair.cert, client_authority.cert, client_verify=False)
-    owner = stage.frontend(grpc_tls=tls, grpc_socket_path=socket_path)
-    owner.open_ports()
-    owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
-    tcp = f"localhost:{owner.spec.grpc_port}"
-    for target in (tcp, f"unix:{socket_path}"):
-        with secure(target, authority) as call:
-            assert call() == b"echo:" + request()
-        with grpc.insecure_channel(target) as channel:
-            assert refusal(channel, request())[0] == "UNAVAILABLE"
-    with secure(tcp, client_authority) as call:
-        assert refused(call) == "UNAVAILABLE"
-
-
-def test_mutual_tls(stage: Stage, authority: Authority, client_authority: Authority) -> None:
-    pair = authority.issue("server")
-    owner = stage.frontend(grpc_tls=Tls(pair.key, pair.cert, client_authority.cert, client_verify=True))
-    owner.open_ports()
-    owner.route(ModelRoute("m", (version(1, stage.worker()),), {}))
-    target = f"localhost:{owner.spec.grpc_port}"
-    with secure(target, authority, client_authority.issue("client")) as call:
-        assert call() == b"echo:" + request()
-    for client in (None, authority.issue("signed by another")):
-        with secure(target, authority, client) as call:
-            assert refused(call) == "UNAVAILABLE"
-
-
-def test_a_key_of_another_certificate_is_an_error_at_the_start(stage: Stage, authority: Authority) -> None:
-    tls = Tls(authority.issue("a").key, authority.issue("b").cert, "", client_verify=False)
-    owner = stage.frontend(grpc_tls=tls)
-    owner.send(OpenPorts())
-    text = owner.expect(FrontendBindFailed).message
-    assert text.startswith("ssl_config_file: cannot use server_key with server_cert: ")
-    assert "mismatch" in text.lower()
-    assert owner.wait_exit() == 1
-
-
-# -- reflection ----------------------------------------------------------------------------------------------------
-
-
-REFLECTION = "/grpc.reflection.{}.ServerReflection/ServerReflectionInfo"
-
-
-@pytest.fixture
-def reflecting(stage: Stage) -> Iterator[tuple[FakeFrontendOwner, grpc.Channel]]:
-    owner = stage.frontend(reflection=True, health=True)
-    owner.open_ports()
-    with grpc.insecure_channel(f"127.0.0.1:{owner.spec.grpc_port}") as channel:
-        yield owner, channel
-
-
-def test_reflection_gives_services_and_their_messages(reflecting: tuple[FakeFrontendOwner, grpc.Channel]) -> None:
-    _, channel = reflecting
-    database = ProtoReflectionDescriptorDatabase(channel)
-    assert set(database.get_services()) == {
-        "tensorflow.serving.PredictionService",
-        "tensorflow.serving.ModelService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-    pool = descriptor_pool.DescriptorPool(database)
-    service = pool.FindServiceByName("tensorflow.serving.PredictionService")
-    assert {method.name for method in service.methods} >= {"Predict", "Classify", "GetModelMetadata"}
-    assert service.methods_by_name["Predict"].input_type.full_name == "tensorflow.serving.PredictRequest"
-    for name in database.get_services():
-        assert pool.FindServiceByName(name).full_name == name
-
-
-def test_reflection_v1_answers_like_v1alpha(reflecting: tuple[FakeFrontendOwner, grpc.Channel]) -> None:
-    _, channel = reflecting
-    replies = [
-        list(
-            channel.stream_stream(
-                REFLECTION.format(package),
-                reflection_pb2.ServerReflectionRequest.SerializeToString,
-                reflection_pb2.ServerReflectionResponse.FromString,
-            )(
-                iter(
-                    (
-                        reflection_pb2.ServerReflectionRequest(list_services=""),
-                        reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.such.Thing"),
-                    )
-                ),
-                timeout=WAIT_S,
-            )
-        )
-        for package in ("v1alpha", "v1")
-    ]
-    assert replies[0] == replies[1]
-    assert [reply.WhichOneof("message_response") for reply in replies[0]] == [
-        "list_services_response",
-        "error_response",
-    ]
-
-
-def test_a_drain_waits_for_no_reflecting_client(reflecting: tuple[FakeFrontendOwner, grpc.Channel]) -> None:
-    owner, channel = reflecting
-    asks: queue.Queue[bytes | None] = queue.Queue()
-    stream = channel.stream_stream(REFLECTION.format("v1alpha"))(iter(asks.get, None))
-    asks.put(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
-    assert next(stream)
-    owner.send(DrainFrontend(timeout_s=1000.0))
-    assert owner.wait_exit() == 0
-    asks.put(None)
-
-
-@pytest.mark.grpcio_only
-def test_nothing_is_loaded_for_reflection_before_somebody_asks(stage: Stage) -> None:
-    owner = stage.frontend(reflection=True, program=TELLS_MODULES)
-    owner.open_ports()
-    eventually(lambda: b"loaded=" in owner.log, "what is loaded")
-    assert b"loaded=[]" in owner.log
-    with grpc.insecure_channel(f"127.0.0.1:{owner.spec.grpc_port}") as channel:
-        assert "tensorflow.serving.ModelService" in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
 # -- channel arguments and compression -----------------------------------------------------------------------------

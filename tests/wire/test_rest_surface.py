@@ -1,4 +1,4 @@
-"""The REST surface beside JSON predict: the other calls, binary bodies, CORS, TLS, slow and exploding bodies."""
+"""The REST surface beside JSON predict: the other calls, binary bodies, CORS, slow and exploding bodies."""
 
 import contextlib
 import gzip
@@ -12,11 +12,8 @@ import pytest
 from tensorflow_serving.apis import predict_pb2
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.frontend_messages import FrontendBindFailed, OpenPorts
-from modelpool.supervisor.wire.frontend_spec import Tls
 from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.status import Code
-from tests.certificates import Authority
 
 from .conftest import WAIT_S, FakeFrontendOwner, FakeWorker, Stage, version
 
@@ -164,47 +161,3 @@ def test_a_body_that_does_not_come(stage: Stage, worker: FakeWorker) -> None:
         body = answer.read()
     assert answer.status == 504
     assert b"Deadline exceeded before the whole request body had come" in body
-
-
-# -- TLS -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority("servers")
-
-
-def trusting(root: Authority) -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=root.cert)
-
-
-def test_tls(stage: Stage, worker: FakeWorker, authority: Authority) -> None:
-    pair = authority.issue("server")
-    owner = opened(stage.frontend(rest_tls=Tls(pair.key, pair.cert, "", client_verify=False)), worker)
-    assert call(owner, "POST", PATH, b"{}", context=trusting(authority))[:2] == (200, b"echo:{}")
-    with pytest.raises(ssl.SSLCertVerificationError):
-        call(owner, "POST", PATH, b"{}", context=trusting(Authority("others")))
-    with pytest.raises((http.client.HTTPException, OSError)):
-        call(owner, "POST", PATH, b"{}")
-    assert call(owner, "GET", "/v1/models/m", context=trusting(authority))[0] == 200
-
-
-def test_mutual_tls(stage: Stage, worker: FakeWorker, authority: Authority) -> None:
-    clients, pair = Authority("clients"), authority.issue("server")
-    owner = opened(stage.frontend(rest_tls=Tls(pair.key, pair.cert, clients.cert, client_verify=True)), worker)
-    good, client = trusting(authority), clients.issue("client")
-    chain = stage.folder / "client.pem"
-    chain.write_text(f"{client.key}\n{client.cert}", encoding="utf-8")
-    good.load_cert_chain(chain)
-    assert call(owner, "POST", PATH, b"{}", context=good)[:2] == (200, b"echo:{}")
-    with pytest.raises((ssl.SSLError, http.client.HTTPException, OSError)):
-        call(owner, "POST", PATH, b"{}", context=trusting(authority))
-
-
-def test_a_key_of_another_certificate_is_an_error_at_the_start(stage: Stage, authority: Authority) -> None:
-    tls = Tls(authority.issue("a").key, authority.issue("b").cert, "", client_verify=False)
-    owner = stage.frontend(rest_tls=tls)
-    owner.send(OpenPorts())
-    text = owner.expect(FrontendBindFailed).message
-    assert text.startswith("rest_ssl_config_file: cannot use server_key with server_cert: ")
-    assert owner.wait_exit() == 1
