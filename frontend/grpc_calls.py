@@ -8,11 +8,9 @@ logged and answered with `BUG`. It cancels the handler of a call whose client is
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from google.protobuf.message import DecodeError
-
-from modelpool.supervisor.wire.status import Internal, PoolError
+from modelpool.supervisor.wire.status import PoolError
 
 from .forward import Forward
 
@@ -58,12 +56,3 @@ def retry_metadata(error: PoolError) -> tuple[tuple[str, str], ...]:
         return ()
     seconds = -(-error.retry_after_ms // 1000)
     return (("grpc-retry-pushback-ms", str(error.retry_after_ms)), ("retry-after", str(seconds)))
-
-
-def parse(message_type: Any, payload: bytes) -> Any:
-    """The message in `payload`. Raises Internal for what is none, as gRPC servers answer."""
-    try:
-        return message_type.FromString(payload)
-    except DecodeError as error:
-        name = message_type.DESCRIPTOR.full_name
-        raise Internal(f"Failed to parse {name} of {len(payload)} bytes: {error}") from error

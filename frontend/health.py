@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator
 
 from grpc_health.v1 import health_pb2
 
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.status import NotFound, Unavailable
 
 from . import readiness
-from .grpc_calls import Call, Methods, parse
+from .grpc_calls import Call, Methods
 from .grpc_handlers import MODEL_SERVICE, PREDICTION_SERVICE
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING

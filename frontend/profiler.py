@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from modelpool.supervisor.wire.client_messages import ProfileOf
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.route_table import RouteTable
 from modelpool.supervisor.wire.states import ServableState
 from modelpool.supervisor.wire.status import Code, InvalidArgument, Status, StatusError, Unimplemented
 from modelpool.supervisor.wire.worker_messages import Profile, Profiled
 
-from .grpc_calls import Call, Methods, parse
+from .grpc_calls import Call, Methods
 from .profiler_protos import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
 
 SERVICE = "tensorflow.ProfilerService"

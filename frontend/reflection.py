@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from modelpool.supervisor.wire import protos
+from modelpool.supervisor.wire.parsing import parse
 
-from .grpc_calls import Call, Methods, parse
+from .grpc_calls import Call, Methods
 
 SERVICE = "grpc.reflection.v1alpha.ServerReflection"
 _METHODS = (f"/{SERVICE}/ServerReflectionInfo", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")

@@ -9,9 +9,11 @@ import errno
 import math
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
+from modelpool.supervisor.wire.all_addresses import on_all_addresses
 from modelpool.supervisor.wire.frontend_spec import Tls
 
 from .bind_error import BindFailed
@@ -61,7 +63,7 @@ class RestServer:
             config.load()
             config.ssl = server_context(self._tls, "rest_ssl_config_file")
         try:
-            self._socket = _listening_socket(self._port)
+            self._socket = on_all_addresses(partial(_listen, port=self._port))
         except OSError as error:
             reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
             raise BindFailed(f"rest_api_port: cannot listen on REST port {self._port}: {reason}") from error
@@ -77,15 +79,6 @@ class RestServer:
         self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
         self._server.should_exit = True
         await self._task
-
-
-def _listening_socket(port: int) -> socket.socket:
-    try:
-        return _listen(socket.AF_INET6, "::", port)
-    except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _listen(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - TF Serving listens on all interfaces
 
 
 def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:

@@ -9,8 +9,10 @@ to the same user, and another pool asks as this one did: for the port alone. Lin
 import contextlib
 import errno
 import socket
+from functools import partial
 
 from .wire import unix_socket
+from .wire.all_addresses import on_all_addresses
 from .wire.status import AlreadyExists, FailedPrecondition
 
 
@@ -50,12 +52,7 @@ def reserve(grpc_port: int, rest_port: int, grpc_socket_path: str) -> Reservatio
 
 def _placeholder(port: int) -> socket.socket:
     """A socket that holds `port` on all addresses and does not listen. Raises OSError."""
-    try:
-        return _held(socket.AF_INET6, "::", port)
-    except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _held(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - where TF Serving listens
+    return on_all_addresses(partial(_held, port=port))
 
 
 def _held(family: socket.AddressFamily, host: str, port: int) -> socket.socket:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from google.protobuf import text_format
 
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.status import InvalidArgument
 
-from . import request, rest_examples
+from . import reply_bytes, rest_examples
 from .model_spec import Identity, signature_key
 from .plan import Model, Plan
 
@@ -69,7 +70,7 @@ class ExamplesCall:
 
     def plan_payload(self, payload: bytes) -> Plan:
         """A serialized request, to become a serialized response. Raises PoolError."""
-        return self._plan(self.request_of_payload(payload), request.serialize)
+        return self._plan(self.request_of_payload(payload), reply_bytes.serialize)
 
     def plan_body(self, payload: bytes) -> Plan:
         """A REST body, to become the JSON reply. Raises PoolError."""
@@ -77,7 +78,7 @@ class ExamplesCall:
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The request that was sent by gRPC. Raises PoolError. Any thread."""
-        return request.parse(self._reading.request_type, payload)
+        return parse(self._reading.request_type, payload)
 
     def request_of_body(self, payload: bytes) -> Any:
         """The request that asks what a REST body asks. Raises PoolError. Any thread."""

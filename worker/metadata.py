@@ -12,9 +12,10 @@ from typing import Any
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.status import InvalidArgument
 
-from . import request
+from . import reply_bytes
 from .model_spec import Identity
 
 SIGNATURE_DEF = "signature_def"
@@ -39,7 +40,7 @@ class Metadata:
 
     def grpc(self, payload: bytes) -> bytes:
         """A serialized GetModelMetadataRequest to a serialized GetModelMetadataResponse. Raises PoolError."""
-        asked = request.parse(get_model_metadata_pb2.GetModelMetadataRequest, payload)
+        asked = parse(get_model_metadata_pb2.GetModelMetadataRequest, payload)
         if not asked.metadata_field:
             raise InvalidArgument("GetModelMetadataRequest must specify at least one metadata_field")
         for field in asked.metadata_field:
@@ -61,7 +62,7 @@ class Metadata:
 
     @cached_property
     def _serialized(self) -> bytes:
-        return request.serialize(self._response)
+        return reply_bytes.serialize(self._response)
 
     @cached_property
     def _json(self) -> bytes:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tensorflow_serving.apis import inference_pb2
 
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.status import InvalidArgument, Unimplemented
 
-from . import classify, examples, regress, request
+from . import classify, examples, regress, reply_bytes
 from .examples import Reading
 from .model_spec import Identity, signature_key
 from .plan import Model, Plan
@@ -46,14 +47,14 @@ class MultiInference:
 
         def finish(outputs: list[np.ndarray]) -> bytes:
             named = dict(zip(output_names, outputs, strict=True))
-            return request.serialize(self._response(asked.tasks, len(vector), named))
+            return reply_bytes.serialize(self._response(asked.tasks, len(vector), named))
 
         keys = tuple(signature_key(task.model_spec) for task in asked.tasks)
         return Plan({input_name: vector}, output_names, finish, keys)
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The request that was sent by gRPC. Raises PoolError. Any thread."""
-        return request.parse(inference_pb2.MultiInferenceRequest, payload)
+        return parse(inference_pb2.MultiInferenceRequest, payload)
 
     def respond(self, asked: Any) -> Any:
         """A MultiInferenceRequest to a MultiInferenceResponse with results in the tasks' order. Raises PoolError."""

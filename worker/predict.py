@@ -13,10 +13,11 @@ import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
 from modelpool.supervisor.wire import tensors
+from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.parts import Payload, gathered
 from modelpool.supervisor.wire.status import FailedPrecondition, Internal, InvalidArgument
 
-from . import request, rest_json
+from . import reply_bytes, rest_json
 from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
 from .plan import Model, Plan
 from .predict_wire import RawTensor, Reader, Writer
@@ -77,7 +78,7 @@ class Predictor:
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
-        return request.parse(predict_pb2.PredictRequest, payload)
+        return parse(predict_pb2.PredictRequest, payload)
 
     def respond(self, asked: Any) -> Any:
         """A PredictRequest to a PredictResponse. Raises PoolError."""
@@ -118,11 +119,11 @@ class Predictor:
 
     def _write(self, ends: _Endpoints, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> Payload:
         # Before any memory is spent on it.
-        if sum(_least_bytes(array, self._tensor_content) for array in outputs) > request.MAX_MESSAGE_BYTES:
-            raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
+        if sum(_least_bytes(array, self._tensor_content) for array in outputs) > reply_bytes.MAX_MESSAGE_BYTES:
+            raise reply_bytes.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
         pieces = ends.writer.write(aliases, outputs)
-        if sum(map(len, pieces)) > request.MAX_MESSAGE_BYTES:
-            raise request.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
+        if sum(map(len, pieces)) > reply_bytes.MAX_MESSAGE_BYTES:
+            raise reply_bytes.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
         return gathered(pieces)
 
     def plan_body(self, payload: bytes) -> Plan:

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import model_pb2
 
 from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import Internal
+from modelpool.supervisor.wire.varint import varint
 
 # Model specs and shapes repeat from request to request; so many different ones are remembered.
 _REMEMBERED = 1024
@@ -333,18 +334,3 @@ def _delimited(tag: int, raw: bytes) -> bytes:
 
 def _tag(number: int) -> bytes:
     return varint(number << 3 | _DELIMITED)
-
-
-_SMALL = [bytes((value,)) for value in range(0x80)]
-
-
-def varint(value: int) -> bytes:
-    """Not negative."""
-    if value < 0x80:
-        return _SMALL[value]
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

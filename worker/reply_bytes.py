@@ -1,22 +1,13 @@
-"""The bytes of a request to its message and a response to its bytes, for all kinds of calls. Pure; main thread."""
+"""A response to its bytes, for all kinds of calls. Pure; main thread."""
 
 from typing import Any
 
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import EncodeError
 
-from modelpool.supervisor.wire.status import Internal, ResourceExhausted
+from modelpool.supervisor.wire.status import ResourceExhausted
 
 # What protobuf and gRPC allow a message to be.
 MAX_MESSAGE_BYTES = 2**31 - 1
-
-
-def parse(message_type: Any, payload: bytes) -> Any:
-    """A message of the generated class. Raises Internal, a C++ gRPC server's code for a request it cannot parse."""
-    try:
-        return message_type.FromString(payload)
-    except DecodeError as error:
-        name = message_type.DESCRIPTOR.full_name
-        raise Internal(f"Failed to parse {name} of {len(payload)} bytes: {error}") from error
 
 
 def serialize(message: Any) -> bytes:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from .status import Internal, InvalidArgument
+from .varint import varint
 
 # A TensorProto of a few bytes may ask for a tensor of any size by repeating its last value. No honest message
 # carries more than protobuf's own limit, so neither may a repetition.
@@ -318,15 +319,6 @@ def _fill_field(proto: Any, dtype: DType, flat: npt.NDArray[Any]) -> None:
         # Packed, these are the array's own bytes: merged as wire format, no number becomes a Python object.
         number = tensor_pb2.TensorProto.DESCRIPTOR.fields_by_name[dtype.field].number
         raw = flat.tobytes()
-        proto.MergeFromString(_varint(number << 3 | 2) + _varint(len(raw)) + raw)
+        proto.MergeFromString(varint(number << 3 | 2) + varint(len(raw)) + raw)
     else:
         values.extend(flat.astype(dtype.wire, copy=False).tolist())
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

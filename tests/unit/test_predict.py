@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import Code, PoolError, Status
-from modelpool.worker import request as requests
+from modelpool.worker import reply_bytes
 from modelpool.worker.model_spec import Identity
 from modelpool.worker.predict import Predictor
 from tensorflow.core.framework import types_pb2
@@ -101,7 +101,7 @@ def test_a_row_of_base64_does_not_fill_several_inputs() -> None:
 
 def test_a_response_larger_than_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "The tensorflow.serving.PredictResponse is larger than the 50 bytes that a message may have"
-    monkeypatch.setattr(requests, "MAX_MESSAGE_BYTES", 50)
+    monkeypatch.setattr(reply_bytes, "MAX_MESSAGE_BYTES", 50)
     for numbers in (range(13), range(12)):  # by the arrays alone, and by the message
         found = refusal(predictor().grpc, request(*numbers, outputs=["y"]))
         assert found == Status(Code.RESOURCE_EXHAUSTED, text)
