@@ -1,15 +1,20 @@
-"""The tables of the README say something of every flag and every RPC, and of none that is not there."""
+"""The README says something of every flag, RPC and key, with its default, and of nothing that is not there."""
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import bench_options
 import pytest
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from modelpool.supervisor import command_line, flags
+from modelpool.supervisor.model_policy import ModelPolicy
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
 INERT = "accepted without effect: "
 
 
@@ -57,3 +62,26 @@ def test_every_rpc_is_there() -> None:
         for service in file.DESCRIPTOR.services_by_name.values():
             assert service.name in text
             assert [method.name for method in service.methods if method.name not in text] == []
+
+
+def test_every_key_of_the_pool_file_is_there_with_its_default() -> None:
+    """A list of one may be shown as that one."""
+    (block,) = [each for each in re.findall(r"```\n(.*?)```", README, re.S) if each.startswith("[defaults]")]
+    shown: dict[str, Any] = tomllib.loads(block)["defaults"]
+    assert sorted(shown) == sorted(field.name for field in fields(ModelPolicy))
+    for field in fields(ModelPolicy):
+        value = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert value in (shown[field.name], [shown[field.name]]), field.name
+
+
+def test_every_file_is_there() -> None:
+    """What stands in backticks as a path, with or without the ending of a module."""
+    named = set(re.findall(r"`((?:supervisor|worker|frontend|scripts|tests|deploy)/[\w/.*]*)`", README))
+    assert len(named) > 10
+    assert [each for each in sorted(named) if not [*ROOT.glob(each), *ROOT.glob(f"{each}.py")]] == []
+
+
+def test_what_the_bench_is_asked_for() -> None:
+    named = {word for words in re.findall(r"--what=([\w,]+)", README) for word in words.split(",")}
+    assert named <= set(bench_options.WHAT)
+    assert set(bench_options.WHAT) - named == {"serving"}, "what it does by itself"
