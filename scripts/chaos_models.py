@@ -91,16 +91,11 @@ def _save(path: Path, graph: Graph) -> None:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    info = v1.saved_model.utils.build_tensor_info
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.int64, shape=[None], name="x")
         y = tf.identity(graph(tf, x), name="y")
-        definition = v1.saved_model.signature_def_utils.build_signature_def(
-            {"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"
-        )
-        builder = v1.saved_model.Builder(str(path))
-        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"serving_default": definition})
-        builder.save()
+        definition = demo_models.signature(v1, {"x": x}, {"y": y}, "tensorflow/serving/predict")
+        demo_models.save_session(path, session, {"serving_default": definition})
 
 
 def main() -> None:

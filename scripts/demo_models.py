@@ -2,7 +2,7 @@
 
 What is complete is kept: a version is built under a temporary name and renamed, so that a version directory that
 exists is whole. `DIR/expected.json` holds what `dense` must answer, worked out from its weights by NumPy alone.
-Imports TensorFlow; knows nothing of the server. The other builders of models (the tests' own) use `publish_version`.
+Imports TensorFlow; knows nothing of the server. Other builders of models use what saves and publishes them here.
 """
 
 import argparse
@@ -63,6 +63,27 @@ def write_warmup(version_dir: Path, requests: Sequence[Any]) -> None:
         for request in requests:
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
+
+
+def signature(v1: Any, inputs: dict[str, Any], outputs: dict[str, Any], method: str) -> Any:
+    """A SignatureDef of tensors by name, whose method name is `method`; `v1` is `tf.compat.v1`."""
+    info = v1.saved_model.utils.build_tensor_info
+    return v1.saved_model.signature_def_utils.build_signature_def(
+        {name: info(tensor) for name, tensor in inputs.items()},
+        {name: info(tensor) for name, tensor in outputs.items()},
+        method,
+    )
+
+
+def save_session(path: Path, session: Any, signatures: dict[str, Any]) -> None:
+    """Save a session's graph and variables, which `signatures` are of, as a SavedModel in the TF1 format."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    builder = v1.saved_model.Builder(str(path))
+    tags = [v1.saved_model.tag_constants.SERVING]
+    builder.add_meta_graph_and_variables(session, tags, signature_def_map=signatures)
+    builder.save()
 
 
 # -- demo: a string variable, read and written by requests -------------------------------------------------------
@@ -165,9 +186,6 @@ def build_half_plus_two(path: Path) -> None:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    signature_of = v1.saved_model.signature_def_utils.build_signature_def
-    info = v1.saved_model.utils.build_tensor_info
-    constants = v1.saved_model.signature_constants
     with tf.Graph().as_default(), v1.Session() as session:
         a = v1.get_variable("a", initializer=0.5, use_resource=True)
         b = v1.get_variable("b", initializer=2.0, use_resource=True)
@@ -183,43 +201,29 @@ def build_half_plus_two(path: Path) -> None:
         y = tf.add(tf.multiply(a, x), b, name="y")
         y2 = tf.add(tf.multiply(a, x), c, name="y2")
         y3 = tf.add(tf.multiply(a, x2), c, name="y3")
-
-        def predict(inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
-            return signature_of(_infos(info, inputs), _infos(info, outputs), constants.PREDICT_METHOD_NAME)
-
-        def regress(output: Any) -> Any:
-            return signature_of(
-                {constants.REGRESS_INPUTS: info(serialized)},
-                {constants.REGRESS_OUTPUTS: info(output)},
-                constants.REGRESS_METHOD_NAME,
-            )
-
-        def classify(scores: Any) -> Any:
-            return signature_of(
-                {constants.CLASSIFY_INPUTS: info(serialized)},
-                {constants.CLASSIFY_OUTPUT_SCORES: info(scores)},
-                constants.CLASSIFY_METHOD_NAME,
-            )
-
         session.run(v1.global_variables_initializer())
-        builder = v1.saved_model.Builder(str(path))
-        builder.add_meta_graph_and_variables(
-            session,
-            [v1.saved_model.tag_constants.SERVING],
-            signature_def_map={
-                constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: predict({"x": x}, {"y": y}),
-                "regress_x_to_y": regress(y),
-                "regress_x_to_y2": regress(y2),
-                "regress_x2_to_y3": regress(y3),
-                "classify_x_to_y": classify(y),
-                "classify_x2_to_y3": classify(y3),
-            },
-        )
-        builder.save()
+        names = v1.saved_model.signature_constants
+        signatures = {
+            names.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature(v1, {"x": x}, {"y": y}, names.PREDICT_METHOD_NAME),
+            "regress_x_to_y": _regress_signature(v1, serialized, y),
+            "regress_x_to_y2": _regress_signature(v1, serialized, y2),
+            "regress_x2_to_y3": _regress_signature(v1, serialized, y3),
+            "classify_x_to_y": _classify_signature(v1, serialized, y),
+            "classify_x2_to_y3": _classify_signature(v1, serialized, y3),
+        }
+        save_session(path, session, signatures)
 
 
-def _infos(info: Callable[[Any], Any], tensors: dict[str, Any]) -> dict[str, Any]:
-    return {name: info(tensor) for name, tensor in tensors.items()}
+def _regress_signature(v1: Any, serialized: Any, output: Any) -> Any:
+    names = v1.saved_model.signature_constants
+    outputs = {names.REGRESS_OUTPUTS: output}
+    return signature(v1, {names.REGRESS_INPUTS: serialized}, outputs, names.REGRESS_METHOD_NAME)
+
+
+def _classify_signature(v1: Any, serialized: Any, scores: Any) -> Any:
+    names = v1.saved_model.signature_constants
+    outputs = {names.CLASSIFY_OUTPUT_SCORES: scores}
+    return signature(v1, {names.CLASSIFY_INPUTS: serialized}, outputs, names.CLASSIFY_METHOD_NAME)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------

@@ -59,25 +59,19 @@ def _save(
     A signature whose key begins with `classify` or `regress` says that as its method, any other predict. `defaults`: by
     key, what inputs are when they are not sent.
     """
+    import demo_models
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    info = v1.saved_model.utils.build_tensor_info
     with tf.Graph().as_default(), v1.Session() as session:
         definitions = {
-            key: v1.saved_model.signature_def_utils.build_signature_def(
-                {name: info(tensor) for name, tensor in inputs.items()},
-                {name: info(tensor) for name, tensor in outputs.items()},
-                f"tensorflow/serving/{_method(key)}",
-            )
+            key: demo_models.signature(v1, inputs, outputs, f"tensorflow/serving/{_method(key)}")
             for key, (inputs, outputs) in signatures(tf).items()
         }
         for key, values in (defaults or {}).items():
             for name, value in values.items():
                 definitions[key].defaults[name].CopyFrom(tf.make_tensor_proto(value))
-        builder = v1.saved_model.Builder(str(path))
-        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=definitions)
-        builder.save()
+        demo_models.save_session(path, session, definitions)
 
 
 def _method(key: str) -> str:
