@@ -72,6 +72,8 @@ class Bounds:
 
 @dataclass(slots=True, eq=False)
 class Worker:
+    """One that this frontend has a link to. `leaving`: no route names it any more, and its requests are awaited."""
+
     incarnation: Incarnation
     servable: ServableId
     link: Link

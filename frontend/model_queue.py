@@ -64,6 +64,7 @@ class ModelQueue:
         return Overloaded(f"{FULL}: model {self.name}: {reason}", self._hint_ms(now_ns))
 
     def enter(self, size_bytes: int, now_ns: int) -> None:
+        """A request was accepted."""
         self.in_flight += 1
         self.in_flight_bytes += size_bytes
         self.throughput.came += 1
@@ -71,6 +72,7 @@ class ModelQueue:
             self.throughput.mark(now_ns)
 
     def leave(self, size_bytes: int) -> None:
+        """It is answered, or nobody waits for it any more."""
         self.in_flight -= 1
         self.in_flight_bytes -= size_bytes
 

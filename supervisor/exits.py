@@ -64,6 +64,7 @@ class Exit:
 
     @classmethod
     def from_wait_status(cls, status: int) -> "Exit":
+        """By the status that waitpid(2) gives."""
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             return cls(None, number, f"killed by {signal_name(number)}")
@@ -81,6 +82,7 @@ class Exit:
 
     @property
     def kind(self) -> ExitKind:
+        """What is known of it, else what code and signal say."""
         if self.special is not None:
             return self.special
         if self.signal is not None:

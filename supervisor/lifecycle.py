@@ -12,6 +12,8 @@ from enum import StrEnum
 
 
 class SlotState(StrEnum):
+    """Where a slot is in its life; `ALIVE` are those in which it has a process."""
+
     PENDING = "pending"
     STARTING = "starting"
     LOADING = "loading"
@@ -25,6 +27,8 @@ class SlotState(StrEnum):
 
 
 class SlotEvent(StrEnum):
+    """What takes a slot from one state to another."""
+
     SPAWN = "spawn"
     """A process was asked for."""
     LOADING = "loading"

@@ -18,6 +18,8 @@ _LEAST_LIFE_S = 1.0
 
 
 class Verdict(StrEnum):
+    """What a sample asks for: nothing, a fresh worker in this one's place, or its end."""
+
     FINE = "fine"
     RENEW = "renew"
     OVER = "over"

@@ -20,6 +20,8 @@ _RECORD_BYTES = 8192
 
 
 class Verdict(StrEnum):
+    """Whether the kernel killed a process for want of memory."""
+
     CERTAIN = "certain"
     PROBABLE = "probable"
     NO = "no"

@@ -27,6 +27,8 @@ class Order(StrEnum):
 
 
 class Isolation(StrEnum):
+    """What separates models. There is one way; the key is there for those that may come."""
+
     PROCESS = "process"
 
 

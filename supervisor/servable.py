@@ -170,6 +170,7 @@ class Servable:
 
     @property
     def presence(self) -> Presence:
+        """By the states of all its slots."""
         if not self.slots:
             return Presence.NEW
         states = {slot.state for slot in self.slots}

@@ -42,6 +42,8 @@ class Transition:
 
 
 class TransitionPolicy(StrEnum):
+    """Whether a model that changes versions answers all the time, or never has two of them in memory."""
+
     AVAILABILITY_PRESERVING = "availability_preserving"
     RESOURCE_PRESERVING = "resource_preserving"
 

@@ -200,6 +200,7 @@ def _converted(value: Any, enum: int) -> bytes:
 
 
 def array_of(values: list[Any], shape: tuple[int, ...], enum: int) -> Array:
+    """The values, converted before one by one, as an array of that dtype and shape. Raises PoolError."""
     if len(shape) > MAX_RANK:
         raise InvalidArgument(f"tensor parsing error: rank {len(shape)} is more than {MAX_RANK}")
     if enum not in DTYPES:

@@ -13,6 +13,8 @@ from .worker_messages import Profile, RecordWarmup
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
+    """The status document is asked for; `token` is the asker's own and comes back with it."""
+
     token: int
 
 

@@ -92,6 +92,8 @@ ToFrontend = (
 
 @dataclass(frozen=True, slots=True)
 class FrontendHello:
+    """First message of a frontend: it can take routes."""
+
     pid: int
 
 

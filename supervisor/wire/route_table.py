@@ -10,6 +10,8 @@ from .status import Code
 
 @dataclass(frozen=True, slots=True)
 class WorkerRoute:
+    """One worker that takes requests, at its data socket."""
+
     incarnation: Incarnation
     endpoint: str
 

@@ -19,6 +19,8 @@ class WorkerHello:
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress:
+    """The worker has come to this phase."""
+
     phase: WorkerPhase
 
 

@@ -1,5 +1,7 @@
 """A world of fake processes and frontends for a manager, with a clock that the test owns."""
 
+from collections.abc import Iterable
+
 from modelpool.supervisor.commands import AnnounceDeath, Command, Kill, Publish, Spawn, Stop
 from modelpool.supervisor.devices import Device, Inventory
 from modelpool.supervisor.exits import Exit
@@ -8,6 +10,7 @@ from modelpool.supervisor.manager import Manager, ManagerOptions
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.places import Places
 from modelpool.supervisor.restart import RestartPolicy
+from modelpool.supervisor.routes import RouteBoard
 from modelpool.supervisor.servable import Servable, Slot
 from modelpool.supervisor.transition_policy import TransitionPolicy
 from modelpool.supervisor.wire.ids import Incarnation
@@ -23,18 +26,18 @@ from modelpool.supervisor.wire.worker_messages import (
 )
 
 FRONTEND = Incarnation(1)
-
-
 KILLED = Exit(None, 9, "killed by SIGKILL")
-
-
 STOPPED = Exit(0, None, "exited with code 0")
-
-
 LOAD_FAILED = Exit(3, None, "exited with code 3")
-
-
 GPUS = (Device("gpu:0", "GPU-a"), Device("gpu:1", "GPU-b"))
+
+
+def take_newest_table(board: RouteBoard, alive: Iterable[Incarnation]) -> None:
+    """What FRONTEND does with it: it acknowledges it, and lets go of those alive that it does not name."""
+    board.ack(FRONTEND, board.table.epoch)
+    named = {w.incarnation for m in board.table.models for v in m.versions for w in v.workers}
+    for incarnation in set(alive) - named:
+        board.released(FRONTEND, incarnation)
 
 
 class World:
@@ -129,11 +132,7 @@ class World:
 
     def ack(self) -> None:
         """The frontend takes the newest table and lets go of the workers that it does not name."""
-        board = self.manager.board
-        board.ack(FRONTEND, board.table.epoch)
-        named = {w.incarnation for m in board.table.models for v in m.versions for w in v.workers}
-        for incarnation in set(self.alive) - named:
-            board.released(FRONTEND, incarnation)
+        take_newest_table(self.manager.board, self.alive)
         self.advance()
 
     def sleep(self, seconds: float) -> None:

@@ -9,22 +9,17 @@ import pytest
 from modelpool.supervisor.wire.data import Method
 from modelpool.worker.calls import Calls
 from modelpool.worker.model_spec import Identity
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import inference_pb2
+
+from tests.unit.signature_defs import texts_to_number
 
 
 class FakeModel:
     """On strings: a regression of 2.5 for each by `regress`, as a score by `classify`, bare by `predict`."""
 
     def __init__(self) -> None:
-        self.signatures: Mapping[str, Any] = {
-            key: meta_graph_pb2.SignatureDef() for key in ("regress", "classify", "predict")
-        }
-        for key, alias in (("regress", "outputs"), ("classify", "scores"), ("predict", "y")):
-            made = self.signatures[key]
-            made.inputs["inputs"].name, made.inputs["inputs"].dtype = "in:0", types_pb2.DT_STRING
-            made.outputs[alias].name, made.outputs[alias].dtype = f"{alias}:0", types_pb2.DT_FLOAT
+        outputs = {"regress": "outputs", "classify": "scores", "predict": "y"}
+        self.signatures: Mapping[str, Any] = {key: texts_to_number(output) for key, output in outputs.items()}
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         return [np.full((len(feeds["in:0"]), 1), 2.5, np.float32) for _ in fetches]

@@ -11,8 +11,9 @@ from modelpool.worker import classify as classification
 from modelpool.worker.examples import ExamplesCall, signature_text
 from modelpool.worker.model_spec import Identity
 from tensorflow.core.example import example_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2
+
+from tests.unit import signature_defs
 
 LABELS = np.array([[b"a", b"b"], [b"c", b"d"]], object)
 SCORES = np.array([[0.5, 0.25], [1.0, 0.0]], np.float32)
@@ -32,12 +33,7 @@ class FakeModel:
 
 
 def signature(inputs: Sequence[str] = ("inputs",), outputs: Sequence[str] = ("classes", "scores")) -> Any:
-    made = meta_graph_pb2.SignatureDef()
-    for alias in inputs:
-        made.inputs[alias].name = f"{alias}:0"
-    for alias in outputs:
-        made.outputs[alias].name = f"{alias}:0"
-    return made
+    return signature_defs.named(inputs, outputs)
 
 
 def model(outputs: Sequence[str] = ("classes", "scores"), **tensors: np.ndarray) -> FakeModel:

@@ -30,8 +30,8 @@ from modelpool.supervisor.wire.states import WorkerPhase
 from modelpool.supervisor.wire.status import NotFound
 from modelpool.supervisor.wire.worker_messages import WorkerHello, WorkerProgress, WorkerReady
 from tests.fake_nvml import FakeGpu, FakeLibrary
+from tests.unit.manager_world import FRONTEND, take_newest_table
 
-FRONTEND = Incarnation(1)
 NAMES = ("a", "b", "c")
 HOST_PIDS = 100_000
 DEVICES = st.one_of(
@@ -200,11 +200,7 @@ class DevicesOverTime(RuleBasedStateMachine):
 
     @rule()
     def ack(self) -> None:
-        board = self.manager.board
-        board.ack(FRONTEND, board.table.epoch)
-        named = {w.incarnation for m in board.table.models for v in m.versions for w in v.workers}
-        for incarnation in set(self.alive) - named:
-            board.released(FRONTEND, incarnation)
+        take_newest_table(self.manager.board, self.alive)
         self.advance()
 
     @rule(seconds=st.sampled_from([3, int(CONFIRM_S)]), stuck=st.booleans())

@@ -12,8 +12,9 @@ from modelpool.worker.calls import Calls
 from modelpool.worker.logged_requests import REST_METHODS, Answered, LogMaker
 from modelpool.worker.model_spec import Identity
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2, prediction_log_pb2, regression_pb2
+
+from tests.unit.signature_defs import texts_to_number
 
 EXAMPLES = b'{"signature_name": "%s", "examples": [{"x": "a"}, {}]}'
 
@@ -23,13 +24,8 @@ class CountingModel:
 
     def __init__(self) -> None:
         self.runs = 0
-        self.signatures: Mapping[str, Any] = {
-            key: meta_graph_pb2.SignatureDef() for key in ("serving_default", "regress", "classify")
-        }
-        for key, alias in (("regress", "outputs"), ("classify", "scores"), ("serving_default", "y")):
-            made = self.signatures[key]
-            made.inputs["inputs"].name, made.inputs["inputs"].dtype = "in:0", types_pb2.DT_STRING
-            made.outputs[alias].name, made.outputs[alias].dtype = f"{alias}:0", types_pb2.DT_FLOAT
+        outputs = {"regress": "outputs", "classify": "scores", "serving_default": "y"}
+        self.signatures: Mapping[str, Any] = {key: texts_to_number(output) for key, output in outputs.items()}
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         self.runs += 1

@@ -10,8 +10,9 @@ from modelpool.supervisor.wire.status import Code, PoolError, Status
 from modelpool.worker import regress as regression
 from modelpool.worker.examples import ExamplesCall, signature_text
 from modelpool.worker.model_spec import Identity
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import regression_pb2
+
+from tests.unit import signature_defs
 
 
 class FakeModel:
@@ -28,12 +29,7 @@ class FakeModel:
 
 
 def signature(inputs: Sequence[str] = ("inputs",), outputs: Sequence[str] = ("outputs",)) -> Any:
-    made = meta_graph_pb2.SignatureDef()
-    for alias in inputs:
-        made.inputs[alias].name = f"{alias}:0"
-    for alias in outputs:
-        made.outputs[alias].name = f"{alias}:0"
-    return made
+    return signature_defs.named(inputs, outputs)
 
 
 def request(count: int = 2, key: str = "") -> Any:
