@@ -20,6 +20,7 @@ from . import model_spec, model_status, request_body, rest_path, rest_reply
 from .core import Core
 from .health_pages import HealthPages
 from .in_flight import Answer
+from .intake import Intake
 from .model_spec import ModelSpec
 from .request_body import BodyTooLarge, ClientGone, Receive
 from .rest_path import RestCall, Verb
@@ -75,7 +76,7 @@ class RestOptions:
 
 
 class RestApp:
-    """`pool_status` asks the supervisor."""
+    """`pool_status` asks the supervisor; `intake` is the room for bodies that are still on their way."""
 
     def __init__(
         self,
@@ -84,8 +85,11 @@ class RestApp:
         options: RestOptions,
         metrics: Metrics,
         pages: HealthPages,
+        *,
+        intake: Intake | None = None,
     ) -> None:
         self._pages = pages
+        self._intake = intake or Intake()
         self._metrics = metrics
         self._metrics_path = metrics.path.encode()
         self._core = core
@@ -151,7 +155,9 @@ class RestApp:
         deadline_ns = data.NO_DEADLINE_NS
         if self._options.timeout_s > 0:
             deadline_ns = counted.started_ns + int(self._options.timeout_s * 1e9)
-        body = await request_body.read(scope["headers"], receive, self._options.max_request_bytes, deadline_ns)
+        with self._intake.place() as place:
+            limit_bytes = self._options.max_request_bytes
+            body = await request_body.read(scope["headers"], receive, limit_bytes, deadline_ns, place.came)
         if call.verb is Verb.METADATA:
             return await self._forward(Method.REST_METADATA, b"", call.spec, deadline_ns, receive)
         return await self._infer(scope, receive, call, body, deadline_ns)

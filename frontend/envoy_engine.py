@@ -25,6 +25,7 @@ from .envoy_admin import EnvoyAdmin
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
 from .grpc_direct import DirectGrpc
+from .intake import Intake
 from .rest_pyvoy import complete
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class EnvoyEngine:
         opened: threading.Event,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments), methods.forwards)
+        intake = Intake(spec.arriving_requests, spec.arriving_bytes)
+        self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments, intake), methods.forwards)
         self.rest: AsgiApp = _nothing if rest is None else complete(rest)
         self._spec = spec
         self._admin = admin

@@ -11,7 +11,8 @@ gRPC over HTTP/2: github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Texts 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,9 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import (
+    DeadlineExceeded,
     Internal,
+    Overloaded,
     PoolError,
     Unavailable,
     Unimplemented,
@@ -29,9 +32,12 @@ from modelpool.supervisor.wire.status import (
 from . import grpc_frames
 from .calls_in_progress import CallsInProgress, ClientGone
 from .engine import Receive, Send
+from .forward import Forward
 from .grpc_calls import BUG, Methods, Stream, Unary, retry_metadata
 from .grpc_compression import ACCEPTED, Packing
 from .grpc_frames import Frames
+from .intake import Intake, Place
+from .model_queue import FULL, UNKNOWN_HINT_MS
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +64,28 @@ _TIMEOUT_UNITS_NS = {
 }
 _MAX_TIMEOUT_DIGITS = 8
 _GOING = "The server is shutting down"
+# So many calls may be under way that ask no model, of which the core knows nothing; most of all streams, which last as
+# long as their clients like. What those send is small.
+_MOST_OTHERS = 10_000
+_MOST_STREAMED_BYTES = 64 * 1024
 
 
 class GrpcApp:
     """An ASGI application that serves `methods`.
 
     `max_request_bytes` bounds a message, packed and unpacked; `arguments`: gRPC's channel arguments, of which the
-    limit and the compression of replies count here.
+    limit and the compression of replies count here. `intake`: the room for messages that are still on their way.
     """
 
-    def __init__(self, methods: Methods, max_request_bytes: int, arguments: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        max_request_bytes: int,
+        arguments: Mapping[str, str],
+        intake: Intake | None = None,
+    ) -> None:
+        self._intake = intake or Intake()
+        self._others = 0
         self._unary = dict(methods.unary)
         self._streams = dict(methods.streams)
         self._forwards = dict(methods.forwards)
@@ -104,13 +122,14 @@ class GrpcApp:
 
     async def _call_unary(self, handle: Unary, scope: Scope, receive: Receive, send: Send) -> None:
         call = _Call(scope["headers"])
-        message = await self._message(call, receive)
         forward = self._forwards.get(scope["path"])
+        message = await self._message(call, receive, forward)
         with self._in_progress.watched(receive, call.deadline_ns):
             if forward is not None:
                 reply = await forward.call(message, call.deadline_ns)
             else:
-                reply = await handle(bytes(message), call)
+                with self._other():
+                    reply = await handle(bytes(message), call)
         if self.replies_plain:
             send(OK_START)
             for event in grpc_frames.body_events(reply):
@@ -123,8 +142,24 @@ class GrpcApp:
         send({"type": "http.response.body", "body": framed})
         send(OK_TRAILERS)
 
-    async def _message(self, call: "_Call", receive: Receive) -> Payload:
+    async def _message(self, call: "_Call", receive: Receive, forward: Forward | None) -> Payload:
         """The one message of a unary call. Raises PoolError, ClientGone."""
+        started_ns = time.monotonic_ns()
+        timeout_s = None if call.deadline_ns == data.NO_DEADLINE_NS else (call.deadline_ns - started_ns) / 1e9
+        try:
+            with self._intake.place() as place:
+                async with asyncio.timeout(timeout_s):
+                    return await self._arriving(call, receive, place)
+        except TimeoutError as late:
+            error: PoolError = DeadlineExceeded("Deadline exceeded before the whole message had come")
+            error.__cause__ = late
+        except PoolError as refused:
+            error = refused
+        if forward is not None:
+            forward.finished("", error.status.code, started_ns)
+        raise error
+
+    async def _arriving(self, call: "_Call", receive: Receive, place: Place) -> Payload:
         event = await receive()
         if event["type"] != "http.request":
             raise ClientGone
@@ -134,14 +169,27 @@ class GrpcApp:
             return whole
         frames = Frames(self.limit_bytes, call.encoding)
         frames.add(body)
+        place.came(len(body))
         while (message := await frames.next()) is None:
             if not event["more_body"]:
                 raise Internal("Request without a whole message")
             event = await receive()
             if event["type"] != "http.request":
                 raise ClientGone
+            place.came(len(event["body"]))
             frames.add(event["body"])
         return message
+
+    @contextmanager
+    def _other(self) -> Iterator[None]:
+        """A call that asks no model is under way. Raises Overloaded."""
+        if self._others >= _MOST_OTHERS:
+            raise Overloaded(f"{FULL}: {self._others} calls that ask no model are under way", UNKNOWN_HINT_MS)
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
 
     # -- streams, and what is not served ---------------------------------------------------------------------------
 
@@ -158,12 +206,13 @@ class GrpcApp:
         handle = self._streams.get(scope["path"])
         if handle is None:
             raise Unimplemented("Method not found!")
-        await self._call_stream(handle, call, scope, receive, send)
+        with self._other():
+            await self._call_stream(handle, call, scope, receive, send)
 
     async def _call_stream(self, handle: Stream, call: "_Call", scope: Scope, receive: Receive, send: Send) -> None:
         """Requests are read as the handler wants them, and one ahead, which tells of a client that is gone."""
         requests: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
-        frames = Frames(self.limit_bytes, call.encoding)
+        frames = Frames(min(self.limit_bytes, _MOST_STREAMED_BYTES), call.encoding)
         with self._in_progress.cancelled_with(_read(frames, receive, requests)):
             started = False
             failure: PoolError | None = None

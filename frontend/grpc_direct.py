@@ -63,7 +63,6 @@ class DirectGrpc:
             return call
         return self.app(scope, receive, send)
 
-    @guarded
     def go_on(self, event: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """In the event loop: a call whose first event has been taken becomes a task."""
         task = self.loop.create_task(self.app(scope, _Rest(event, receive), send))
@@ -75,8 +74,8 @@ class _Call(Begun):
     """One call: a `Sink` of the core, and a `Watched` of `calls_in_progress`."""
 
     __slots__ = (
-        *("_asked", "_app", "_done", "_forward", "_message", "_model", "_receive", "_scope", "_send", "_started_ns"),
-        *("_pending", "seen"),
+        *("_app", "_asked", "_done", "_forward", "_message", "_model", "_part", "_receive", "_scope", "_send"),
+        *("_pending", "_started_ns", "seen"),
     )
 
     def __init__(self, app: DirectGrpc, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +86,7 @@ class _Call(Begun):
         self._send = send
         self._started_ns = time.monotonic_ns()
         self._message: Payload | None = b""  # None: it was dropped, there was no room
+        self._part: Any = None  # the first event, where it is not the whole message
         self._model = ""
         self._pending: Pending | None = None
         self._done = self._asked = self.seen = False
@@ -97,17 +97,23 @@ class _Call(Begun):
         """What came first: nearly always the whole message."""
         body: bytes = event.get("body", b"")
         message = grpc_frames.only_message(body, self._app.app.limit_bytes)
-        if message is None:
-            app = self._app
-            app.loop.call_soon_threadsafe(app.go_on, event, self._scope, self._receive, self._send)
+        inbox = self._app.inbox
+        if not inbox.has_room():
+            self._message = None
+        elif message is None:
+            self._part = event
         else:
-            self._message = message if self._app.inbox.has_room() else None
-            self._app.inbox.put(self)
+            self._message = message
+        inbox.put(self)
 
     # -- in the event loop ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """At the core. Never raises."""
+        """At the core, or as a task. Never raises."""
+        part, self._part = self._part, None
+        if part is not None:
+            self._app.go_on(part, self._scope, self._receive, self._send)
+            return
         timeout = dict(self._scope["headers"]).get(b"grpc-timeout")
         duration_ns = None if timeout is None else timeout_ns(timeout)
         deadline_ns = data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
@@ -173,9 +179,9 @@ class _Call(Begun):
 class _Inbox:
     """Calls on their way from pyvoy's threads to the loop, which is woken once for all that have come by then.
 
-    Beyond `_MOST_WAITING` a call that is put here brings no message and is refused when its turn comes, in order and in
-    the loop's thread like all others: of it nothing is kept that is big beside its stream, which Envoy has open. A turn
-    of the loop takes what was there when it began, so that a flood cannot keep the loop to itself.
+    Beyond `_MOST_WAITING` a call that is put here brings nothing of its message and is refused when its turn comes, in
+    order and in the loop's thread like all others: of it nothing is kept that is big beside its stream, which Envoy has
+    open. A turn of the loop takes what was there when it began, so that a flood cannot keep the loop to itself.
     """
 
     def __init__(self) -> None:

@@ -34,12 +34,16 @@ class ClientGone(Exception):
     """The client closed the connection before the answer."""
 
 
-async def read(headers: Headers, receive: Receive, limit_bytes: int, deadline_ns: int) -> Payload:
+async def read(
+    headers: Headers, receive: Receive, limit_bytes: int, deadline_ns: int, came: Callable[[int], None]
+) -> Payload:
     """The whole body, unpacked. `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none.
+
+    `came` is told of each piece that is kept, by its size, and may raise.
 
     Raises BodyTooLarge, ClientGone, DeadlineExceeded, or InvalidArgument for broken gzip.
     """
-    body = _body(headers, limit_bytes)
+    body = _body(headers, limit_bytes, came)
     timeout_s = None if deadline_ns == data.NO_DEADLINE_NS else (deadline_ns - time.monotonic_ns()) / 1e9
     try:
         async with asyncio.timeout(timeout_s):
@@ -49,7 +53,7 @@ async def read(headers: Headers, receive: Receive, limit_bytes: int, deadline_ns
     return body.whole()
 
 
-def _body(headers: Iterable[tuple[bytes, bytes]], limit_bytes: int) -> "_PlainBody":
+def _body(headers: Iterable[tuple[bytes, bytes]], limit_bytes: int, came: Callable[[int], None]) -> "_PlainBody":
     """An empty body of the kind that the headers announce. Raises BodyTooLarge."""
     length, gzipped = 0, False
     for name, value in headers:
@@ -59,7 +63,7 @@ def _body(headers: Iterable[tuple[bytes, bytes]], limit_bytes: int) -> "_PlainBo
             gzipped = value.strip().lower() in (b"gzip", b"x-gzip")
     if length > limit_bytes:
         raise BodyTooLarge(f"Request body is too large: {length} bytes, the limit max_request_bytes is {limit_bytes}")
-    return _GzipBody(limit_bytes) if gzipped else _PlainBody(limit_bytes)
+    return _GzipBody(limit_bytes, came) if gzipped else _PlainBody(limit_bytes, came)
 
 
 async def _collect(body: "_PlainBody", receive: Receive) -> None:
@@ -73,8 +77,9 @@ async def _collect(body: "_PlainBody", receive: Receive) -> None:
 
 
 class _PlainBody:
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, came: Callable[[int], None]) -> None:
         self._limit_bytes = limit_bytes
+        self._came = came
         self._size_bytes = 0
         self._parts: list[bytes] = []
 
@@ -87,6 +92,7 @@ class _PlainBody:
             raise BodyTooLarge(
                 f"Request body is too large: more than {self._limit_bytes} bytes, the limit max_request_bytes"
             )
+        self._came(len(part))
         self._parts.append(part)
 
     def whole(self) -> Payload:
@@ -96,8 +102,8 @@ class _PlainBody:
 class _GzipBody(_PlainBody):
     """A gzip stream of one or more members."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(limit_bytes)
+    def __init__(self, limit_bytes: int, came: Callable[[int], None]) -> None:
+        super().__init__(limit_bytes, came)
         self._inflater = zlib.decompressobj(_GZIP_WBITS)
         self._packed_bytes = 0
 

@@ -44,6 +44,7 @@ from .engine import MakeEngine
 from .grpc_services import GrpcServices
 from .health_pages import HealthPages
 from .in_flight import Bounds
+from .intake import Intake
 from .metrics import RequestMetrics
 from .poison_files import PoisonFiles
 from .profiler import ProfilerHandlers
@@ -98,7 +99,8 @@ class Session:
             return None
         counting = Metrics(spec.metrics_path, self._metrics_page, partial(self._metrics.finished, metrics.REST))
         options = RestOptions(spec.rest_timeout_s, spec.max_request_bytes, spec.rest_cors)
-        return RestApp(self._core, self._control.pool_status, options, counting, self._pages)
+        intake = Intake(spec.arriving_requests, spec.arriving_bytes)
+        return RestApp(self._core, self._control.pool_status, options, counting, self._pages, intake=intake)
 
     async def run(self) -> int:
         """Serve until drained; the process's exit code."""

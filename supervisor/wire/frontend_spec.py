@@ -5,6 +5,9 @@ from enum import StrEnum
 
 from .ids import Incarnation
 
+ARRIVING_REQUESTS = 10_000
+ARRIVING_BYTES = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -35,7 +38,8 @@ class FrontendSpec:
     `grpc_arguments`: channel arguments of the gRPC server, values as they were written. `health`, `reflection` and
     `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere. `frontends`: so
     many share the pool's requests; each may have that part of what a model may have waiting. `access_log`: the file
-    that Envoy writes, "" for none.
+    that Envoy writes, "" for none. `arriving_requests` and `arriving_bytes`: what may be there, of REST and of gRPC in
+    Envoy, of requests whose bodies are still on their way.
     """
 
     incarnation: Incarnation
@@ -56,4 +60,6 @@ class FrontendSpec:
     metrics_path: str = ""
     access_log: str = ""
     frontends: int = 1
+    arriving_requests: int = ARRIVING_REQUESTS
+    arriving_bytes: int = ARRIVING_BYTES
     engine: Engine = Engine.GRPCIO

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpool.frontend import grpc_asgi
 from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded, timeout_ns
 from modelpool.frontend.grpc_calls import Call, Methods
 from modelpool.frontend.grpc_frames import Frames, only_message, plain
@@ -20,6 +21,7 @@ from modelpool.supervisor.wire.parts import Parts
 from modelpool.supervisor.wire.status import Code, NotFound, ResourceExhausted
 
 LIMIT = 1000
+WATCH = "/s/Watch"
 TE = (b"te", b"trailers")
 GRPC = (b"content-type", b"application/grpc")
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -345,3 +347,45 @@ def test_a_large_message_that_came_as_one_is_not_copied() -> None:
 def test_a_head_that_announces_too_much_is_refused_at_once() -> None:
     with pytest.raises(ResourceExhausted):
         Frames(20, b"identity").add(b"\0\0\0\0\x15")
+
+
+def test_the_deadline_holds_for_a_message_that_does_not_come() -> None:
+    async def scenario(app: GrpcApp, _: Handlers) -> Any:
+        client = Client(b"\0\0", b"", headers=(GRPC, TE, (b"grpc-timeout", b"20m")))
+        del client._events[1]
+        await client.call(app)
+        return client.status
+
+    assert run(scenario) == (Code.DEADLINE_EXCEEDED, "Deadline exceeded before the whole message had come")
+
+
+def test_calls_that_ask_no_model_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_asgi, "_MOST_OTHERS", 2)
+
+    async def scenario(app: GrpcApp, _: Handlers) -> Any:
+        waiting = [Client(plain(b"x")), Client(plain(b"x"))]
+        calls = [asyncio.create_task(waiting[0].call(app, "/s/Wait")), asyncio.create_task(waiting[1].call(app, WATCH))]
+        while not waiting[1].sent:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        refused = [await Client(plain(b"x")).call(app), await Client(plain(b"x")).call(app, WATCH)]
+        for client in waiting:
+            client.gone.set()
+        await asyncio.gather(*calls)
+        return [each.status for each in refused], (await Client(plain(b"x")).call(app)).status
+
+    refused, later = run(scenario)
+    assert [code for code, _ in refused] == [Code.UNAVAILABLE] * 2
+    assert all(text.endswith("2 calls that ask no model are under way") for _, text in refused)
+    assert later == (Code.OK, "")
+
+
+def test_what_a_stream_sends_is_small() -> None:
+    async def main() -> Any:
+        app = GrpcApp(Handlers().methods, 1 << 20, {})
+        small, big = [await Client(plain(bytes(size))).call(app, "/s/Twice") for size in (60_000, 70_000)]
+        return small.status[0], big.status
+
+    assert asyncio.run(main()) == (
+        Code.OK,
+        (Code.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (70000 vs. 65536)"),
+    )

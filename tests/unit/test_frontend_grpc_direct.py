@@ -305,6 +305,30 @@ def test_what_comes_faster_than_the_loop_turns_is_refused(monkeypatch: pytest.Mo
     assert told == [("Predict", "", Code.UNAVAILABLE)] * 2 + [("Predict", "m", Code.OK)] * 3
 
 
+def test_a_part_of_a_message_waits_for_the_loop_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_direct, "_MOST_WAITING", 2)
+
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start() for _ in range(3)]
+        for client in clients:
+            client.give(plain(REQUEST)[:3], more_body=True)  # and the loop does not turn
+        refused = await clients[2].answer()
+        for client in clients[:2]:
+            async with asyncio.timeout(10):
+                while not client.asked:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+            client.give(plain(REQUEST)[3:])
+        await scene.sent_to_worker(2)
+        for request_id in scene.bench.links[7].ids:
+            scene.bench.reply(7, request_id, b"y")
+        return refused[0], [await client.answer() for client in clients[:2]], scene.told
+
+    refused, taken, told = run(scenario)
+    assert refused is Code.UNAVAILABLE
+    assert taken == [(Code.OK, plain(b"y"))] * 2
+    assert told == [("Predict", "", Code.UNAVAILABLE)] + [("Predict", "m", Code.OK)] * 2
+
+
 def test_a_turn_of_the_loop_takes_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else calls that come as fast as they are begun would keep the loop to themselves."""
     turns: list[list[bytes]] = []

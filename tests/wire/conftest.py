@@ -276,6 +276,7 @@ OF_BOTH_ENGINES = {
     "test_frontend_requests",
     "test_grpc_surface",
     "test_health",
+    "test_intake",
     "test_reflection",
     "test_rest_surface",
     "test_shared_payloads",
