@@ -12,6 +12,8 @@ from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from modelpool.supervisor import command_line, flags
 from modelpool.supervisor.model_policy import ModelPolicy
+from modelpool.supervisor.wire import metric_families
+from modelpool.supervisor.wire.metrics import Family
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -72,6 +74,12 @@ def test_every_key_of_the_pool_file_is_there_with_its_default() -> None:
     for field in fields(ModelPolicy):
         value = list(field.default) if isinstance(field.default, tuple) else field.default
         assert value in (shown[field.name], [shown[field.name]]), field.name
+
+
+def test_every_metric_of_ours_is_there_and_no_other() -> None:
+    ours = {each.name for each in vars(metric_families).values() if isinstance(each, Family)}
+    named = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", " ".join(map(str, table("| of | metrics |").values()))))
+    assert sorted(f"modelpool_{name}" for name in named) == sorted(x for x in ours if x.startswith("modelpool_"))
 
 
 def test_every_file_is_there() -> None:
