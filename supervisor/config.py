@@ -55,6 +55,7 @@ class PoolConfig:
     log_level: str
     profiler_dir: str = ""
     shared_memory_bytes: int = 0
+    shared_memory_total_bytes: int = 0
     allow_chaos: bool = False
     service: ServiceSocket = field(default_factory=ServiceSocket)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
@@ -116,6 +117,7 @@ def from_flags(flags: Flags, runtime_dir: Path, default_cache_dir: Path, cpus: i
         log_level=flags.log_level,
         profiler_dir=flags.profiler_dir,
         shared_memory_bytes=flags.shared_memory_mb << 20,
+        shared_memory_total_bytes=flags.shared_memory_total_mb << 20,
         allow_chaos=flags.allow_chaos,
         restart=RestartPolicy(
             max_load_retries=flags.max_num_load_retries,

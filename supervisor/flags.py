@@ -199,6 +199,13 @@ class Flags:
         low=0,
         high=1 << 20,
     )
+    shared_memory_total_mb: int = flag(
+        0,
+        "Most shared memory of all frontends and workers together, in MiB; 0: half of the memory there is.",
+        Section.REQUESTS,
+        low=0,
+        high=1 << 20,
+    )
     rest_api_enable_cors_support: bool = flag(False, "Add CORS headers to REST replies.", Section.REQUESTS)
     rest_api_num_threads: int = flag(
         4 * _CPUS,

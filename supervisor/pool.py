@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import deaths, memory_book, session_config, specs
+from . import deaths, host_memory, memory_book, session_config, specs
 from .arenas import Arenas
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
@@ -108,8 +108,13 @@ class Pool:
             ProcessEvents(self._worker_spawned, self._worker_exited, self._frontend_exited, self._worker_memory),
             self._config.log_level,
             groups=MemoryGroups.find(self._config.name),
-            arenas=Arenas(self._config.runtime_dir, self._config.shared_memory_bytes),
+            arenas=self._make_arenas(),
         )
+
+    def _make_arenas(self) -> Arenas:
+        config = self._config
+        limit_bytes = config.shared_memory_total_bytes or host_memory.total_bytes() // 2
+        return Arenas(config.runtime_dir, config.shared_memory_bytes, limit_bytes)
 
     def _make_orders(self, seams: Seams) -> Orders:
         profilings = Profilings(self._config.profiler_dir, socket.gethostname())

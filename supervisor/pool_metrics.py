@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from . import metrics_text
+from .arenas import SharedMemory
 from .exits import Exit, ExitKind, signal_name
 from .frontends import Frontend
 from .lifecycle import SlotState
@@ -70,7 +71,13 @@ class PoolMetrics:
 
     # -- the page ----------------------------------------------------------------------------------------------------
 
-    def page(self, frontends: Mapping[Incarnation, Frontend], restarts: int, fork_server_pid: int | None) -> bytes:
+    def page(
+        self,
+        frontends: Mapping[Incarnation, Frontend],
+        restarts: int,
+        fork_server_pid: int | None,
+        shared: SharedMemory,
+    ) -> bytes:
         """Everything as it is now, in Prometheus' text format."""
         servables = [servable for model in self._manager.models.values() for servable in model.newest_first()]
         self._book.retain(servable.id for servable in servables)
@@ -93,6 +100,9 @@ class PoolMetrics:
             (families.ROUTES_EPOCH, (), self._manager.board.table.epoch),
             (families.SUPERVISOR_MEMORY, (), rss_bytes(os.getpid())),
             (families.FORK_SERVER_MEMORY, (), rss_bytes(fork_server_pid)),
+            (families.SHARED_MEMORY_USED, (), shared.used_bytes),
+            (families.SHARED_MEMORY_RESERVED, (), shared.reserved_bytes),
+            (families.SHARED_MEMORY_LIMIT, (), shared.limit_bytes),
             (families.BUILD_INFO, (_version(), platform.python_version()), 1),
         ]
         for family, labels, value in gauges:

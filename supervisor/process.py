@@ -20,7 +20,7 @@ from typing import IO
 import psutil
 
 from . import child_python, fork_server
-from .arenas import Arenas
+from .arenas import Arenas, SharedMemory
 from .black_box import BlackBox
 from .cgroup import MemoryGroups
 from .exits import Exit
@@ -70,7 +70,7 @@ class Processes:
         `groups`: where the kernel can be told of the limits of workers. `arenas`: shared memory of the children.
         """
         self._events = events
-        self._arenas = arenas or Arenas(Path(), 0)
+        self._arenas = arenas or Arenas(Path(), 0, 0)
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Incarnation] = {}
         self._boxes: dict[Incarnation, BlackBox] = {}
@@ -91,6 +91,11 @@ class Processes:
     @property
     def fork_server_pid(self) -> int | None:
         return self._fork_server.pid
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """What the children have of it together."""
+        return self._arenas.taken
 
     # -- starting --------------------------------------------------------------------------------------------
 

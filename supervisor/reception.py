@@ -132,8 +132,9 @@ class Reception:
             case StatusRequest(token):
                 self._control.send(Peer.FRONTEND, incarnation, StatusReply(token, self._document.to_json()))
             case MetricsRequest(token):
+                frontends, processes = self._frontends, self._processes
                 page = self._metrics.page(
-                    self._frontends.alive, self._frontends.restarts, self._processes.fork_server_pid
+                    frontends.alive, frontends.restarts, processes.fork_server_pid, processes.shared_memory
                 )
                 self._control.send(Peer.FRONTEND, incarnation, MetricsReply(token, page))
             case _:

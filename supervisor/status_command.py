@@ -154,6 +154,10 @@ def _processes(status: dict[str, Any]) -> str:
     parts = [f"supervisor pid {own['pid']}, {(own['rss_bytes'] or 0) / _MIB:.0f} MiB"]
     for frontend in status["frontends"]:
         parts.append(f"frontend pid {frontend['pid']}, {(frontend['rss_bytes'] or 0) / _MIB:.0f} MiB")
+    shared = own.get("shared_memory")  # a pool that was started before there was this key has none
+    if shared is not None:
+        used, reserved = shared["used_bytes"] / _MIB, shared["reserved_bytes"] / _MIB
+        parts.append(f"shared memory {used:.0f} of at most {reserved:.0f} MiB")
     where = [f"gRPC {own['grpc_port']}"] if own["grpc_port"] else []
     where += [f"REST {own['rest_port']}"] if own["rest_port"] else []
     where += [own["grpc_socket_path"]] if own["grpc_socket_path"] else []

@@ -4,6 +4,7 @@ What it says of models, workers and devices is made by `status`; what the superv
 """
 
 import asyncio
+from dataclasses import asdict
 
 from . import status
 from .chaos import Chaos
@@ -55,6 +56,7 @@ class StatusDocument:
             "runtime_dir": str(self._config.runtime_dir),
             "crash_dir": str(self._crashes.directory),
             "crash_reports_lost": self._crashes.lost,
+            "shared_memory": asdict(self._processes.shared_memory),
             **self._config.listening(),
         }
         return status.to_json(status.pool_status(self._manager, frontends, supervisor, self._loop.time()))

@@ -102,6 +102,10 @@ FRONTEND_ROUTES_EPOCH = Family("modelpool_frontend_routes_epoch", Kind.GAUGE, ("
 FRONTEND_RESTARTS = Family("modelpool_frontend_restarts_total", Kind.COUNTER)
 SUPERVISOR_MEMORY = Family("modelpool_supervisor_resident_memory_bytes", Kind.GAUGE)
 FORK_SERVER_MEMORY = Family("modelpool_fork_server_resident_memory_bytes", Kind.GAUGE)
+# Of frontends and workers together: what is in use, what those that are there can take, what any can.
+SHARED_MEMORY_USED = Family("modelpool_shared_memory_used_bytes", Kind.GAUGE)
+SHARED_MEMORY_RESERVED = Family("modelpool_shared_memory_reserved_bytes", Kind.GAUGE)
+SHARED_MEMORY_LIMIT = Family("modelpool_shared_memory_limit_bytes", Kind.GAUGE)
 ROUTES_EPOCH = Family("modelpool_routes_epoch", Kind.GAUGE)
 BUILD_INFO = Family("modelpool_build_info", Kind.GAUGE, ("version", "python"))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.arenas import Arenas
+from modelpool.supervisor.arenas import Arenas, SharedMemory
 from modelpool.supervisor.wire import arena, sockets
 from modelpool.supervisor.wire.arena import HEAD_BYTES, KEEP_BYTES, Arena, Reader, Space
 from modelpool.supervisor.wire.ids import Incarnation
@@ -174,7 +174,7 @@ def test_memory_goes_back() -> None:
 
 
 def test_a_view_outlives_its_reader_and_the_descriptor_of_the_supervisor(tmp_path: Path) -> None:
-    arenas = Arenas(tmp_path, SIZE)
+    arenas = Arenas(tmp_path, SIZE, 100 * SIZE)
     arenas.make(Peer.FRONTEND, Incarnation(7))
     link = sockets.arena(tmp_path, Peer.FRONTEND, Incarnation(7))
     writer, reader = Arena.open(link), Reader.open(link)
@@ -195,14 +195,49 @@ def test_a_view_outlives_its_reader_and_the_descriptor_of_the_supervisor(tmp_pat
 
 def test_all_are_gone_with_the_supervisor_and_none_are_made_where_none_are_wanted(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
-    arenas = Arenas(tmp_path, SIZE)
+    arenas = Arenas(tmp_path, SIZE, 100 * SIZE)
     for peer in (Peer.WORKER, Peer.FRONTEND):
         arenas.make(peer, Incarnation(1))
     assert len(list(tmp_path.iterdir())) == 2
     arenas.remove(Peer.WORKER, Incarnation(2))
     arenas.close()
-    none = Arenas(tmp_path, 0)
+    none = Arenas(tmp_path, 0, 100 * SIZE)
     none.make(Peer.WORKER, Incarnation(1))
     none.remove(Peer.WORKER, Incarnation(1))
     assert list(tmp_path.iterdir()) == []
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_all_together_never_have_more_than_their_limit(tmp_path: Path) -> None:
+    limit_bytes = 40 * MIB
+    arenas = Arenas(tmp_path, 4 * MIB, limit_bytes)
+    sizes = []
+    for number in range(1, 60):
+        arenas.make(Peer.WORKER, Incarnation(number))
+        link = sockets.arena(tmp_path, Peer.WORKER, Incarnation(number))
+        sizes.append(link.stat().st_size if link.exists() else 0)
+    assert sizes[:2] == [4 * MIB, 4 * MIB]
+    assert sizes == sorted(sizes, reverse=True), "the later they come, the less there is for them"
+    assert sizes[-1] == 0, "those that come last do without"
+    assert min(size for size in sizes if size) >= MIB
+    assert arenas.taken == SharedMemory(0, sum(sizes), limit_bytes)
+    assert limit_bytes - 8 * MIB <= sum(sizes) <= limit_bytes
+    arenas.remove(Peer.WORKER, Incarnation(1))
+    arenas.make(Peer.WORKER, Incarnation(100))
+    assert sockets.arena(tmp_path, Peer.WORKER, Incarnation(100)).stat().st_size > MIB, "what is free again is taken"
+    arenas.close()
+
+
+def test_what_is_in_use_is_known(tmp_path: Path) -> None:
+    arenas = Arenas(tmp_path, SIZE, 100 * SIZE)
+    for number in (1, 2):
+        arenas.make(Peer.WORKER, Incarnation(number))
+    writer = Arena.open(sockets.arena(tmp_path, Peer.WORKER, Incarnation(1)))
+    assert writer is not None
+    assert writer.put([bytes(SIZE // 2)]) is not None
+    assert SIZE // 2 <= arenas.taken.used_bytes <= SIZE // 2 + 64 * 1024
+    assert arenas.taken.reserved_bytes == 2 * SIZE
+    writer.close()
+    arenas.close()
+    assert arenas.taken == SharedMemory(0, 0, 100 * SIZE)
+    assert Arenas(tmp_path, 0, 100 * SIZE).taken.limit_bytes == 0

@@ -80,6 +80,7 @@ OUR_DEFAULTS: dict[str, Any] = {
     "frontend": "auto",
     "frontends": 1,
     "shared_memory_mb": 256,
+    "shared_memory_total_mb": 0,
     "profiler_dir": "",
 }
 WITHOUT_EFFECT = {

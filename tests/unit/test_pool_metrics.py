@@ -2,6 +2,7 @@
 
 import pynvml
 
+from modelpool.supervisor.arenas import SharedMemory
 from modelpool.supervisor.commands import Command, Spawn
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.exits import Exit
@@ -41,7 +42,7 @@ class MeasuredWorld(World):
         super().die(incarnation, exit_)
 
     def page(self) -> Page:
-        return parse(self.metrics.page({}, 0, None).decode())
+        return parse(self.metrics.page({}, 0, None, SharedMemory(3, 5, 7)).decode())
 
 
 def test_restarts_are_counted_by_cause() -> None:
@@ -69,6 +70,12 @@ def test_a_hang_is_its_own_cause() -> None:
     assert world.doomed
     world.bury()
     assert world.page().value(RESTARTS, model="m", version="1", cause="hang") == 1
+
+
+def test_shared_memory_of_all() -> None:
+    page = MeasuredWorld().page()
+    names = ("used", "reserved", "limit")
+    assert [page.value(f"modelpool_shared_memory_{name}_bytes") for name in names] == [3, 5, 7]
 
 
 def test_an_unload_is_no_restart() -> None:

@@ -79,7 +79,7 @@ def test_a_frontend_that_is_gone_is_told_nothing(pair: Pair) -> None:
 @pytest.mark.parametrize("gone", [(), (1,)])
 def test_nothing_is_lent_to_a_dead_frontend(pair: Pair, tmp_path: Path, gone: tuple[int, ...]) -> None:
     """What was executed when it died is answered after all that was lent to it was taken back."""
-    arenas = Arenas(tmp_path, 8 << 20)
+    arenas = Arenas(tmp_path, 8 << 20, 1 << 30)
     arenas.make(Peer.WORKER, Incarnation(1))
     shared = SharedPayloads(tmp_path, Incarnation(1))
     task = Task(Request(PEER, 1, 7, 0, 1, 2, Method.PREDICT, False, b""))

@@ -92,7 +92,7 @@ class SharingWorker(FakeWorker):
 @pytest.fixture
 def arenas(stage: Stage) -> Iterator[Arenas]:
     """Made before the frontend is: fixtures come in the order of a test's arguments."""
-    made = Arenas(stage.folder, SIZE)
+    made = Arenas(stage.folder, SIZE, 100 * SIZE)
     made.make(Peer.FRONTEND, FRONTEND)
     for number in (1, 2):
         made.make(Peer.WORKER, Incarnation(number))
@@ -193,7 +193,7 @@ def test_an_answer_that_a_worker_had_written_before_it_died_is_read(
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    made = Arenas(tmp_path, SIZE)
+    made = Arenas(tmp_path, SIZE, 100 * SIZE)
     made.make(Peer.WORKER, WORKER)
     for number in (1, 2):
         made.make(Peer.FRONTEND, Incarnation(number))
