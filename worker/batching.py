@@ -184,6 +184,8 @@ class AutoBatcher(Generic[T]):
         self._limit_of = limit_of
         self._max_tasks = max_tasks
         self._tasks: dict[Hashable, deque[tuple[T, int]]] = {}
+        self._rows: dict[Hashable, int] = {}
+        """Of the tasks of each key: they are asked for with each task that comes."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -191,6 +193,7 @@ class AutoBatcher(Generic[T]):
 
     def add(self, task: T, now_ns: int) -> None:
         self._tasks.setdefault(task.key, deque()).append((task, now_ns))
+        self._rows[task.key] = self._rows.get(task.key, 0) + task.rows
         self._count += 1
 
     def take(self, now_ns: int) -> Batch[T] | None:
@@ -204,12 +207,15 @@ class AutoBatcher(Generic[T]):
         while waiting and (not batch.parts or batch.rows + waiting[0][0].rows <= limit):
             task, _ = waiting.popleft()
             batch.add(task, 0, task.rows)
+        self._rows[key] -= batch.rows
         if not waiting:
-            del self._tasks[key]
+            del self._tasks[key], self._rows[key]
         self._count -= len(batch.parts)
         return batch
 
     def _oldest(self) -> Hashable | None:
+        if len(self._tasks) < 2:
+            return next(iter(self._tasks), None)
         return min(self._tasks, key=lambda key: self._tasks[key][0][1], default=None)
 
     def due_ns(self) -> int | None:
@@ -221,17 +227,17 @@ class AutoBatcher(Generic[T]):
             self._count -= len(waiting) - len(left)
             if left:
                 self._tasks[key] = left
+                self._rows[key] = sum(task.rows for task, _ in left)
             else:
-                del self._tasks[key]
+                del self._tasks[key], self._rows[key]
 
     def wants(self) -> bool:
         """Until there is a batch: more would only wait here instead of there."""
         key = self._oldest()
         if key is None:
             return True
-        waiting = self._tasks[key]
-        limit = self._limit_of(waiting[0][0].family).rows
-        return self._count < self._max_tasks and sum(task.rows for task, _ in waiting) < limit
+        limit = self._limit_of(self._tasks[key][0][0].family).rows
+        return self._count < self._max_tasks and self._rows[key] < limit
 
     def padded(self, rows: int) -> int:
         return rows

@@ -203,6 +203,32 @@ def test_auto_wants_no_more_than_the_next_batch() -> None:
     assert len(batcher) == 1
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "take", "drop"]), st.sampled_from("abc"), st.integers(1, 5)), max_size=40
+    )
+)
+def test_auto_wants_more_until_the_oldest_key_has_rows_enough(steps: list[tuple[str, str, int]]) -> None:
+    limit = LearnedLimit()
+    limit.rows = 6
+    batcher = auto(limit)
+    waiting: list[Task] = []
+    for now_ns, (step, key, rows) in enumerate(steps):
+        if step == "add":
+            waiting.append(Task(rows, key))
+            batcher.add(waiting[-1], now_ns)
+        elif step == "drop":
+            gone = [task for task in waiting if task.key == key and task.rows == rows]
+            batcher.drop(lambda task, gone=gone: task in gone)  # type: ignore[misc]
+            waiting = [task for task in waiting if task not in gone]
+        elif (batch := batcher.take(now_ns)) is not None:
+            taken = [part.task for part in batch.parts]
+            waiting = [task for task in waiting if task not in taken]
+        oldest = waiting[0].key if waiting else None
+        assert batcher.wants() is (sum(task.rows for task in waiting if task.key == oldest) < limit.rows)
+        assert len(batcher) == len(waiting)
+
+
 def learned(cost_s: Any, target_s: float = 0.0, runs: int = 3000) -> LearnedLimit:
     """After so many runs of a model that is never short of requests; a run of n rows takes `cost_s(n)`."""
     limit = LearnedLimit(target_s)
