@@ -81,8 +81,8 @@ def test_a_message_of_a_client_may_come_in_one_frame() -> None:
     assert setting["value"] < http2["initial_stream_window_size"] < http2["initial_connection_window_size"]
 
 
-def test_a_client_of_rest_that_does_not_read_is_not_read() -> None:
-    assert listeners(SPEC)["rest"]["per_connection_buffer_limit_bytes"] == 1 << 20
+def test_a_client_has_so_much_waiting_at_the_most() -> None:
+    assert {each["per_connection_buffer_limit_bytes"] for each in listeners(SPEC).values()} == {1 << 20}
 
 
 def test_the_access_log_is_written_when_there_is_a_path() -> None:
