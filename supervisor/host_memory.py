@@ -1,50 +1,90 @@
-"""How much memory there is for the pool: the host's, or what the control groups that it runs in leave of it.
+"""How much memory there is for the pool, and is left: of the host's, or of what its control groups leave to it.
 
-Reads the kernel's files and knows no process.
+Reads the kernel's files and knows no process. Any thread.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-# The hierarchy's place below the mount of cgroup v1, and the file of a group's limit; then the same of v2.
-_VERSIONS = (
-    (r"\d+:(?:[\w,]*,)?memory(?:,[\w,]*)?:(.*)", "memory", "memory.limit_in_bytes"),
-    (r"0::(.*)", "", "memory.max"),
+_PROC = Path("/proc")
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hierarchy:
+    """One version of control groups: how /proc/self/cgroup names ours, and what a group's files are called.
+
+    `below` the mount. `cache`: what of `memory.stat` the kernel takes back first, the groups below included.
+    """
+
+    line: re.Pattern[str]
+    below: str
+    limit: str
+    usage: str
+    cache: str
+
+
+_HIERARCHIES = (
+    _Hierarchy(
+        re.compile(r"\d+:(?:[\w,]*,)?memory(?:,[\w,]*)?:(.*)"),
+        *("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+    _Hierarchy(re.compile(r"0::(.*)"), "", "memory.max", "memory.current", "inactive_file"),
 )
 
 
-def total_bytes(proc: Path = Path("/proc"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+def total_bytes(proc: Path = _PROC, mount: Path = _MOUNT) -> int:
     """The host's memory, or the least limit of our own group and those above it. Raises OSError, ValueError."""
-    return min([_of_host(proc / "meminfo"), *_limits(proc / "self/cgroup", mount)])
+    return min([_of_host(proc, "MemTotal:"), *(limit for limit, _ in _limits(proc, mount))])
 
 
-def _of_host(meminfo: Path) -> int:
-    for line in meminfo.read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemTotal":
-            return int(rest.split()[0]) * 1024
-    raise ValueError(f"{meminfo} has no MemTotal")
+def available_bytes(proc: Path = _PROC, mount: Path = _MOUNT) -> int:
+    """What can still be taken of it without anybody having to give any up. Raises OSError, ValueError."""
+    return min([_of_host(proc, "MemAvailable:"), *(max(0, limit - used) for limit, used in _limits(proc, mount))])
 
 
-def _limits(own: Path, mount: Path) -> Iterator[int]:
-    for pattern, hierarchy, file in _VERSIONS:
-        top = mount / hierarchy
-        for line in own.read_text().splitlines():
-            match = re.fullmatch(pattern, line)
-            if match is None:
-                continue
+def _of_host(proc: Path, name: str) -> int:
+    return _field(proc / "meminfo", name) * 1024
+
+
+def _limits(proc: Path, mount: Path) -> Iterator[tuple[int, int]]:
+    """The limit of each group that has one, and what is used of it."""
+    lines = (proc / "self/cgroup").read_text().splitlines()
+    for hierarchy in _HIERARCHIES:
+        top = mount / hierarchy.below
+        for found in filter(None, map(hierarchy.line.fullmatch, lines)):
             # Up to the top: in a container the path may be the host's, where what it names is mounted as the top.
-            below = Path(match[1].lstrip("/"))
+            below = Path(found[1].lstrip("/"))
             for group in (top / below, *(top / above for above in below.parents)):
-                limit = _limit(group / file)
+                limit = _number(group / hierarchy.limit)
                 if limit is not None:
-                    yield limit
+                    used = _number(group / hierarchy.usage) or 0
+                    yield limit, max(0, used - _cache(group / "memory.stat", hierarchy.cache))
 
 
-def _limit(file: Path) -> int | None:
+def _cache(file: Path, name: str) -> int:
+    """0 where the kernel does not say."""
+    try:
+        return _field(file, name)
+    except (OSError, ValueError):
+        return 0
+
+
+def _number(file: Path) -> int | None:
+    """None where there is no such file, or no limit in it."""
     try:
         text = file.read_text().strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _field(file: Path, name: str) -> int:
+    """The number behind this name. Raises OSError, ValueError."""
+    for line in file.read_text().splitlines():
+        found, _, rest = line.partition(" ")
+        if found == name:
+            return int(rest.split()[0])
+    raise ValueError(f"{file} has no {name}")

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The memory of one process: `used_bytes` for itself of `limit_bytes`; `available_bytes` are left on this host.
+    """The memory of one process: `used_bytes` for itself of `limit_bytes`; `available_bytes` are left for all.
 
     `enforced_by`: who kills it when it has too much: the kernel ("cgroup") or the supervisor, who looks ("watch").
     """

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from . import host_memory
 from .memory_limit import Sample
 from .wire.ids import Incarnation
 from .wire.log import fields
@@ -68,7 +69,7 @@ class MemoryWatch:
         while not stop.is_set():
             try:
                 if looks % _EXACT_EVERY == 0 or at_most_bytes(process) > _FAR * limit_bytes:
-                    sample = Sample(private_bytes(process), limit_bytes, available_bytes(), enforced_by)
+                    sample = Sample(private_bytes(process), limit_bytes, host_memory.available_bytes(), enforced_by)
                     self._loop.call_soon_threadsafe(self._tell, incarnation, sample)
             except (OSError, ValueError, RuntimeError):
                 return  # it is gone, or this loop is
@@ -90,11 +91,6 @@ def at_most_bytes(process: Path) -> int:
     """Never less than `private_bytes` but for swap and shared memory, and read at once. Raises OSError, ValueError."""
     _, resident, shared, *_ = map(int, (process / "statm").read_text().split())
     return (resident - shared) * _PAGE_BYTES
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """What the host has left. Raises OSError, ValueError."""
-    return _kilobytes(meminfo, "MemAvailable:")["MemAvailable:"]
 
 
 def _kilobytes(path: Path, *names: str) -> dict[str, int]:

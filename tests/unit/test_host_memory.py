@@ -13,7 +13,7 @@ NO_LIMIT_V1 = "9223372036854771712"
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
     (tmp_path / "self").mkdir()
-    (tmp_path / "meminfo").write_text("MemTotal:       16777216 kB\nMemFree:        1 kB\n")
+    (tmp_path / "meminfo").write_text("MemTotal:       16777216 kB\nMemFree:        1 kB\nMemAvailable:   8388608 kB\n")
     return tmp_path
 
 
@@ -45,5 +45,26 @@ def test_the_least_of_all_limits(proc: Path, own: str, limits: dict[str, str], e
     assert host_memory.total_bytes(proc, groups(proc, own, limits)) == expected
 
 
+V1 = ("memory/a", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("a", "memory.max", "memory.current", "inactive_file")
+
+
+@pytest.mark.parametrize(("own", "names"), [("0::/a\n", V2), ("4:memory:/a\n", V1)])
+def test_what_is_left_of_a_limit_but_for_what_files_take(proc: Path, own: str, names: tuple[str, ...]) -> None:
+    folder, limit, usage, cache = names
+    mount = groups(proc, own, {f"{folder}/{limit}": str(4 * GIB)})
+    (mount / folder / usage).write_text(f"{3 * GIB}\n")
+    assert host_memory.available_bytes(proc, mount) == GIB
+    (mount / folder / "memory.stat").write_text(f"cache 5\n{cache} {GIB}\nswap 0\n")
+    assert host_memory.available_bytes(proc, mount) == 2 * GIB
+    (mount / folder / usage).write_text(f"{6 * GIB}\n")
+    assert host_memory.available_bytes(proc, mount) == 0
+
+
+def test_without_a_limit_the_host_s_memory_is_left(proc: Path) -> None:
+    assert host_memory.available_bytes(proc, groups(proc, "0::/a\n", {})) == 8 * GIB
+
+
 def test_this_host_has_some() -> None:
     assert host_memory.total_bytes() > GIB // 4
+    assert 0 < host_memory.available_bytes() <= host_memory.total_bytes()
