@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.e2e import extra_file_models, plain_models, tflite_models
+from tests.e2e import custom_op_models, extra_file_models, plain_models, tflite_models
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -23,7 +23,8 @@ _BUILDERS = (plain_models, extra_file_models, tflite_models)
 
 def test_models() -> Path:
     """The directory of all models, built first where that has not been done with these very builders."""
-    sources = (Path(__file__), *(Path(each.__file__) for each in _BUILDERS), SCRIPTS / "demo_models.py")
+    kinds = (*_BUILDERS, custom_op_models)
+    sources = (Path(__file__), *(Path(each.__file__) for each in kinds), SCRIPTS / "demo_models.py")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     directory = ROOT / "build" / "test-models" / digest
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,8 @@ def _build_all(directory: Path) -> None:
     demo_models.build_all(directory)
     builders = {name: build for kind in _BUILDERS for name, build in kind.BUILDERS.items()}
     if shutil.which("g++"):
-        library = directory / plain_models.CUSTOM_OP_LIBRARY
-        builders["plus_seven"] = partial(plain_models.build_plus_seven, library=library)
+        library = directory / custom_op_models.LIBRARY
+        builders |= {name: partial(build, library=library) for name, build in custom_op_models.BUILDERS.items()}
     for name, build in builders.items():
         demo_models.publish_version(directory / name, "1", build)
     for number in plain_models.NUMBERED_VERSIONS:

@@ -3,8 +3,6 @@
 They import TensorFlow, and run in the process that builds only (`models`).
 """
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,39 +17,11 @@ DTYPES = (
     *("bool", "string", "qint8", "quint8", "qint16", "quint16", "qint32"),
 )
 
-BRANCHES = 6
-"""Of the model `branches`."""
-
 NUMBERED_VERSIONS = (1, 2, 3)
 """Versions of the model `numbered`, each of which answers with its number."""
 
-CUSTOM_OP_LIBRARY = "plus_seven.so"
-"""In the directory of all models, where there is a C++ compiler: the operation of the model `plus_seven`."""
 
-_CUSTOM_OP = """
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/shape_inference.h"
-REGISTER_OP("ModelpoolPlusSeven").Input("x: float").Output("y: float")
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext* context) {
-      context->set_output(0, context->input(0));
-      return absl::OkStatus();
-    });
-class PlusSeven : public tensorflow::OpKernel {
- public:
-  using OpKernel::OpKernel;
-  void Compute(tensorflow::OpKernelContext* context) override {
-    const tensorflow::Tensor& x = context->input(0);
-    tensorflow::Tensor* y = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
-    for (int64_t i = 0; i < x.NumElements(); ++i) y->flat<float>()(i) = x.flat<float>()(i) + 7;
-  }
-};
-REGISTER_KERNEL_BUILDER(Name("ModelpoolPlusSeven").Device(tensorflow::DEVICE_CPU), PlusSeven);
-"""
-
-
-def _save(
+def save(
     path: Path, signatures: Callable[[Any], Signatures], defaults: Mapping[str, Mapping[str, float]] | None = None
 ) -> None:
     """A TF1 SavedModel without variables, whose graph `signatures(tf)` makes.
@@ -89,7 +59,7 @@ def build_dtypes(path: Path) -> None:
             made[name] = ({"x": x}, {"y": tf.identity(x, name=f"y_{name}")})
         return made
 
-    _save(path, signatures)
+    save(path, signatures)
 
 
 def build_dtypes_tf2(path: Path) -> None:
@@ -121,7 +91,7 @@ def build_slow(path: Path) -> None:
         now = tf.while_loop(lambda now: now - started < seconds, body, [started])
         return {"serving_default": ({"seconds": seconds}, {"elapsed": tf.identity(now - started)})}
 
-    _save(path, signatures)
+    save(path, signatures)
 
 
 def build_leaky(path: Path) -> None:
@@ -134,24 +104,7 @@ def build_leaky(path: Path) -> None:
             kept = queue.size()
         return {"serving_default": ({"mib": mib}, {"kept": tf.identity(kept)})}
 
-    _save(path, signatures)
-
-
-def build_branches(path: Path) -> None:
-    """`y` = `x` (float32 of one dimension) by BRANCHES heavy branches that do not depend on each other."""
-
-    def signatures(tf: Any) -> Signatures:
-        x = tf.compat.v1.placeholder(tf.float32, shape=[None], name="x")
-
-        def branch(number: int) -> Any:
-            busy = tf.fill([256, 256], tf.reduce_sum(x) * 1e-9 + number / BRANCHES)
-            for _ in range(6):
-                busy = tf.tanh(tf.matmul(busy, busy))
-            return tf.reduce_sum(busy) * 0.0
-
-        return {"serving_default": ({"x": x}, {"y": tf.identity(x + tf.add_n([branch(n) for n in range(BRANCHES)]))})}
-
-    _save(path, signatures)
+    save(path, signatures)
 
 
 def build_sum(path: Path) -> None:
@@ -161,7 +114,7 @@ def build_sum(path: Path) -> None:
         a, b = (tf.compat.v1.placeholder(tf.float32, shape=None, name=name) for name in "ab")
         return {"serving_default": ({"a": a, "b": b}, {"total": a + b, "product": a * b})}
 
-    _save(path, signatures)
+    save(path, signatures)
 
 
 def build_numbered(path: Path, number: int) -> None:
@@ -171,7 +124,7 @@ def build_numbered(path: Path, number: int) -> None:
         x = tf.compat.v1.placeholder(tf.float32, shape=None, name="x")
         return {"serving_default": ({"x": x}, {"y": x + float(number)})}
 
-    _save(path, signatures)
+    save(path, signatures)
 
 
 def build_corrupt(path: Path) -> None:
@@ -199,7 +152,7 @@ def build_twisted(path: Path) -> None:
             **_twisted_predict(tf, e, x, lengths),
         }
 
-    _save(path, signatures, defaults={"defaults": {"k": 3.0}})
+    save(path, signatures, defaults={"defaults": {"k": 3.0}})
 
 
 def _twisted_classify(tf: Any, e: Any, x: Any, lengths: Any, scores: Any) -> Signatures:
@@ -275,25 +228,6 @@ def build_compiled(path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures=module.call)
 
 
-def build_plus_seven(path: Path, library: Path) -> None:
-    """`y` = `x` + 7, float32 of any shape, by an operation of our own in `library`, which is compiled first."""
-    import tensorflow as tf
-
-    flags = [*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "plus_seven.cc"
-        source.write_text(_CUSTOM_OP, encoding="utf-8")
-        compiler = ["g++", "-shared", "-fPIC", "-O1", "-w", str(source), "-o", str(library)]
-        subprocess.run([*compiler, *flags], check=True)
-    operations = tf.load_op_library(str(library))
-
-    def signatures(tf: Any) -> Signatures:
-        x = tf.compat.v1.placeholder(tf.float32, shape=None, name="x")
-        return {"serving_default": ({"x": x}, {"y": operations.modelpool_plus_seven(x)})}
-
-    _save(path, signatures)
-
-
 def build_spam(path: Path) -> None:
     """TF2, on serialized tf.Examples with a string `text` and floats `weights` [2]; the signatures say predict.
 
@@ -337,7 +271,6 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "dtypes_tf2": build_dtypes_tf2,
     "slow": build_slow,
     "leaky": build_leaky,
-    "branches": build_branches,
     "sum": build_sum,
     "spam": build_spam,
     "twisted": build_twisted,
@@ -345,4 +278,4 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "words": build_words,
     "compiled": build_compiled,
 }
-"""By the model's name; `numbered` and `plus_seven` are made otherwise."""
+"""By the model's name; `numbered` is made otherwise."""

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.e2e import plain_models as builders
+from tests.e2e import custom_op_models
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, StartPool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor, values
@@ -42,7 +42,7 @@ def extended(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     directory = tmp_path_factory.mktemp("extended")
     broken = directory / "broken.so"
     broken.write_bytes(b"this is no library")
-    library = models / builders.CUSTOM_OP_LIBRARY
+    library = models / custom_op_models.LIBRARY
     session = directory / "session.pbtxt"
     session.write_text("session_inter_op_thread_pool { num_threads: 2 }\n", encoding="utf-8")
     needs = {
@@ -102,7 +102,7 @@ def test_what_cannot_be_loaded_is_named(extended: Pool, model: str, code: grpc.S
 
 
 def test_a_custom_operation(extended: Pool, models: Path) -> None:
-    if not (models / builders.CUSTOM_OP_LIBRARY).exists():
+    if not (models / custom_op_models.LIBRARY).exists():
         pytest.skip("there is no C++ compiler")
     assert ys(extended, "plus_seven") == [8.0, 9.0]
     code, text = load_error(extended, "plus_seven_alone")
