@@ -23,6 +23,7 @@ import chaos_overload
 import chaos_poison
 import chaos_processes
 import chaos_resources
+import chaos_senders
 import chaos_workers
 from chaos_pool import BrokenPromise
 from chaos_scene import Outcome, Scene, Stage, play
@@ -33,6 +34,7 @@ _GROUPS = (
     chaos_poison,
     chaos_processes,
     chaos_resources,
+    chaos_senders,
     chaos_overload,
     chaos_many_kills,
 )

@@ -31,13 +31,13 @@ _NUMBERS = itertools.count(1)
 Seen = list[tuple[float, float, str, str, bool]]
 
 
-def request_bytes(model: str, number: int) -> bytes:
+def request_bytes(model: str, *numbers: int) -> bytes:
     request = protos.PredictRequest()
     request.model_spec.name = model
     tensor = request.inputs["x"]
     tensor.dtype = protos.DataType.Value("DT_INT64")
-    tensor.tensor_shape.dim.add(size=1)
-    tensor.int64_val.append(number)
+    tensor.tensor_shape.dim.add(size=len(numbers))
+    tensor.int64_val.extend(numbers)
     raw: bytes = request.SerializeToString()
     return raw
 

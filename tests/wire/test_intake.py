@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import select
 import shutil
 import socket
 import tempfile
@@ -9,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import bench_http2
 import grpc
 import pytest
+from slow_calls import PREDICT, SlowCalls
 
 from modelpool.frontend.model_queue import FULL
 from modelpool.supervisor.wire.frontend_spec import Engine
@@ -23,7 +24,6 @@ from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, version
 MOST = 3
 # Nobody who sends nothing has a place for longer than some seconds while others want it.
 MADE_ROOM_S = 20.0
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 REQUEST: bytes = GetModelStatusRequest(model_spec={"name": "m"}).SerializeToString()
 # With a field that nobody knows, which packs well: one that does not is sent as it is.
 PACKS_WELL = REQUEST + b"\x7a\xd0\x0f" + bytes(2000)
@@ -57,12 +57,12 @@ def test_slow_bodies_over_rest(stage: Stage) -> None:
         assert (status, hint) == (503, "1")
         assert FULL.encode() in body
         eventually(lambda: post(owner, b"{}") == (200, b"echo:{}", None), "a slow one gives way", MADE_ROOM_S)
-        for connection in slow:
-            answer = b""
-            while b"too slowly, 1 bytes" not in answer:
-                answer += (part := connection.recv(4096))
-                assert part, answer
-            assert answer.startswith(b"HTTP/1.1 503 ")
+        (gave_way, *_), _, _ = select.select(slow, [], [], WAIT_S)
+        answer = b""
+        while b"too slowly, 1 bytes" not in answer:
+            answer += (part := gave_way.recv(4096))
+            assert part, answer
+        assert answer.startswith(b"HTTP/1.1 503 ")
     assert post(owner, b"{}") == (200, b"echo:{}", None)
 
 
@@ -82,42 +82,10 @@ def envoy_stage() -> Iterator[Stage]:
         shutil.rmtree(folder)
 
 
-def _slow_calls(count: int) -> bytes:
-    """The begin of an HTTP/2 connection with so many calls, of whose messages there are three bytes."""
-    names = {":path": PREDICT, ":authority": "x", "content-type": "application/grpc", "te": "trailers"}
-    literals = b"".join(b"\0" + _text(name) + _text(value) for name, value in names.items())
-    block = b"\x83\x86" + literals  # :method POST, :scheme http
-    sent = bench_http2.PREFACE + bench_http2.frame(bench_http2.SETTINGS, 0, 0)
-    for stream in range(1, 2 * count, 2):
-        sent += bench_http2.frame(bench_http2.HEADERS, bench_http2.END_HEADERS, stream, block)
-        sent += bench_http2.frame(bench_http2.DATA, 0, stream, b"\0\0\0")
-    return sent
-
-
-def _text(value: str) -> bytes:
-    return bytes([len(value)]) + value.encode()
-
-
-def _ended(connection: socket.socket, count: int) -> set[int]:
-    """The streams that the server ends, when there are so many."""
-    ended: set[int] = set()
-    data = b""
-    while len(ended) < count:
-        data += connection.recv(65536)
-        while len(data) >= 9 and len(data) >= 9 + (size := int.from_bytes(data[:3])):
-            kind, flags, stream = data[3], data[4], int.from_bytes(data[5:9])
-            data = data[9 + size :]
-            if kind == bench_http2.HEADERS and flags & bench_http2.END_STREAM:
-                ended.add(stream)
-    return ended
-
-
 def test_slow_messages_over_grpc(envoy_stage: Stage) -> None:
     owner = crowded(envoy_stage)
-    host, port = target = ("localhost", owner.spec.grpc_port)
-    with socket.create_connection(target) as slow, grpc.insecure_channel(f"{host}:{port}") as channel:
-        slow.settimeout(WAIT_S)
-        slow.sendall(_slow_calls(MOST))
+    port = owner.spec.grpc_port
+    with SlowCalls(port, MOST, WAIT_S) as slow, grpc.insecure_channel(f"localhost:{port}") as channel:
         call = channel.unary_unary(PREDICT)
 
         def packed() -> grpc.RpcError | bytes:
@@ -140,4 +108,4 @@ def test_slow_messages_over_grpc(envoy_stage: Stage) -> None:
         began_s = time.monotonic()
         eventually(lambda: packed() == b"echo:" + PACKS_WELL, "a slow one gives way", MADE_ROOM_S)
         assert time.monotonic() - began_s < MADE_ROOM_S
-        assert _ended(slow, MOST) == {1, 3, 5}
+        slow.wait_ended()

@@ -1,0 +1,89 @@
+"""Scenes with clients that send too slowly."""
+
+import contextlib
+import time
+
+import chaos_client
+import grpc
+import psutil
+from chaos_load import Load
+from chaos_pool import BrokenPromise, ChaosPool
+from chaos_scene import Check, Scene, Stage
+from slow_calls import PREDICT, SlowCalls
+
+_MIB = 1 << 20
+# As many as a frontend has places for, on so many connections.
+_CALLS, _CONNECTIONS = 10_000, 10
+# What the README says, and what a call takes beside it.
+_WITHIN_S = 5.0 + 2.0
+_GIVE_UP_S = 60.0
+# Enough numbers for a message that packs well, and so goes the way of those that need a place.
+_NUMBERS = 1000
+
+
+def slow_senders(stage: Stage) -> list[Check]:
+    """As many calls as a frontend has places for, of which each sends three bytes and then nothing.
+
+    They are let be as long as nobody needs their places; then those that have had their time go.
+    """
+    with (
+        ChaosPool(stage.scratch, {"a": stage.models / "quick"}, flags=["--frontend=envoy"]) as pool,
+        Load(pool.target, {"a": 4}) as load,
+        contextlib.ExitStack() as stack,
+    ):
+        time.sleep(stage.seconds(2.0, 0.5))
+        before_mib = _memory_mib(pool)
+        slow = [
+            stack.enter_context(SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S)) for _ in range(_CONNECTIONS)
+        ]
+        refused, waited_s = _first_answer(pool)
+        memory_mib = _memory_mib(pool) - before_mib
+        slow[0].wait_ended()
+        time.sleep(stage.seconds(2.0, 0.5))
+    a = load.calls["a"]
+    return [
+        Check(
+            "those whose messages come at once are unharmed: 0 errors",
+            not a.refused and not a.wrong,
+            f"{len(a)} calls, {a.codes or 'no error'}, {a.wrong} wrong {a.texts[:2] or ''}",
+        ),
+        Check(
+            f"one who needs a place has one within {_WITHIN_S:g} s",
+            stage.timed(waited_s <= _WITHIN_S),
+            f"after {waited_s:.1f} s, refused {refused} times before, each time with a hint when to come again",
+        ),
+        Check("those who gave way were answered", True, f"{len(slow[0].ended)} seen of the first connection's"),
+        Check("memory of the frontend for them (figure)", None, f"{memory_mib:.0f} MiB"),
+    ]
+
+
+def _memory_mib(pool: ChaosPool) -> float:
+    return sum(psutil.Process(pid).memory_info().rss for pid in pool.frontends()) / _MIB
+
+
+def _first_answer(pool: ChaosPool) -> tuple[int, float]:
+    """Ask by packed messages, which need a place, until one is refused, and then until one is answered.
+
+    How often it was refused, and for how long.
+    """
+    refused, full_s = 0, 0.0
+    gives_up_s = time.monotonic() + _GIVE_UP_S
+    request = chaos_client.request_bytes("a", *range(_NUMBERS))
+    with grpc.insecure_channel(pool.target) as channel:
+        call = channel.unary_unary(PREDICT)
+        while time.monotonic() < gives_up_s:
+            try:
+                call(request, timeout=_GIVE_UP_S, compression=grpc.Compression.Gzip)
+            except grpc.RpcError as error:
+                if "retry-after" not in dict(error.trailing_metadata()):
+                    raise BrokenPromise(f"refused without a hint: {error.details()}") from error
+                full_s = full_s or time.monotonic()
+                refused += 1
+            else:
+                if refused:
+                    return refused, time.monotonic() - full_s
+            time.sleep(0.1)
+    raise BrokenPromise(f"refused {refused} times and not answered afterwards within {_GIVE_UP_S:g} s")
+
+
+SCENES: dict[str, Scene] = {"slow senders": slow_senders}

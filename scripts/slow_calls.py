@@ -1,0 +1,63 @@
+"""gRPC calls that send the first bytes of a message and then nothing, on one bare HTTP/2 connection."""
+
+import socket
+from types import TracebackType
+from typing import Self
+
+import bench_http2
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_BEGIN_OF_MESSAGE = b"\0\0\0"
+
+
+class SlowCalls:
+    """`count` calls of one connection, begun at the start of the `with` block; `ended` has the streams of those that
+    the server has put an end to.
+    """
+
+    def __init__(self, port: int, count: int, timeout_s: float = 30.0) -> None:
+        self._begins = _begins(count)
+        self._socket = socket.create_connection(("localhost", port), timeout=timeout_s)
+        self._unread = b""
+        self.ended: set[int] = set()
+
+    def __enter__(self) -> Self:
+        self._socket.sendall(self._begins)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def wait_ended(self) -> None:
+        """Until the server has ended one of them at least. Raises TimeoutError."""
+        while not self.ended:
+            part = self._socket.recv(65536)
+            if not part:
+                raise TimeoutError("the connection was closed before any call had ended")
+            self._read(self._unread + part)
+
+    def _read(self, data: bytes) -> None:
+        while len(data) >= 9 and len(data) >= 9 + (size := int.from_bytes(data[:3])):
+            kind, flags, stream = data[3], data[4], int.from_bytes(data[5:9])
+            data = data[9 + size :]
+            if kind == bench_http2.HEADERS and flags & bench_http2.END_STREAM:
+                self.ended.add(stream)
+        self._unread = data
+
+
+def _begins(count: int) -> bytes:
+    names = {":path": PREDICT, ":authority": "x", "content-type": "application/grpc", "te": "trailers"}
+    literals = b"".join(b"\0" + _text(name) + _text(value) for name, value in names.items())
+    block = b"\x83\x86" + literals  # :method POST, :scheme http
+    sent = [bench_http2.PREFACE, bench_http2.frame(bench_http2.SETTINGS, 0, 0)]
+    for stream in range(1, 2 * count, 2):
+        sent.append(bench_http2.frame(bench_http2.HEADERS, bench_http2.END_HEADERS, stream, block))
+        sent.append(bench_http2.frame(bench_http2.DATA, 0, stream, _BEGIN_OF_MESSAGE))
+    return b"".join(sent)
+
+
+def _text(value: str) -> bytes:
+    """A literal of HPACK, not packed, of less than 127 bytes."""
+    return bytes([len(value)]) + value.encode()
