@@ -21,7 +21,7 @@ from modelpool.supervisor.wire import cpu_count
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import DataLoss, NotFound
 
-from . import errors, graph_state
+from . import checkpoint_restore, errors, graph_state
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,16 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
+class _Bundle(loader_impl.SavedModelLoader):  # type: ignore[misc]
+    """TensorFlow's loader, with another way to restore variables; `meta_graph` is the one to load."""
+
+    meta_graph: Any
+
+    def restore_variables(self, sess: Any, saver: Any, import_scope: str | None = None) -> None:
+        if not checkpoint_restore.restore(sess, self.meta_graph, self.variables_path):
+            super().restore_variables(sess, saver, import_scope)
+
+
 def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_bytes: int = 0) -> LoadedModel:
     """Load the SavedModel in the version directory `path`; `given_config`: a serialized ConfigProto.
 
@@ -140,11 +150,11 @@ def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_by
     _require_bundle(path)
     try:
         with errors.mapped_ops():
-            bundle = loader_impl.SavedModelLoader(path)
+            bundle = _Bundle(path)
     except (OSError, ValueError) as error:
         raise DataLoss(f"Can't parse {os.path.join(path, 'saved_model.pb')} as binary proto") from error
     try:
-        bundle.get_meta_graph_def_from_tags(tags)
+        bundle.meta_graph = bundle.get_meta_graph_def_from_tags(tags)
     except RuntimeError as error:
         raise NotFound(
             f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available "

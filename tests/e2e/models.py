@@ -14,11 +14,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.e2e import custom_op_models, extra_file_models, plain_models, tflite_models
+from tests.e2e import big_models, custom_op_models, extra_file_models, plain_models, tflite_models
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ROOT / "scripts"
-_BUILDERS = (plain_models, extra_file_models, tflite_models)
+_BUILDERS = (plain_models, extra_file_models, tflite_models, big_models)
 
 
 def test_models() -> Path:
