@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.eventually import eventually
 from tests.e2e.big_models import ANSWER
+from tests.e2e.eventually import eventually
 from tests.e2e.pool import Pool, model_config, predict_request, running_pool
 from tests.e2e.tensor_proto import tensor, values
 
