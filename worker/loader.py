@@ -141,6 +141,13 @@ class _Bundle(loader_impl.SavedModelLoader):  # type: ignore[misc]
         if not checkpoint_restore.restore(sess, self.meta_graph, self.variables_path):
             super().restore_variables(sess, saver, import_scope)
 
+    def load_into(self, session: Any, tags: Sequence[str]) -> None:
+        """What `load` does, which reads and parses the SavedModel once more, for a counter of format versions."""
+        with session.graph.as_default():
+            saver, _ = self.load_graph(session.graph, tags)
+            self.restore_variables(session, saver)
+            self.run_init_ops(session, tags)
+
 
 def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_bytes: int = 0) -> LoadedModel:
     """Load the SavedModel in the version directory `path`; `given_config`: a serialized ConfigProto.
@@ -165,8 +172,8 @@ def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_by
         graph = tf.Graph()
         with graph.as_default():
             session = tf.compat.v1.Session(graph=graph, config=config)
-            meta_graph = bundle.load(session, tags)
-    return LoadedModel(session, dict(meta_graph.signature_def), wants_pool=wants_pool(config))
+            bundle.load_into(session, tags)
+    return LoadedModel(session, dict(bundle.meta_graph.signature_def), wants_pool=wants_pool(config))
 
 
 def _require_bundle(path: str) -> None:
