@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT_BYTES = 256 << 20
 
 
-def test_the_kernel_s_log_and_its_count_tell_of_a_victim() -> None:
+def test_the_kernel_takes_the_child_and_its_log_and_its_count_tell_of_it() -> None:
     command = [sys.executable, "-m", "tests.process.short_of_memory"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
     try:

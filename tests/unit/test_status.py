@@ -143,6 +143,16 @@ def test_an_end_in_good_order_is_no_news(document: dict[str, Any]) -> None:
     assert "good 3: the last worker" not in status_command.render(document)
 
 
+def test_shared_memory_is_shown_where_the_pool_tells_of_it(document: dict[str, Any]) -> None:
+    assert "shared memory" not in status_command.render(document)
+    document["supervisor"]["shared_memory"] = {
+        "used_bytes": 3 << 20,
+        "reserved_bytes": 512 << 20,
+        "limit_bytes": 1 << 33,
+    }
+    assert "; shared memory 3 of at most 512 MiB\n" in status_command.render(document)
+
+
 def test_into_a_file_lines_are_as_long_as_they_are(document: dict[str, Any]) -> None:
     document["models"][0]["name"] = "n" * 300
     row = next(line for line in status_command.render(document).splitlines() if line.startswith("nnn"))
