@@ -61,9 +61,26 @@ def build_tf2(path: Path) -> None:
     tf.saved_model.save(model, str(path), signatures=model.__call__)
 
 
+def build_wide(path: Path) -> None:
+    """Two variables of so many elements that they are read side by side; small ones add the rest. TF2."""
+    import tensorflow as tf
+
+    shape = (4100, 4100)
+    module = tf.Module()
+    module.wide = [tf.Variable(tf.fill(shape, tf.constant(value, tf.int8))) for value in (1, 2)]
+    module.rest = tf.Variable(ANSWER - 3.0)
+
+    def answer(x: Any) -> Any:
+        return {"y": 0.5 * x + tf.cast(tf.add_n([each[-1, -1] for each in module.wide]), tf.float32) + module.rest}
+
+    module.f = tf.function(answer, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    tf.saved_model.save(module, str(path), signatures=module.f)
+
+
 BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "big_tf1": build_tf1,
     "big_tf2": build_tf2,
+    "big_wide": build_wide,
     "big_sharded": partial(build_tf1, devices=2),
     "big_parts": partial(build_tf1, parts=2),
     "big_references": partial(build_tf1, resource=False),

@@ -16,7 +16,7 @@ WITHIN_S = 60.0
 INDEX = "variables/variables.index"
 
 # How many tensors are restored in pieces; 0: all by TensorFlow.
-GOOD = {"big_tf1": 2, "big_sharded": 2, "big_tf2": 3, "big_parts": 0, "big_references": 0}
+GOOD = {"big_tf1": 2, "big_sharded": 2, "big_tf2": 3, "big_wide": 2, "big_parts": 0, "big_references": 0}
 
 
 def data_of(version: Path) -> Path:
