@@ -14,12 +14,9 @@ from modelpool.supervisor.wire.client_messages import HurtModel, HurtReply
 from modelpool.supervisor.wire.states import Harm
 from modelpool.supervisor.wire.status import Code
 
-_LIMIT_MB = 500
-_POOL_FILE = f"[models.a]\nhost_memory_mb = {_LIMIT_MB}\n"
 _WITHIN_S = 90.0
-# All the memory that there is, and a limit of one worker that is far above it.
+# All the memory that there is. The limit of one worker is far above it.
 _ALL_MIB = 2048
-_NO_LIMIT = f"[models.a]\nhost_memory_mb = {64 * _ALL_MIB}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +25,22 @@ class Hunger:
 
     harm: Harm
     mib_per_s: int
+    limit_mib: int
     promise: str
     cause: str
 
 
-# Over its limit before there can be another.
-_AT_ONCE = Hunger(Harm.OOM, 0, "it is ended at its limit, and that is told", "memory")
+# Over its limit before there can be another: what is left of that when one is ordered is taken in no time.
+_AT_ONCE = Hunger(Harm.OOM, 0, 200, "it is ended at its limit, and that is told", "memory")
 # Replaced before it is at its limit, by one that is warm before it goes.
-_SLOWLY = Hunger(Harm.LEAK, 25, "it ends in good order, before it is killed for it", "code 0")
+_SLOWLY = Hunger(Harm.LEAK, 25, 500, "it ends in good order, before it is killed for it", "code 0")
 
 
 def takes_memory(stage: Stage, hunger: Hunger) -> list[Check]:
     """A worker of A takes memory while clients ask A and B."""
     models = {"a": stage.models / "work", "b": stage.models / "work"}
     with (
-        ChaosPool(stage.scratch, models, _POOL_FILE, ["--allow_chaos"]) as pool,
+        ChaosPool(stage.scratch, models, _limited(hunger.limit_mib), ["--allow_chaos"]) as pool,
         Load(pool.target, {"a": 4, "b": 4}) as load,
     ):
         time.sleep(stage.seconds(2.0, 0.5))
@@ -55,7 +53,7 @@ def takes_memory(stage: Stage, hunger: Hunger) -> list[Check]:
     speed = f"at {hunger.mib_per_s} MiB/s" if hunger.mib_per_s else "as fast as it can"
     return [
         Check(hunger.promise, hunger.cause in cause, cause),
-        Check("another one serves in its place", True, f"after {back_s:.1f} s, {speed}, limit {_LIMIT_MB} MiB"),
+        Check("another one serves in its place", True, f"after {back_s:.1f} s, {speed}, limit {hunger.limit_mib} MiB"),
         _kept("A", load.calls["a"]),
         _kept("B", load.calls["b"]),
     ]
@@ -67,7 +65,9 @@ def no_memory_left(stage: Stage) -> list[Check]:
     try:
         with (
             MemoryGroup.made(_ALL_MIB << 20) as group,
-            ChaosPool(stage.scratch, models, _NO_LIMIT, ["--allow_chaos"], before_exec=group.enter) as pool,
+            ChaosPool(
+                stage.scratch, models, _limited(64 * _ALL_MIB), ["--allow_chaos"], before_exec=group.enter
+            ) as pool,
             Load(pool.target, {"a": 4, "b": 4}) as load,
         ):
             time.sleep(stage.seconds(2.0, 0.5))
@@ -96,6 +96,11 @@ def _needed_by_all(pool: ChaosPool) -> list[int]:
         *pool.frontends(),
         pool.worker("b")["pid"],
     ]
+
+
+def _limited(limit_mib: int) -> str:
+    """The pool's file."""
+    return f"[models.a]\nhost_memory_mb = {limit_mib}\n"
 
 
 def _hurt(pool: ChaosPool, hunger: Hunger) -> int:
