@@ -173,7 +173,12 @@ def load(path: str, tags: Sequence[str], given_config: bytes = b"", gpu_limit_by
         with graph.as_default():
             session = tf.compat.v1.Session(graph=graph, config=config)
             bundle.load_into(session, tags)
-    return LoadedModel(session, dict(bundle.meta_graph.signature_def), wants_pool=wants_pool(config))
+    return LoadedModel(session, _alone(bundle.meta_graph.signature_def), wants_pool=wants_pool(config))
+
+
+def _alone(signatures: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies. A message that is part of another keeps all of that in memory: here the graph with its constants."""
+    return {key: type(each).FromString(each.SerializeToString()) for key, each in signatures.items()}
 
 
 def _require_bundle(path: str) -> None:
