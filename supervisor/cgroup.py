@@ -40,8 +40,13 @@ class MemoryGroup:
 
     @property
     def killed(self) -> bool:
-        """Whether the kernel killed it for going over the limit: it keeps count, so this is certain."""
-        return _count(self._path / "memory.events", "oom_kill") > 0
+        """Whether the kernel killed it for going over the limit: it keeps count, so this is certain.
+
+        `oom_kill` counts every process of the group that was killed for want of memory, whoever's; `oom` counts only
+        where the group's own limit was met (Documentation/admin-guide/cgroup-v2.rst).
+        """
+        events = self._path / "memory.events"
+        return _count(events, "oom_kill") > 0 and _count(events, "oom") > 0
 
     def remove(self) -> None:
         """What its process left behind goes, too."""

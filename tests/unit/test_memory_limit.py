@@ -184,6 +184,8 @@ def test_a_delegated_group_is_divided(hierarchy: Path) -> None:
     assert (path / "memory.oom.group").read_text() == "1"
     assert (path / "cgroup.procs").read_text() == "4711"
     assert not group.killed
+    (path / "memory.events").write_text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\n")
+    assert not group.killed, "for a group above it"
     (path / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n")
     assert group.killed
     group.remove()
