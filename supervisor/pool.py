@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import deaths, host_memory, memory_book, session_config, specs
+from . import deaths, memory_book, session_config, specs
 from .arenas import Arenas
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
@@ -113,8 +113,8 @@ class Pool:
 
     def _make_arenas(self) -> Arenas:
         config = self._config
-        limit_bytes = config.shared_memory_total_bytes or host_memory.total_bytes() // 2
-        return Arenas(config.runtime_dir, config.shared_memory_bytes, limit_bytes)
+        of_each, of_all = config.shared_memory_bytes, config.shared_memory_total_bytes
+        return Arenas(config.runtime_dir, of_each, of_all, config.frontends)
 
     def _make_orders(self, seams: Seams) -> Orders:
         profilings = Profilings(self._config.profiler_dir, socket.gethostname())

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpool.supervisor import host_memory
 from modelpool.supervisor.arenas import Arenas, SharedMemory
 from modelpool.supervisor.wire import arena, sockets
 from modelpool.supervisor.wire.arena import HEAD_BYTES, KEEP_BYTES, Arena, Reader, Space
@@ -226,6 +227,40 @@ def test_all_together_never_have_more_than_their_limit(tmp_path: Path) -> None:
     arenas.make(Peer.WORKER, Incarnation(100))
     assert sockets.arena(tmp_path, Peer.WORKER, Incarnation(100)).stat().st_size > MIB, "what is free again is taken"
     arenas.close()
+
+
+def test_a_frontend_that_comes_back_has_its_size_again(tmp_path: Path) -> None:
+    arenas = Arenas(tmp_path, 4 * MIB, 44 * MIB, frontends=2)
+
+    def size_bytes(writer: Peer, number: int) -> int:
+        arenas.make(writer, Incarnation(number))
+        link = sockets.arena(tmp_path, writer, Incarnation(number))
+        return link.stat().st_size if link.exists() else 0
+
+    sizes = [size_bytes(Peer.FRONTEND, 1)]
+    for number in range(2, 12):
+        size_bytes(Peer.WORKER, number)
+    sizes.append(size_bytes(Peer.FRONTEND, 42))
+    assert sizes == [4 * MIB, 4 * MIB], "however late, before it came first"
+    assert 0 < size_bytes(Peer.FRONTEND, 43) < 4 * MIB, "one more than there are to be"
+    arenas.remove(Peer.FRONTEND, Incarnation(43))
+    for number in (1, 42):
+        arenas.remove(Peer.FRONTEND, Incarnation(number))
+        assert size_bytes(Peer.WORKER, 100 + number) < 4 * MIB, "nobody else gets it meanwhile"
+        assert size_bytes(Peer.FRONTEND, 200 + number) == 4 * MIB
+    assert arenas.taken.reserved_bytes <= 44 * MIB
+    arenas.close()
+
+
+def test_where_none_are_wanted_nobody_asks_how_much_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(host_memory, "total_bytes", lambda: asked.append(1) or 10 * MIB)
+    assert Arenas(tmp_path, 0, 0).taken.limit_bytes == 0
+    assert Arenas(tmp_path, 1, 7).taken.limit_bytes == 7
+    assert asked == []
+    assert Arenas(tmp_path, 1, 0).taken.limit_bytes == 5 * MIB
 
 
 def test_what_is_in_use_is_known(tmp_path: Path) -> None:
