@@ -51,7 +51,7 @@ def _of_host(proc: Path, name: str) -> int:
 
 def _limits(proc: Path, mount: Path) -> Iterator[tuple[int, int]]:
     """The limit of each group that has one, and what is used of it."""
-    lines = (proc / "self/cgroup").read_text().splitlines()
+    lines = _own_groups(proc / "self/cgroup")
     for hierarchy in _HIERARCHIES:
         top = mount / hierarchy.below
         for found in filter(None, map(hierarchy.line.fullmatch, lines)):
@@ -62,6 +62,14 @@ def _limits(proc: Path, mount: Path) -> Iterator[tuple[int, int]]:
                 if limit is not None:
                     used = _number(group / hierarchy.usage) or 0
                     yield limit, max(0, used - _cache(group / "memory.stat", hierarchy.cache))
+
+
+def _own_groups(file: Path) -> list[str]:
+    """None where the kernel has no control groups, or does not say which are ours. Raises OSError."""
+    try:
+        return file.read_text().splitlines()
+    except (FileNotFoundError, PermissionError):
+        return []
 
 
 def _cache(file: Path, name: str) -> int:

@@ -65,14 +65,21 @@ class MemoryWatch:
         self, incarnation: Incarnation, pid: int, limit_bytes: int, enforced_by: str, stop: threading.Event
     ) -> None:
         process = Path(f"/proc/{pid}")
-        looks = 0
+        looks, failed = 0, False
         while not stop.is_set():
             try:
-                if looks % _EXACT_EVERY == 0 or at_most_bytes(process) > _FAR * limit_bytes:
+                if failed or looks % _EXACT_EVERY == 0 or at_most_bytes(process) > _FAR * limit_bytes:
                     sample = Sample(private_bytes(process), limit_bytes, host_memory.available_bytes(), enforced_by)
                     self._loop.call_soon_threadsafe(self._tell, incarnation, sample)
-            except (OSError, ValueError, RuntimeError):
-                return  # it is gone, or this loop is
+                failed = False
+            except (OSError, ValueError) as error:
+                if isinstance(error, ProcessLookupError) or not process.exists():
+                    return
+                if not failed:  # such as for want of a descriptor: no reason to let it have what it likes
+                    log.warning("memory of a worker not seen %s", fields(incarnation=incarnation, error=error))
+                failed = True
+            except RuntimeError:
+                return  # the loop is gone
             looks += 1
             stop.wait(PERIOD_S)
 

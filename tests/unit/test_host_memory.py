@@ -65,6 +65,22 @@ def test_without_a_limit_the_host_s_memory_is_left(proc: Path) -> None:
     assert host_memory.available_bytes(proc, groups(proc, "0::/a\n", {})) == 8 * GIB
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_where_the_kernel_names_no_group_of_ours_none_has_a_limit(
+    proc: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    read_text = Path.read_text
+
+    def read(path: Path) -> str:
+        if path.name == "cgroup":
+            raise error
+        return read_text(path)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert host_memory.total_bytes(proc, proc) == 16 * GIB
+    assert host_memory.available_bytes(proc, proc) == 8 * GIB
+
+
 def test_this_host_has_some() -> None:
     assert host_memory.total_bytes() > GIB // 4
     assert 0 < host_memory.available_bytes() <= host_memory.total_bytes()
