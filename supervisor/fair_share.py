@@ -25,7 +25,7 @@ TOO_MUCH, LOOKS = 1.25, 3
 # Of its share of all CPUs, which nobody gets to the last bit.
 ALMOST = 0.9
 # One that came back, but was no light one after all, gives way for so long before it may come back again; and twice as
-# long after each time, at most so long.
+# long after each time, at most so long. Once it was free for as long as it would have to wait, that is forgotten.
 AGAIN_S, AGAIN_LIMIT_S = 2.0, 64.0
 # Whoever gives way and gets less than so many CPUs for so long is starved. Well before it counts as one without work:
 # one that gets nothing at all looks just like that.
@@ -55,10 +55,12 @@ def neighbours(cpus: Mapping[str, AbstractSet[int]]) -> dict[frozenset[int], lis
 
 @dataclass(slots=True)
 class _Way:
-    """Of a model that gives way: for how long, and from when on it may come back while another goes on."""
+    """Of a model that gives way, or did lately."""
 
-    since_s: float = 0.0
+    lasts_s: float = 0.0
+    """For how long it has given way, or been free again."""
     may_return_s: float = 0.0
+    """For how long it must have given way to come back while another goes on."""
 
 
 class FairShare:
@@ -70,7 +72,7 @@ class FairShare:
         self.starved: frozenset[str] = frozenset()
         """Of those that give way."""
         self._ways: dict[str, _Way] = {}
-        """Of each that gave way since somebody does."""
+        """Not only of those that give way: floods may be free now and then because nobody else has work."""
         self._together = 0.0
         """The most that all models used together in one look since somebody gives way."""
         self._hungry_s: dict[str, float] = {}
@@ -92,12 +94,16 @@ class FairShare:
         for name in starved - self.starved:
             self._quiet_s[name] = 0.0  # whether it has work shows from now on
         active = {name: each for name, each in usage.items() if self._quiet_s[name] < LINGER_S}
+        gave_way = self.giving_way
+        self._time_ways(took_s)
         if len(active) > 1:
             self.giving_way = self._greedy(active, took_s, idle())
         else:
             self.giving_way, self._over = frozenset(), {}
         if not self.giving_way:
-            self._ways, self._light = {}, {}
+            self._light = {}
+        for name in gave_way ^ self.giving_way:
+            self._ways.setdefault(name, _Way()).lasts_s = 0.0
         self.starved = self.giving_way & (self.starved | starved)
         return self.giving_way
 
@@ -107,6 +113,13 @@ class FairShare:
         self._hungry_s = {name: self._hungry_s.get(name, 0.0) + took_s for name in hungry}
         return {name for name, hungry_s in self._hungry_s.items() if hungry_s >= STARVED_S}
 
+    def _time_ways(self, took_s: float) -> None:
+        for way in self._ways.values():
+            way.lasts_s += took_s
+        self._ways = {
+            name: way for name, way in self._ways.items() if name in self.giving_way or way.lasts_s < way.may_return_s
+        }
+
     def _greedy(self, active: Mapping[str, Usage], took_s: float, idle: float) -> frozenset[str]:
         self._idle += (idle - self._idle) * min(1.0, took_s / LINGER_S) if self.giving_way else -self._idle
         known = self.giving_way & active.keys() if self._idle <= SPARE else frozenset()
@@ -115,15 +128,13 @@ class FairShare:
         short = idle <= SHORT
         over = self._over_share(active, active.keys() - known) if short else set()
         self._over = {name: self._over.get(name, 0) + 1 for name in over}
-        light = self._light_ones(active, known, took_s) if short else set()
+        light = self._light_ones(active, known) if short else set()
         self._light = {name: self._light.get(name, 0) + 1 for name in light}
         back = {name for name, looks in self._light.items() if looks >= LOOKS}
         greedy = known - back | {name for name, looks in self._over.items() if looks >= LOOKS}
         if greedy == active.keys():  # equals, and nobody to give way to
             self._over = {}
             return frozenset()
-        for name in greedy - known:
-            self._ways.setdefault(name, _Way()).since_s = 0.0
         for name in back:
             way = self._ways[name]
             way.may_return_s = min(AGAIN_LIMIT_S, max(AGAIN_S, 2 * way.may_return_s))
@@ -142,17 +153,16 @@ class FairShare:
             much = min(much, ALMOST * self._cpus)
         return {name for name in free if active[name].cpus > much * active[name].weight / weights}
 
-    def _light_ones(self, active: Mapping[str, Usage], known: AbstractSet[str], took_s: float) -> set[str]:
+    def _light_ones(self, active: Mapping[str, Usage], known: AbstractSet[str]) -> set[str]:
         """Of those that give way beside a flood, who use no more than their share of what all models use together.
 
         They compete as equals there, so that is what they want, unless they have fewer threads than it; therefore not
-        again and again.
+        again and again. The flood itself may use no more either, where other programs leave them all next to nothing.
         """
-        for name in known:
-            self._ways[name].since_s += took_s
         weights, cpus = sum(active[name].weight for name in known), sum(active[name].cpus for name in known)
-        if not any(active[name].cpus > TOO_MUCH * cpus * active[name].weight / weights for name in known):
+        floods = {name for name in known if active[name].cpus > TOO_MUCH * cpus * active[name].weight / weights}
+        if not floods:
             return set()
         share = self._together / sum(each.weight for each in active.values())
-        rested = {name for name in known if self._ways[name].since_s >= self._ways[name].may_return_s}
-        return {name for name in rested if active[name].cpus <= share * active[name].weight}
+        rested = {name for name in known if self._ways[name].lasts_s >= self._ways[name].may_return_s}
+        return {name for name in rested - floods if active[name].cpus <= share * active[name].weight}

@@ -3,12 +3,23 @@
 import itertools
 import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.supervisor.fair_share import LINGER_S, LOOKS, SHORT, STARVED_S, TOO_MUCH, FairShare, Usage, neighbours
+from modelpool.supervisor.fair_share import (
+    AGAIN_S,
+    LINGER_S,
+    LOOKS,
+    SHORT,
+    STARVED_S,
+    TOO_MUCH,
+    FairShare,
+    Usage,
+    neighbours,
+)
 
 PERIOD_S = 0.1
 
@@ -142,6 +153,53 @@ def test_one_with_few_threads_beside_another_flood_comes_back_ever_more_seldom()
     assert len(gaps) == 5
     for gap_s, wait_s in zip(gaps, (2, 4, 8, 16, 32), strict=True):
         assert wait_s <= gap_s <= wait_s + 3 * LOOKS * PERIOD_S
+
+
+def divided(giving: AbstractSet[str], wants: float) -> dict[str, float]:
+    """Two floods of 6 and 2 threads beside one that wants little, and a busy thread of another program."""
+    threads = {"b": 6, "c": 2, "other": 1}
+    cpus, left = {"a": wants}, 1.6 - wants
+    for rank in (threads.keys() - giving, threads.keys() & giving):
+        each = min(1.0, left / max(1, sum(threads[name] for name in rank)))
+        cpus |= {name: each * threads[name] for name in rank}
+        left -= sum(cpus[name] for name in rank)
+    del cpus["other"]
+    return cpus
+
+
+def test_two_floods_that_get_little_beside_other_programs_are_both_floods() -> None:
+    """What both use together is less than the share of one, and it is their threads that divide it."""
+    looks = Looks()
+    seen = [frozenset(looks.see(times=1, **divided(looks.share.giving_way, 0.3))) for _ in range(1800)]
+    began = seen.index(frozenset("bc"))
+    assert began < 3 * LOOKS
+    assert all("b" in giving for giving in seen[began:]), "which is the largest"
+    returned = [look * PERIOD_S for look, (old, new) in enumerate(itertools.pairwise(seen)) if "c" in old - new]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(returned)]
+    assert len(gaps) == 6
+    for gap_s, wait_s in zip(gaps, (2, 4, 8, 16, 32, 64), strict=True):
+        assert wait_s <= gap_s + 1e-6 <= wait_s + 3 * LOOKS * PERIOD_S
+
+
+def test_a_flood_that_came_back_waits_for_longer_also_when_nobody_gave_way_meanwhile() -> None:
+    looks = Looks()
+    returns = []
+    for _ in range(4):
+        assert looks.see(a=0.2, b=0.7, c=0.7) == {"b", "c"}
+        seen = (looks.see(times=1, a=0.3, b=0.6, c=0.1) for _ in range(100))
+        returns.append(PERIOD_S * sum(1 for _ in itertools.takewhile({"b", "c"}.__eq__, seen)))
+        assert looks.share.giving_way == {"b"}
+        assert looks.see(a=0.7, b=0.1, c=0.7) == set(), "equals again"
+    for waited_s, wait_s in zip(returns, (0, 2, 4, 8), strict=True):
+        assert wait_s <= waited_s + LOOKS * PERIOD_S <= wait_s + 2 * LOOKS * PERIOD_S
+
+
+def test_who_was_free_for_long_comes_back_at_once() -> None:
+    looks = Looks()
+    for _ in range(4):
+        assert looks.see(a=0.2, b=0.7, c=0.7) == {"b", "c"}
+        assert looks.see(a=0.3, b=0.6, c=0.1) == {"b"}
+        assert looks.see(lambda: 0.8, a=0.3, c=0.3, times=round(AGAIN_S / PERIOD_S) + 10) == set()
 
 
 def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> None:
