@@ -151,9 +151,9 @@ class Model:
         return all(servable.available(acked_epoch) or servable.has_failed for servable in wanted)
 
     def ended(self) -> tuple[ServableId, Status] | None:
-        """The newest wanted version, when every wanted one was given up."""
+        """The newest wanted version, when every wanted one was given up, or cannot be started."""
         wanted = self._aspired()
-        if wanted and all(servable.presence is Presence.FAILED or servable.is_refused for servable in wanted):
+        if wanted and all(servable.has_ended for servable in wanted):
             newest = max(wanted, key=lambda servable: servable.id.version)
             return newest.id, newest.first_error
         return None

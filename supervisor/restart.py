@@ -19,7 +19,8 @@ class Death(StrEnum):
     BEFORE_READY = "before_ready"
     """The process died while it loaded, or as soon as it was ready."""
     NOT_STARTED = "not_started"
-    """There never was a process: the fork server had died, or the system had no room for one."""
+    """There never was a process, or none that could take its place: the fork server had died, or the system had no room
+    for one, or for its socket."""
     LOAD_FAILED = "load_failed"
     """The load or the warmup ended with an error that may pass."""
     PERMANENT = "permanent"
@@ -81,6 +82,14 @@ class RestartHistory:
                 return self._did_not_start(now_s)
             case _:
                 return self._process_died(death, now_s)
+
+    @property
+    def cannot_start(self) -> bool:
+        """No process took its place, not after the longest wait either. It is tried on; but a start that is to end
+        when something fails has waited long enough.
+        """
+        tries = self._not_started
+        return tries > 2 and self._full_backoff_s(tries - 2) >= self.policy.backoff_limit_s
 
     def became_ready(self, now_s: float) -> None:
         """The slot answers again: earlier failed loads are forgotten, deaths only after a quiet period."""

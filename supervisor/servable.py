@@ -201,6 +201,14 @@ class Servable:
         return self.is_refused or (bool(self.slots) and all(slot.error.code is not Code.OK for slot in self.slots))
 
     @property
+    def has_ended(self) -> bool:
+        """It was given up, fits nowhere, or its processes cannot be started: a start that waits for it has failed."""
+        if self.presence is not Presence.LIVE:
+            return self.is_refused or self.presence is Presence.FAILED
+        idle = {SlotState.FAILED, SlotState.STOPPED}
+        return all(slot.history.cannot_start for slot in self.slots if slot.state not in idle)
+
+    @property
     def is_refused(self) -> bool:
         """It fits nowhere."""
         return bool(self.refusal) and not self.slots

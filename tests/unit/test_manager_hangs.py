@@ -283,6 +283,28 @@ def test_a_worker_that_could_not_start_is_no_fault_of_its_model_and_the_next_com
     world.ready(1)
 
 
+def test_a_start_that_may_fail_does_so_when_no_worker_can_be_started_and_another_serves_later() -> None:
+    world = World()
+    world.aspire(1)
+    began_s = world.now_s
+    while world.manager.startup_failure() is None:
+        assert world.now_s - began_s < 200.0
+        due_s = world.manager.next_deadline_s()
+        world.sleep(0.0 if due_s is None or world.alive else due_s - world.now_s)
+        incarnation = world.incarnation(1)
+        world.manager.worker_message(incarnation, WorkerNotStarted("no socket"), world.now_s)
+        world.die(incarnation, Exit(5, None, "exited with code 5"))
+    assert world.now_s - began_s == 127.0
+    assert "{name: m version: 1} due to error: UNAVAILABLE: " in str(world.manager.startup_failure())
+    assert "no socket" in str(world.manager.startup_failure())
+    world.sleep(64.0)
+    assert world.manager.startup_failure() is not None, "while the next try goes on"
+    world.ready(1)
+    world.ack()
+    assert world.manager.startup_failure() is None
+    assert world.manager.answering
+
+
 def test_a_lost_cuda_context_is_its_own_cause_and_the_worker_is_replaced_at_once() -> None:
     world, incarnation = serving(run_timeout_s=0.0)
     world.manager.worker_message(incarnation, WorkerBroken("CUDA_ERROR_ILLEGAL_ADDRESS: ..."), world.now_s)
