@@ -201,7 +201,8 @@ class Flags:
     )
     shared_memory_total_mb: int = flag(
         0,
-        "Most shared memory of all frontends and workers together, in MiB; 0: half of the memory there is.",
+        "Most shared memory of all frontends and workers together, in MiB; 0: half of the memory there is "
+        "(of the host, or what its control group leaves to the pool).",
         Section.REQUESTS,
         low=0,
         high=1 << 20,
