@@ -17,6 +17,8 @@ _CALLS, _CONNECTIONS = 10_000, 10
 # What the README says, and what a call takes beside it.
 _WITHIN_S = 5.0 + 2.0
 _GIVE_UP_S = 60.0
+# What the refusal of a few hundred in one turn of the loop may take of a call beside it.
+_SLACK, _MOST_LATE_MS = 2.0, 50.0
 # Enough numbers for a message that packs well, and so goes the way of those that need a place.
 _NUMBERS = 1000
 
@@ -32,15 +34,18 @@ def slow_senders(stage: Stage) -> list[Check]:
         contextlib.ExitStack() as stack,
     ):
         time.sleep(stage.seconds(2.0, 0.5))
-        before_mib = _memory_mib(pool)
+        before_s, before_mib = time.monotonic(), _memory_mib(pool)
         slow = [
             stack.enter_context(SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S)) for _ in range(_CONNECTIONS)
         ]
         refused, waited_s = _first_answer(pool)
+        makes_room_s = time.monotonic() - 1.0
         memory_mib = _memory_mib(pool) - before_mib
         slow[0].wait_ended()
         time.sleep(stage.seconds(2.0, 0.5))
     a = load.calls["a"]
+    calm_ms, meanwhile = a.between(0.0, before_s).p99_ms, a.between(makes_room_s)
+    longest_ms = meanwhile.percentile_ms(1.0)
     return [
         Check(
             "those whose messages come at once are unharmed: 0 errors",
@@ -51,6 +56,11 @@ def slow_senders(stage: Stage) -> list[Check]:
             f"one who needs a place has one within {_WITHIN_S:g} s",
             stage.timed(waited_s <= _WITHIN_S),
             f"after {waited_s:.1f} s, refused {refused} times before, each time with a hint when to come again",
+        ),
+        Check(
+            "a call of another takes no longer while they give way (p99)",
+            stage.timed(meanwhile.p99_ms <= _SLACK * calm_ms + _MOST_LATE_MS),
+            f"{meanwhile.p99_ms:.1f} ms, the longest {longest_ms:.0f} ms; {calm_ms:.1f} ms before they came",
         ),
         Check("those who gave way were answered", True, f"{len(slow[0].ended)} seen of the first connection's"),
         Check("memory of the frontend for them (figure)", None, f"{memory_mib:.0f} MiB"),

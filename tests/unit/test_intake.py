@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from modelpool.frontend import intake
 from modelpool.frontend.intake import Intake, Place
 from modelpool.frontend.model_queue import FULL
 from modelpool.supervisor.wire.status import Overloaded
@@ -46,6 +47,12 @@ class Scene:
         except Overloaded:
             return False
         return True
+
+    async def under_way(self) -> list[str]:
+        """Those that have neither come whole nor been refused."""
+        await asyncio.sleep(0)  # who has to give way has been told, and hears of it in the next turn
+        await asyncio.sleep(0)
+        return sorted(name for name, task in self._tasks.items() if not task.done())
 
     async def ends(self, name: str) -> str:
         """The rest has come, or it was refused before: how it ended."""
@@ -151,6 +158,51 @@ def test_one_that_is_bigger_than_all_the_room_passes_alone() -> None:
         return scene.came("big", 5 * MIB), await scene.ends("big"), scene.intake.held_bytes
 
     assert run(scenario) == (True, "whole", 0)
+
+
+def test_one_that_is_bigger_than_all_the_room_passes_beside_small_ones() -> None:
+    async def scenario(scene: Scene) -> Any:
+        for name in ("small", "big", "second"):
+            await scene.begins(name)
+        took = [scene.came("small", 10), scene.came("big", 5 * MIB), scene.came("small", 10), scene.came("big", MIB)]
+        second = scene.came("second", 65 * KIB)
+        return took, second, [await scene.ends(name) for name in ("small", "big", "second")], scene.intake.held_bytes
+
+    assert run(scenario, most=3) == ([True] * 4, False, ["whole"] * 3, 0)
+
+
+def test_small_ones_take_nothing_of_the_bytes_however_many_there_are() -> None:
+    async def scenario(scene: Scene) -> Any:
+        small = [f"small {number}" for number in range(20)]
+        for name in ("first", "second", *small):
+            await scene.begins(name)
+        took = {scene.came(name, 64 * KIB) for name in small}
+        big = [scene.came("first", 65 * KIB), scene.came("second", 65 * KIB)]
+        held = scene.intake.held_bytes
+        # One that grows is counted with all that has come of it.
+        return took, big, held, scene.came(small[0], 1), scene.intake.held_bytes
+
+    assert run(scenario, most=22) == ({True}, [True, True], 130 * KIB, True, 194 * KIB + 1)
+
+
+def test_those_who_give_way_do_so_a_few_at_a_time_the_slowest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a task that wakes, and all others' calls wait for it."""
+    monkeypatch.setattr(intake, "_MOST_AT_ONCE", 2)
+
+    async def scenario(scene: Scene) -> Any:
+        for number in range(5):
+            await scene.begins(str(number))
+            scene.now_s += 0.01
+        scene.now_s += 60.0
+        left = []
+        for new in ("ab", "cd"):
+            for name in new:
+                await scene.begins(name)
+            left.append(await scene.under_way())
+            scene.now_s += 0.2
+        return left
+
+    assert run(scenario, most=5) == [["2", "3", "4", "a", "b"], ["4", "a", "b", "c", "d"]]
 
 
 def test_bytes_of_a_slow_sender_make_room_for_another() -> None:
