@@ -6,15 +6,14 @@ containers. The kernel counts and kills in it as it does on a host that has no m
 
 import contextlib
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-_MOUNT = Path("/sys/fs/cgroup/memory")
-_OWN = re.compile(r"\d+:(?:[\w,]*,)?memory(?:,[\w,]*)?:(.*)")
+from modelpool.supervisor.own_group import Version, upwards
+
 _EMPTY_WITHIN_S = 10.0
 _LOOK_S = 0.05
 
@@ -61,14 +60,12 @@ class MemoryGroup:
 
 
 def _own_group() -> Path:
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        match = _OWN.fullmatch(line)
-        if match is not None:
-            path = _MOUNT / match[1].lstrip("/")
-            if os.access(path, os.W_OK):
-                return path
-            raise NoGroup(f"{path} may not be written")
-    raise NoGroup("the memory controller is not one of cgroup v1 here")
+    path = next(iter(upwards(Version.V1)), None)
+    if path is None:
+        raise NoGroup("the memory controller is not one of cgroup v1 here")
+    if not os.access(path, os.W_OK):
+        raise NoGroup(f"{path} may not be written")
+    return path
 
 
 def _remove(path: Path) -> None:

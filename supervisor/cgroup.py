@@ -10,6 +10,8 @@ import logging
 import os
 from pathlib import Path
 
+from . import own_group
+from .own_group import MOUNT, PROC, Version
 from .wire.log import fields
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,15 @@ class MemoryGroup:
         `oom_kill` counts every process of the group that was killed for want of memory, whoever's; `oom` counts only
         where the group's own limit was met (Documentation/admin-guide/cgroup-v2.rst).
         """
-        events = self._path / "memory.events"
-        return _count(events, "oom_kill") > 0 and _count(events, "oom") > 0
+        return self._count("oom_kill") > 0 and self._count("oom") > 0
+
+    @property
+    def killed_for_others(self) -> bool:
+        """Whether the kernel killed it when a group above, or the host, had no memory left."""
+        return self._count("oom_kill") > 0 and self._count("oom") == 0
+
+    def _count(self, name: str) -> int:
+        return _count(self._path / "memory.events", name)
 
     def remove(self) -> None:
         """What its process left behind goes, too."""
@@ -62,12 +71,10 @@ class MemoryGroups:
         self.sweep()
 
     @classmethod
-    def find(
-        cls, name: str, mount: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-    ) -> "MemoryGroups | None":
+    def find(cls, name: str, mount: Path = MOUNT, proc: Path = PROC) -> "MemoryGroups | None":
         """The groups of this process, None where it may not make any."""
         try:
-            base = _own_group(mount, own)
+            base = _own_group(mount, proc)
             if base is None or "memory" not in (base / "cgroup.controllers").read_text().split():
                 return None
             if "memory" not in (base / "cgroup.subtree_control").read_text().split():
@@ -90,12 +97,10 @@ class MemoryGroups:
             _remove(path)
 
 
-def _own_group(mount: Path, own: Path) -> Path | None:
-    for line in own.read_text().splitlines():
-        if line.startswith("0::"):
-            base = mount / line.removeprefix("0::").strip().lstrip("/")
-            # One that was divided before: we were started within its leaf.
-            return base.parent if base.name == _LEAF else base
+def _own_group(mount: Path, proc: Path) -> Path | None:
+    for base in own_group.upwards(Version.V2, proc, mount):
+        # One that was divided before: we were started within its leaf.
+        return base.parent if base.name == _LEAF else base
     return None
 
 

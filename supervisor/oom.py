@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 
+from . import own_group
+from .own_group import MOUNT, PROC, Version
+
 _VICTIM = re.compile(rb"(?:Killed process |oom-kill:.*task=|oom_reaper: reaped process )(?P<rest>.*)")
 _PID_AND_NAME = re.compile(rb"(\d+) \(([^)]*)\)")
 _MAX_RECORDS = 10_000
@@ -99,33 +102,30 @@ def _open_at_end(path: str) -> int | None:
 
 
 def _group_v2() -> int | None:
-    return _field(_own(r"0::(.*)", "/sys/fs/cgroup"), "memory.events", "oom_kill")
+    return nearest_count(Version.V2, "memory.events")
 
 
 def _group_v1() -> int | None:
-    return _field(
-        _own(r"\d+:(?:[\w,]*,)?memory(?:,[\w,]*)?:(.*)", "/sys/fs/cgroup/memory"), "memory.oom_control", "oom_kill"
-    )
+    return nearest_count(Version.V1, "memory.oom_control")
 
 
 def _host() -> int | None:
-    return _field(Path("/proc"), "vmstat", "oom_kill")
+    return _field(Path("/proc/vmstat"), "oom_kill")
 
 
-def _own(pattern: str, mount: str) -> Path | None:
+def nearest_count(version: Version, name: str, proc: Path = PROC, mount: Path = MOUNT) -> int | None:
+    """The count of our own group, or of the next above it that has one."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            match = re.fullmatch(pattern, line)
-            if match is not None:
-                return Path(mount) / match[1].lstrip("/")
+        for group in own_group.upwards(version, proc, mount):
+            count = _field(group / name, "oom_kill")
+            if count is not None:
+                return count
     return None
 
 
-def _field(folder: Path | None, file: str, name: str) -> int | None:
-    if folder is None:
-        return None
+def _field(file: Path, name: str) -> int | None:
     with contextlib.suppress(OSError, ValueError):
-        for line in (folder / file).read_text().splitlines():
+        for line in file.read_text().splitlines():
             key, _, value = line.partition(" ")
             if key == name:
                 return int(value)

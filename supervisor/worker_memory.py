@@ -68,7 +68,7 @@ class WorkerMemory:
         ours = pid in self._killed
         self._killed.discard(pid)
         group = self._group_of.pop(spec.incarnation, None)
-        over = group is not None and group.killed
+        over, for_others = (group.killed, group.killed_for_others) if group is not None else (False, False)
         if group is not None:
             group.remove()
         if over:
@@ -78,7 +78,7 @@ class WorkerMemory:
             )
         if ours or exit_.signal != signal.SIGKILL:
             return exit_
-        match self._oom.look(pid, spec.process_name):
+        match Verdict.CERTAIN if for_others else self._oom.look(pid, spec.process_name):
             case Verdict.CERTAIN:
                 return exit_.explained(f"{exit_.cause} by the kernel: out of memory", ExitKind.OOM_KILLED)
             case Verdict.PROBABLE:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from modelpool.supervisor import cgroup, memory_watch
+from modelpool.supervisor import cgroup, memory_watch, oom
 from modelpool.supervisor.cgroup import MemoryGroups
 from modelpool.supervisor.exits import ExitKind
 from modelpool.supervisor.memory_limit import Sample, Verdict, judge
 from modelpool.supervisor.oom import OomWatch
 from modelpool.supervisor.oom import Verdict as OomVerdict
+from modelpool.supervisor.own_group import Version
 from modelpool.supervisor.wire.ids import Incarnation
 from tests.unit.manager_world import KILLED, World
 
@@ -156,7 +157,8 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (base / "cgroup.controllers").write_text("cpu memory pids\n")
     (base / "cgroup.subtree_control").write_text("\n")
     (base / "cgroup.procs").write_text("")
-    (tmp_path / "self").write_text("0::/system.slice/modelpool.service\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/system.slice/modelpool.service\n")
 
     def rmdir(path: Path) -> None:
         for entry in path.iterdir():
@@ -168,7 +170,7 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def find(hierarchy: Path) -> MemoryGroups | None:
-    return MemoryGroups.find("p1", hierarchy / "fs", hierarchy / "self")
+    return MemoryGroups.find("p1", hierarchy / "fs", hierarchy)
 
 
 def test_a_delegated_group_is_divided(hierarchy: Path) -> None:
@@ -185,9 +187,11 @@ def test_a_delegated_group_is_divided(hierarchy: Path) -> None:
     assert (path / "cgroup.procs").read_text() == "4711"
     assert not group.killed
     (path / "memory.events").write_text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\n")
-    assert not group.killed, "for a group above it"
+    assert not group.killed
+    assert group.killed_for_others
     (path / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n")
     assert group.killed
+    assert not group.killed_for_others
     group.remove()
     assert not path.exists()
 
@@ -209,9 +213,9 @@ def test_where_there_is_nothing_to_divide_the_watch_must_do(hierarchy: Path, how
         case "other processes":
             (base / "cgroup.procs").write_text("1\n2\n")
         case "cgroup v1":
-            (hierarchy / "self").write_text("4:memory:/x\n")
+            (hierarchy / "self/cgroup").write_text("4:memory:/x\n")
         case _:
-            (hierarchy / "self").unlink()
+            (hierarchy / "self/cgroup").unlink()
     assert find(hierarchy) is None
     assert list(base.glob("modelpool*")) == []
 
@@ -241,3 +245,23 @@ def test_each_kill_that_was_counted_explains_one_death_soon_after() -> None:
     watch.tick()
     watch.tick()
     assert watch.look(4, "a") is OomVerdict.NO, "that was long ago"
+
+
+def test_the_nearest_group_that_counts_is_asked(tmp_path: Path) -> None:
+    """In a container the group may go by the host's name for it, and lie where the mount begins."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("4:hugetlb,memory:/docker/x\n0::/a/b\n")
+
+    def counted(version: Version, file: str) -> int | None:
+        return oom.nearest_count(version, file, tmp_path, tmp_path)
+
+    assert counted(Version.V1, "memory.oom_control") is None
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert counted(Version.V1, "memory.oom_control") == 3
+    (tmp_path / "a/b").mkdir(parents=True)
+    for folder, kills in (("a", 5), ("a/b", 2)):
+        (tmp_path / folder / "memory.events").write_text(f"oom 0\noom_kill {kills}\n")
+    assert counted(Version.V2, "memory.events") == 2
+    (tmp_path / "a/b/memory.events").unlink()
+    assert counted(Version.V2, "memory.events") == 5
