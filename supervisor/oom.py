@@ -88,6 +88,19 @@ class OomWatch:
                 self._victims.append((int(named[1]), named[2]))
 
 
+def ended_together(proc: Path = PROC, mount: Path = MOUNT) -> Path | None:
+    """A group, our own or one above it, of which the kernel ends every process when it ends one for want of memory.
+
+    `memory.oom.group` (Documentation/admin-guide/cgroup-v2.rst). None where it ends one process only.
+    """
+    with contextlib.suppress(OSError):
+        for group in own_group.upwards(Version.V2, proc, mount):
+            with contextlib.suppress(OSError):
+                if (group / "memory.oom.group").read_text().strip() == "1":
+                    return group
+    return None
+
+
 def _open_at_end(path: str) -> int | None:
     """None where it may not be read, as in most containers."""
     with contextlib.suppress(OSError):

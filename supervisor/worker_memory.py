@@ -13,7 +13,7 @@ from .cgroup import MemoryGroup, MemoryGroups
 from .exits import Exit, ExitKind
 from .memory_limit import Sample
 from .memory_watch import MemoryWatch
-from .oom import OomWatch, Verdict
+from .oom import OomWatch, Verdict, ended_together
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.worker_spec import WorkerSpec
@@ -41,6 +41,9 @@ class WorkerMemory:
         self._group_of: dict[Incarnation, MemoryGroup] = {}
         self._killed: set[int] = set()
         self._timer = loop.call_later(_TICK_S, self._tick)
+        together = ended_together()
+        if together is not None:
+            log.warning("out of memory the kernel ends the whole pool, not one worker %s", fields(cgroup=together))
 
     def started(self, spec: WorkerSpec, pid: int) -> None:
         """Its process is there, and still small."""

@@ -265,3 +265,15 @@ def test_the_nearest_group_that_counts_is_asked(tmp_path: Path) -> None:
     assert counted(Version.V2, "memory.events") == 2
     (tmp_path / "a/b/memory.events").unlink()
     assert counted(Version.V2, "memory.events") == 5
+
+
+def test_a_group_whose_processes_the_kernel_ends_together_is_found(tmp_path: Path) -> None:
+    assert oom.ended_together(tmp_path, tmp_path) is None
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/a/b\n")
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert oom.ended_together(tmp_path, tmp_path) is None
+    (tmp_path / "a/b/memory.oom.group").write_text("0\n")
+    assert oom.ended_together(tmp_path, tmp_path) is None
+    (tmp_path / "a/memory.oom.group").write_text("1\n")
+    assert oom.ended_together(tmp_path, tmp_path) == tmp_path / "a"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from modelpool.supervisor import cgroup, host_memory, memory_watch
+from modelpool.supervisor import cgroup, host_memory, memory_watch, worker_memory
 from modelpool.supervisor.cgroup import MemoryGroups
 from modelpool.supervisor.exits import Exit, ExitKind
 from modelpool.supervisor.memory_limit import Sample
@@ -121,6 +121,15 @@ def test_what_we_kill_ourselves_is_not_looked_for(host: Host) -> None:
 def test_another_end_than_a_kill_is_what_it_is(host: Host) -> None:
     host.kills += 1
     assert host.ends(Exit.from_wait_status(signal.SIGABRT)) == (ExitKind.SIGNAL, "killed by SIGABRT")
+
+
+@pytest.mark.parametrize("group", [None, Path("/sys/fs/cgroup")])
+def test_that_the_kernel_would_end_the_whole_pool_is_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, group: Path | None
+) -> None:
+    monkeypatch.setattr(worker_memory, "ended_together", lambda: group)
+    Host(tmp_path, groups=False).close()
+    assert caplog.text.count("the kernel ends the whole pool, not one worker cgroup=/sys/fs/cgroup") == bool(group)
 
 
 def test_a_watch_that_cannot_read_for_a_while_goes_on(
