@@ -130,14 +130,14 @@ class GrpcApp:
             else:
                 with self._other():
                     reply = await handle(bytes(message), call)
-        if self.replies_plain:
+            packed = None if self.replies_plain else await self._packing.pack(reply, call.accepts)
+        if packed is None:
             send(OK_START)
             for event in grpc_frames.body_events(reply):
                 send(event)
             send(OK_TRAILERS)
             return
-        accepted = call.headers.get(b"grpc-accept-encoding", b"")
-        encoding, framed = self._packing.pack(reply, accepted)
+        encoding, framed = packed
         send(OK_START if encoding is None else _start_of(encoding))
         send({"type": "http.response.body", "body": framed})
         send(OK_TRAILERS)
@@ -167,7 +167,7 @@ class GrpcApp:
         whole = grpc_frames.only_message(body, self.limit_bytes)  # nearly always the whole message has come at once
         if whole is not None:
             return whole
-        frames = Frames(self.limit_bytes, call.encoding)
+        frames = Frames(self.limit_bytes, call.encoding, place.came)
         frames.add(body)
         place.came(len(body))
         while (message := await frames.next()) is None:
@@ -250,6 +250,10 @@ class _Call:
     @property
     def encoding(self) -> bytes:
         return self.headers.get(b"grpc-encoding", b"identity")
+
+    @property
+    def accepts(self) -> bytes:
+        return self.headers.get(b"grpc-accept-encoding", b"")
 
     def metadata(self, key: str) -> str | None:
         wanted = key.encode()

@@ -5,7 +5,7 @@ in them, also where all of it has come as one.
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from modelpool.supervisor.wire.parts import PARTS_BYTES, Payload, gathered
@@ -64,11 +64,15 @@ def only_message(body: bytes, limit: int) -> Payload | None:
 
 
 class Frames:
-    """The messages of one direction of a call. `encoding`: how those are packed that say so."""
+    """The messages of one direction of a call. `encoding`: how those are packed that say so.
 
-    def __init__(self, limit: int, encoding: bytes) -> None:
+    `came` is told of what is kept beyond the parts as they came: of each piece that is unpacked. It may raise.
+    """
+
+    def __init__(self, limit: int, encoding: bytes, came: Callable[[int], None] | None = None) -> None:
         self._limit = limit
         self._encoding = encoding
+        self._came = came or _ignored
         self._parts: list[bytes | memoryview] = []
         self._size = 0
 
@@ -94,7 +98,7 @@ class Frames:
             return message
         if flag != 1:
             raise Internal(f"Bad frame: expected a flag of 0 or 1, got {flag}")
-        return await grpc_compression.unpack(self._encoding, bytes(message), self._limit)
+        return await grpc_compression.unpack(self._encoding, message, self._limit, self._came)
 
     def _head(self) -> bytes | memoryview:
         if len(self._parts[0]) < HEAD_BYTES:
@@ -113,3 +117,7 @@ class Frames:
         self._parts = [last[len(last) - rest :]] if rest else []
         self._size = rest
         return message
+
+
+def _ignored(size_bytes: int) -> None:
+    """For messages that are so small that nobody counts them."""

@@ -4,10 +4,12 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from modelpool.supervisor.wire.frontend_spec import Engine
 from tests.e2e.pool import Pool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor
 
@@ -24,7 +26,7 @@ def pool(models: Path) -> Iterator[Pool]:
         yield pool
 
 
-def half_plus_two(numbers: list[float]) -> object:
+def half_plus_two(numbers: list[float]) -> Any:
     return predict_request("half_plus_two", {"x": tensor(numbers, "float32")})
 
 
@@ -88,6 +90,21 @@ def test_a_gzip_bomb(pool: Pool) -> None:
     def attack() -> None:
         reply = pool.http("POST", "/v1/models/half_plus_two:predict", packed, {"Content-Encoding": "gzip"})  # type: ignore[arg-type]
         assert reply.status == 413, reply
+
+    assert cost_of(pool, attack) < 64 * MIB
+
+
+def test_a_gzip_bomb_over_grpc(pool: Pool, engine: str) -> None:
+    if engine == Engine.GRPCIO:
+        pytest.skip("grpcio unpacks by itself, without such a bound")
+    unknown_field = b"\x82\x7d\x80\x80\x80\x80\x01" + bytes(1 << 28)
+    body = half_plus_two([1.0]).SerializeToString() + unknown_field
+    call = pool.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+
+    def attack() -> None:
+        code, text = refusal(lambda: call(body, timeout=60.0, compression=grpc.Compression.Gzip))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "bytes of gzip that unpack to more than" in text
 
     assert cost_of(pool, attack) < 64 * MIB
 
