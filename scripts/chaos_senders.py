@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import chaos_client
 import grpc
@@ -35,13 +36,16 @@ def slow_senders(stage: Stage) -> list[Check]:
     ):
         time.sleep(stage.seconds(2.0, 0.5))
         before_s, before_mib = time.monotonic(), _memory_mib(pool)
-        slow = [
-            stack.enter_context(SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S)) for _ in range(_CONNECTIONS)
-        ]
+        with _goes_on("begin"):
+            slow = [
+                stack.enter_context(SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S))
+                for _ in range(_CONNECTIONS)
+            ]
         refused, waited_s = _first_answer(pool)
         makes_room_s = time.monotonic() - 1.0
         memory_mib = _memory_mib(pool) - before_mib
-        slow[0].wait_ended()
+        with _goes_on("end"):
+            slow[0].wait_ended()
         time.sleep(stage.seconds(2.0, 0.5))
     a = load.calls["a"]
     calm_ms, meanwhile = a.between(0.0, before_s).p99_ms, a.between(makes_room_s)
@@ -65,6 +69,15 @@ def slow_senders(stage: Stage) -> list[Check]:
         Check("those who gave way were answered", True, f"{len(slow[0].ended)} seen of the first connection's"),
         Check("memory of the frontend for them (figure)", None, f"{memory_mib:.0f} MiB"),
     ]
+
+
+@contextlib.contextmanager
+def _goes_on(what: str) -> Iterator[None]:
+    """Around what slow calls do. The server keeps their connections, and answers in time, or breaks its promise."""
+    try:
+        yield
+    except OSError as error:  # a timeout or an error of the connection
+        raise BrokenPromise(f"slow calls cannot {what}: {type(error).__name__}: {error}") from error
 
 
 def _memory_mib(pool: ChaosPool) -> float:

@@ -12,7 +12,8 @@ _BEGIN_OF_MESSAGE = b"\0\0\0"
 
 class SlowCalls:
     """`count` calls of one connection, begun at the start of the `with` block; `ended` has the streams of those that
-    the server has put an end to.
+    the server has put an end to. Beginning them raises ConnectionError when the server closes the connection, and
+    TimeoutError when it reads nothing.
     """
 
     def __init__(self, port: int, count: int, timeout_s: float = 30.0) -> None:
@@ -31,11 +32,14 @@ class SlowCalls:
         self._socket.close()
 
     def wait_ended(self) -> None:
-        """Until the server has ended one of them at least. Raises TimeoutError."""
+        """Until the server has ended one of them at least.
+
+        Raises TimeoutError when none has ended in time, ConnectionError when the connection has.
+        """
         while not self.ended:
             part = self._socket.recv(65536)
             if not part:
-                raise TimeoutError("the connection was closed before any call had ended")
+                raise ConnectionError("the connection was closed before any call had ended")
             self._read(self._unread + part)
 
     def _read(self, data: bytes) -> None:
