@@ -3,7 +3,6 @@
 The memory that runs out is that of a control group, where one can be had; the kernel and its killer are the real ones.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import grpc
 import pytest
 from memory_group import MemoryGroup, NoGroup
 
+from tests import kernel_log
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import MODELPOOL, Pool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor, values
@@ -21,10 +21,10 @@ LIMIT_MIB = 2048
 # Far more than the group has, in one piece.
 TOO_MUCH_MIB = 4 * LIMIT_MIB - 1
 BACK_WITHIN_S = 60.0
-# By its log, where that may be read; else by its count, which is less sure.
+# By its log, where that may be read and names our pids; else by its count, which is less sure.
 CAUSE = (
     "killed by SIGKILL by the kernel: out of memory"
-    if os.access("/dev/kmsg", os.R_OK)
+    if kernel_log.names_our_pids()
     else "killed by SIGKILL: probably by the kernel, which has just killed for lack of memory"
 )
 RunsOut = tuple[Pool, MemoryGroup]
