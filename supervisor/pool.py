@@ -94,8 +94,7 @@ class Pool:
         seams = Seams(self._advance, self._tasks.background, self._tasks.until)
         self._configuration = Configuration(config, models, pool_file, self._manager, seams)
         self._orders = self._make_orders(seams)
-        pool_names = {"runtime_dir": str(config.runtime_dir), "grpc_port": config.grpc_port}
-        self._crashes = Crashes(config.crash_dir, self._tasks.background, pool_names)
+        self._crashes = self._make_crashes()
         self._reception = self._make_reception()
         self._service = ServiceManager(config.service)
         self._timer: asyncio.TimerHandle | None = None
@@ -119,6 +118,11 @@ class Pool:
     def _make_orders(self, seams: Seams) -> Orders:
         profilings = Profilings(self._config.profiler_dir, socket.gethostname())
         return Orders(self._manager, self._configuration, self._chaos, profilings, send=self._control.send, seams=seams)
+
+    def _make_crashes(self) -> Crashes:
+        config = self._config
+        pool_names = {"runtime_dir": str(config.runtime_dir), "grpc_port": config.grpc_port}
+        return Crashes(config.crash_dir, self._tasks.background, pool_names)
 
     def _make_reception(self) -> Reception:
         document = StatusDocument(

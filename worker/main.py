@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .calls import Calls
     from .plan import Model
     from .request_log import RequestLogger
+    from .soundness import Seen
 
 log = logging.getLogger(__name__)
 
@@ -158,13 +159,9 @@ def _prepare(
     phase: _Phase,
 ) -> tuple[Session, WorkerReady]:
     """Load and warm the model, and let it prove itself. Raises PoolError."""
-    # They need TensorFlow; the fork server has imported them before the fork.
-    from . import serving, tfrecord, trace  # noqa: PLC0415
-    from .calls import Calls  # noqa: PLC0415
+    # Needs TensorFlow, as most that is imported below; the fork server has imported it all before the fork.
+    from . import serving  # noqa: PLC0415
     from .executor import Executor  # noqa: PLC0415
-    from .model_spec import Identity  # noqa: PLC0415
-    from .profiler import Profiler  # noqa: PLC0415
-    from .warmup_recorder import WarmupRecorder  # noqa: PLC0415
 
     started_s = time.monotonic()
     phase.enter(WorkerPhase.LOADING)
@@ -176,6 +173,31 @@ def _prepare(
         link.metrics, spec.name, spec.version, spec.path, f"{spec.device}#{spec.replica}", on=spec.metrics
     )
     metrics.loaded()
+    calls, seen = _prove(spec, model, metrics)
+    serving.choose_threads(model, seen)
+    executor = Executor(model, calls.planners(), flights, again=spec.run_again)
+    executors = serving.executors_of(spec, batching, model, metrics)
+    work = serving.work_of(spec, batching, model, executor, executors=executors.most, metrics=metrics, seen=seen)
+    warm_s = time.monotonic()
+    session = Session(
+        socket,
+        link.stop_fd,
+        _observers(spec, link, calls, metrics),
+        executor=executor,
+        work=work,
+        executors=executors,
+        shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation),
+    )
+    link.on_frontend_died = session.drop_frontend
+    return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))
+
+
+def _prove(spec: WorkerSpec, model: "Model", metrics: WorkerMetrics) -> "tuple[Calls, Seen]":
+    """Warm the model and let it pass its golden requests; its calls, and what it was run with. Raises PoolError."""
+    from . import serving  # noqa: PLC0415
+    from .calls import Calls  # noqa: PLC0415
+    from .model_spec import Identity  # noqa: PLC0415
+
     watched = serving.Watched(model)
     calls = Calls.of(
         watched,
@@ -185,29 +207,19 @@ def _prepare(
     )
     _warm_up(spec, calls, metrics)
     _check_golden(spec, calls)
-    seen = watched.seen()
-    serving.choose_threads(model, seen)
-    executor = Executor(model, calls.planners(), flights, again=spec.run_again)
-    executors = serving.executors_of(spec, batching, model, metrics)
-    work = serving.work_of(spec, batching, model, executor, executors=executors.most, metrics=metrics, seen=seen)
-    warm_s = time.monotonic()
-    recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
-    request_log = _request_log(spec, calls, metrics)
-    observers = Observers(link.gauge, metrics, recorder, request_log)
-    session = Session(
-        socket,
-        link.stop_fd,
-        observers,
-        executor=executor,
-        work=work,
-        executors=executors,
-        shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation),
-    )
-    link.on_frontend_died = session.drop_frontend
-    link.recorder = recorder
-    link.request_log = request_log
+    return calls, watched.seen()
+
+
+def _observers(spec: WorkerSpec, link: ControlLink, calls: "Calls", metrics: WorkerMetrics) -> Observers:
+    """Who looks at the answers; the link commands them from now on, and the profiler."""
+    from . import tfrecord, trace  # noqa: PLC0415
+    from .profiler import Profiler  # noqa: PLC0415
+    from .warmup_recorder import WarmupRecorder  # noqa: PLC0415
+
+    link.recorder = recorder = WarmupRecorder(link.say, tfrecord.write, calls.readers())
+    link.request_log = request_log = _request_log(spec, calls, metrics)
     link.profiler = Profiler(link.say, trace.Trace, trace.is_empty)
-    return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))
+    return Observers(link.gauge, metrics, recorder, request_log)
 
 
 def _request_log(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> "RequestLogger":
