@@ -12,8 +12,10 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
+from modelpool.supervisor.wire.all_addresses import on_all_addresses
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
 from modelpool.supervisor.wire.log import fields
 
@@ -147,24 +149,24 @@ def _rest_port(spec: FrontendSpec) -> tuple[str, int]:
 def _require_bindable(name: str, port: int) -> None:
     """Raises BindFailed when nobody could listen on `port` beside the other frontends."""
     try:
-        try:
-            _bind(socket.AF_INET6, "::", port)
-        except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                raise
-            _bind(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - TF Serving listens on all interfaces
+        on_all_addresses(partial(_bound, port=port)).close()
     except OSError as error:
         reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
         raise BindFailed(f"{name} port {port}: {reason}") from error
 
 
-def _bind(family: socket.AddressFamily, host: str, port: int) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    try:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family is socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         probe.bind((host, port))
+    except OSError:
+        probe.close()
+        raise
+    return probe
 
 
 def listened_on() -> set[int | str]:

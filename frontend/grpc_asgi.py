@@ -11,7 +11,7 @@ gRPC over HTTP/2: github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Texts 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import (
+    Code,
     DeadlineExceeded,
     Internal,
     Overloaded,
@@ -64,10 +65,13 @@ _TIMEOUT_UNITS_NS = {
 }
 _MAX_TIMEOUT_DIGITS = 8
 _GOING = "The server is shutting down"
-# So many calls may be under way that ask no model, of which the core knows nothing; most of all streams, which last as
-# long as their clients like. What those send is small.
+# So many calls may be under way that ask no model, of which the core knows nothing, and beside them so many streams,
+# which last as long as their clients like. What those send is small.
 _MOST_OTHERS = 10_000
+_MOST_STREAMS = 10_000
 _MOST_STREAMED_BYTES = 64 * 1024
+# A call whose message has not come by then needs a place.
+MOMENT_S = 1.0
 
 
 class GrpcApp:
@@ -84,8 +88,9 @@ class GrpcApp:
         arguments: Mapping[str, str],
         intake: Intake | None = None,
     ) -> None:
-        self._intake = intake or Intake()
-        self._others = 0
+        self.intake = intake or Intake()
+        self._others = _Bounded(_MOST_OTHERS, "calls that ask no model")
+        self._streaming = _Bounded(_MOST_STREAMS, "streams")
         self._unary = dict(methods.unary)
         self._streams = dict(methods.streams)
         self._forwards = dict(methods.forwards)
@@ -128,7 +133,7 @@ class GrpcApp:
             if forward is not None:
                 reply = await forward.call(message, call.deadline_ns)
             else:
-                with self._other():
+                with self._others.one_more():
                     reply = await handle(bytes(message), call)
             packed = None if self.replies_plain else await self._packing.pack(reply, call.accepts)
         if packed is None:
@@ -145,28 +150,42 @@ class GrpcApp:
     async def _message(self, call: "_Call", receive: Receive, forward: Forward | None) -> Payload:
         """The one message of a unary call. Raises PoolError, ClientGone."""
         started_ns = time.monotonic_ns()
-        timeout_s = None if call.deadline_ns == data.NO_DEADLINE_NS else (call.deadline_ns - started_ns) / 1e9
         try:
-            with self._intake.place() as place:
-                async with asyncio.timeout(timeout_s):
-                    return await self._arriving(call, receive, place)
+            return await self._arrived(call, receive)
+        except (PoolError, ClientGone) as error:
+            if forward is not None:
+                code = error.status.code if isinstance(error, PoolError) else Code.CANCELLED
+                forward.finished("", code, started_ns)
+            raise
+
+    async def _arrived(self, call: "_Call", receive: Receive) -> Payload:
+        """Without a place when it comes at once and whole, so that nobody's slowness keeps such a call out."""
+        first = asyncio.ensure_future(receive())
+        rest_s = remaining_s(call.deadline_ns)
+        try:
+            if not first.done():
+                await asyncio.wait((first,), timeout=MOMENT_S if rest_s is None else min(rest_s, MOMENT_S))
+            if first.done() and (whole := self._only_message(first.result())) is not None:
+                return whole
+            with self.intake.place() as place:
+                async with asyncio.timeout(remaining_s(call.deadline_ns)):
+                    return await self._arriving(call, Rest(first, receive), place)
         except TimeoutError as late:
-            error: PoolError = DeadlineExceeded("Deadline exceeded before the whole message had come")
-            error.__cause__ = late
-        except PoolError as refused:
-            error = refused
-        if forward is not None:
-            forward.finished("", error.status.code, started_ns)
-        raise error
+            raise too_late() from late
+        finally:
+            first.cancel()
+
+    def _only_message(self, event: Any) -> Payload | None:
+        if event["type"] != "http.request":
+            raise ClientGone
+        return grpc_frames.only_message(event["body"], self.limit_bytes)
 
     async def _arriving(self, call: "_Call", receive: Receive, place: Place) -> Payload:
         event = await receive()
-        if event["type"] != "http.request":
-            raise ClientGone
-        body: bytes = event["body"]
-        whole = grpc_frames.only_message(body, self.limit_bytes)  # nearly always the whole message has come at once
+        whole = self._only_message(event)
         if whole is not None:
             return whole
+        body: bytes = event["body"]
         frames = Frames(self.limit_bytes, call.encoding, place.came)
         frames.add(body)
         place.came(len(body))
@@ -179,17 +198,6 @@ class GrpcApp:
             place.came(len(event["body"]))
             frames.add(event["body"])
         return message
-
-    @contextmanager
-    def _other(self) -> Iterator[None]:
-        """A call that asks no model is under way. Raises Overloaded."""
-        if self._others >= _MOST_OTHERS:
-            raise Overloaded(f"{FULL}: {self._others} calls that ask no model are under way", UNKNOWN_HINT_MS)
-        self._others += 1
-        try:
-            yield
-        finally:
-            self._others -= 1
 
     # -- streams, and what is not served ---------------------------------------------------------------------------
 
@@ -206,30 +214,69 @@ class GrpcApp:
         handle = self._streams.get(scope["path"])
         if handle is None:
             raise Unimplemented("Method not found!")
-        with self._other():
+        with self._streaming.one_more():
             await self._call_stream(handle, call, scope, receive, send)
 
     async def _call_stream(self, handle: Stream, call: "_Call", scope: Scope, receive: Receive, send: Send) -> None:
         """Requests are read as the handler wants them, and one ahead, which tells of a client that is gone."""
         requests: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         frames = Frames(min(self.limit_bytes, _MOST_STREAMED_BYTES), call.encoding)
-        with self._in_progress.cancelled_with(_read(frames, receive, requests)):
-            started = False
-            failure: PoolError | None = None
-            try:
+        started = False
+        failure: PoolError | None = None
+        try:
+            with self._in_progress.cancelled_with(_read(frames, receive, requests)):
                 async for reply in handle(_items(requests), call):
                     if not started:
                         send(OK_START)
                         started = True
                     await send({"type": "http.response.body", "body": grpc_frames.plain(reply), "more_body": True})
-            except PoolError as error:
-                failure = error
-        if failure is not None and not started:
-            raise failure
+        except ClientGone:
+            raise
+        except PoolError as error:
+            if not started:
+                raise
+            failure = error
+        except Exception:
+            if not started:
+                raise
+            log.exception("gRPC handler failed %s", fields(path=scope["path"]))
+            failure = Internal(BUG)
         if not started:
             send(OK_START)
         send(_EMPTY_BODY)
         send(OK_TRAILERS if failure is None else _trailers(failure))
+
+
+class _Bounded:
+    """How many of `what` are under way, `most` at most."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._count = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Raises Overloaded."""
+        if self._count >= self._most:
+            raise Overloaded(f"{FULL}: {self._count} {self._what} are under way", UNKNOWN_HINT_MS)
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+
+class Rest:
+    """A `receive` whose first event was asked for already."""
+
+    def __init__(self, first: "asyncio.Future[Any]", receive: Receive) -> None:
+        self._first: asyncio.Future[Any] | None = first
+        self._receive = receive
+
+    def __call__(self) -> Awaitable[Any]:
+        first, self._first = self._first, None
+        return first if first is not None else self._receive()
 
 
 class _Call:
@@ -258,6 +305,16 @@ class _Call:
     def metadata(self, key: str) -> str | None:
         wanted = key.encode()
         return next((value.decode("utf-8", "replace") for name, value in self._all if name == wanted), None)
+
+
+def remaining_s(deadline_ns: int) -> float | None:
+    """The time until then, less than 0 when it has passed; None for no deadline."""
+    return None if deadline_ns == data.NO_DEADLINE_NS else (deadline_ns - time.monotonic_ns()) / 1e9
+
+
+def too_late() -> DeadlineExceeded:
+    """For a call whose message has not come in time."""
+    return DeadlineExceeded("Deadline exceeded before the whole message had come")
 
 
 @lru_cache(maxsize=1024)

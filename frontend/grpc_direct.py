@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from modelpool.supervisor.wire import data
@@ -23,7 +23,18 @@ from .calls_in_progress import CallsInProgress
 from .engine import Receive, Send
 from .envoy_loop import Begun, Delivery
 from .forward import Forward
-from .grpc_asgi import OK_START, OK_TRAILERS, GrpcApp, Scope, refuse, timeout_ns
+from .grpc_asgi import (
+    MOMENT_S,
+    OK_START,
+    OK_TRAILERS,
+    GrpcApp,
+    Rest,
+    Scope,
+    refuse,
+    remaining_s,
+    timeout_ns,
+    too_late,
+)
 from .grpc_calls import BUG
 from .in_flight import Answer, Pending
 from .model_queue import FULL, UNKNOWN_HINT_MS
@@ -32,6 +43,9 @@ log = logging.getLogger(__name__)
 
 # So many calls may wait for the event loop with their messages: far more than come in one turn of it.
 _MOST_WAITING = 10_000
+# So many of which nothing comes get their places, or are refused, in one turn of the loop; the next are looked at soon.
+_MOST_AT_ONCE = 200
+_SOON_S = 0.05
 
 
 class DirectGrpc:
@@ -44,6 +58,7 @@ class DirectGrpc:
         self.app = app
         self.in_progress = CallsInProgress()
         self.inbox = _Inbox()
+        self.unheard = _Unheard()
         self.loop = asyncio.get_running_loop()
         self._forwards = dict(forwards) if app.replies_plain else {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,6 +72,7 @@ class DirectGrpc:
         forward = self._forwards.get(scope["path"])
         if forward is not None and not self.app.draining:
             call = _Call(self, forward, scope, receive, send)
+            self.unheard.add(call)
             message = receive()
             assert isinstance(message, Delivery)  # made by the `GuestLoop` that pyvoy has
             message.direct = call.received
@@ -65,7 +81,13 @@ class DirectGrpc:
 
     def go_on(self, event: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """In the event loop: a call whose first event has been taken becomes a task."""
-        task = self.loop.create_task(self.app(scope, _Rest(event, receive), send))
+        first: asyncio.Future[Any] = self.loop.create_future()
+        first.set_result(event)
+        self.run(self.app(scope, Rest(first, receive), send))
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """In the event loop: as a task."""
+        task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -74,7 +96,7 @@ class _Call(Begun):
     """One call: a `Sink` of the core, and a `Watched` of `calls_in_progress`."""
 
     __slots__ = (
-        *("_app", "_asked", "_done", "_forward", "_message", "_model", "_part", "_receive", "_scope", "_send"),
+        *("_app", "_asked", "_came", "_done", "_forward", "_message", "_model", "_part", "_receive", "_scope", "_send"),
         *("_pending", "_started_ns", "seen"),
     )
 
@@ -89,6 +111,7 @@ class _Call(Begun):
         self._part: Any = None  # the first event, where it is not the whole message
         self._model = ""
         self._pending: Pending | None = None
+        self._came: asyncio.Event | None = None  # where it was waited for
         self._done = self._asked = self.seen = False
 
     # -- in pyvoy's thread ---------------------------------------------------------------------------------------
@@ -97,6 +120,7 @@ class _Call(Begun):
         """What came first: nearly always the whole message."""
         body: bytes = event.get("body", b"")
         message = grpc_frames.only_message(body, self._app.app.limit_bytes)
+        self._app.unheard.discard(self)
         inbox = self._app.inbox
         if not inbox.has_room():
             self._message = None
@@ -110,13 +134,15 @@ class _Call(Begun):
 
     def begin(self) -> None:
         """At the core, or as a task. Never raises."""
+        if self._came is not None:
+            if self._done:
+                return
+            self._came.set()
         part, self._part = self._part, None
         if part is not None:
             self._app.go_on(part, self._scope, self._receive, self._send)
             return
-        timeout = dict(self._scope["headers"]).get(b"grpc-timeout")
-        duration_ns = None if timeout is None else timeout_ns(timeout)
-        deadline_ns = data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
+        deadline_ns = self._deadline_ns()
         try:
             message = self._message
             if message is None:
@@ -131,6 +157,29 @@ class _Call(Begun):
             self.set_exception(Internal(BUG))
         else:
             self._app.in_progress.add(self)
+
+    def _deadline_ns(self) -> int:
+        timeout = dict(self._scope["headers"]).get(b"grpc-timeout")
+        duration_ns = None if timeout is None else timeout_ns(timeout)
+        return data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
+
+    def waits(self) -> None:
+        """For what should have come at once: with a place, and until the deadline. Then it begins as any other."""
+        self._came = asyncio.Event()
+        self._app.run(self._wait(self._came))
+
+    async def _wait(self, came: asyncio.Event) -> None:
+        try:
+            with self._app.app.intake.place():
+                async with asyncio.timeout(remaining_s(self._deadline_ns())):
+                    await came.wait()
+            return
+        except TimeoutError:
+            failure: PoolError = too_late()
+        except Overloaded as error:
+            failure = error
+        if not came.is_set():  # else it came in the same turn of the loop, and has begun
+            self.set_exception(failure)
 
     def done(self) -> bool:
         return self._done
@@ -208,13 +257,29 @@ class _Inbox:
             calls.popleft().begin()
 
 
-class _Rest:
-    """A `receive` whose first event has been taken already."""
+class _Unheard:
+    """Calls of which nothing has come but their headers; those that stay so for `MOMENT_S` are made to wait in order.
 
-    def __init__(self, first: Any, receive: Receive) -> None:
-        self._first = first
-        self._receive = receive
+    Nearly all are here for microseconds. So nothing is done for one but to keep it, and one timer goes for all, also
+    while none is here: to start it would wake the loop for each call that comes alone. pyvoy's threads add and discard,
+    each in one step of the interpreter; the loop looks.
+    """
 
-    async def __call__(self) -> Any:
-        event, self._first = self._first, None
-        return event if event is not None else await self._receive()
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._calls: set[_Call] = set()
+        self.add = self._calls.add
+        self.discard = self._calls.discard
+        self._loop.call_later(MOMENT_S, self._look)
+
+    @guarded
+    def _look(self) -> None:
+        late = 0
+        for call in list(self._calls):  # in one step, too
+            if not call.seen:
+                call.seen = True
+            elif late < _MOST_AT_ONCE:
+                late += 1
+                self.discard(call)
+                call.waits()
+        self._loop.call_later(_SOON_S if late == _MOST_AT_ONCE else MOMENT_S, self._look)

@@ -1,4 +1,4 @@
-"""gRPC calls that send the first bytes of a message and then nothing, on one bare HTTP/2 connection."""
+"""gRPC calls that send the first bytes of a message, or none, and then nothing, on one bare HTTP/2 connection."""
 
 import socket
 from types import TracebackType
@@ -11,13 +11,13 @@ _BEGIN_OF_MESSAGE = b"\0\0\0"
 
 
 class SlowCalls:
-    """`count` calls of one connection, begun at the start of the `with` block; `ended` has the streams of those that
-    the server has put an end to. Beginning them raises ConnectionError when the server closes the connection, and
-    TimeoutError when it reads nothing.
+    """`count` calls of one connection, begun at the start of the `with` block: their headers, and three bytes of a
+    message where not `headers_only`. `ended` has the streams of those that the server has put an end to. Beginning them
+    raises ConnectionError when the server closes the connection, and TimeoutError when it reads nothing.
     """
 
-    def __init__(self, port: int, count: int, timeout_s: float = 30.0) -> None:
-        self._begins = _begins(count)
+    def __init__(self, port: int, count: int, timeout_s: float = 30.0, *, headers_only: bool = False) -> None:
+        self._begins = _begins(count, b"" if headers_only else _BEGIN_OF_MESSAGE)
         self._socket = socket.create_connection(("localhost", port), timeout=timeout_s)
         self._unread = b""
         self.ended: set[int] = set()
@@ -51,14 +51,15 @@ class SlowCalls:
         self._unread = data
 
 
-def _begins(count: int) -> bytes:
+def _begins(count: int, data: bytes) -> bytes:
     names = {":path": PREDICT, ":authority": "x", "content-type": "application/grpc", "te": "trailers"}
     literals = b"".join(b"\0" + _text(name) + _text(value) for name, value in names.items())
     block = b"\x83\x86" + literals  # :method POST, :scheme http
     sent = [bench_http2.PREFACE, bench_http2.frame(bench_http2.SETTINGS, 0, 0)]
     for stream in range(1, 2 * count, 2):
         sent.append(bench_http2.frame(bench_http2.HEADERS, bench_http2.END_HEADERS, stream, block))
-        sent.append(bench_http2.frame(bench_http2.DATA, 0, stream, _BEGIN_OF_MESSAGE))
+        if data:
+            sent.append(bench_http2.frame(bench_http2.DATA, 0, stream, data))
     return b"".join(sent)
 
 

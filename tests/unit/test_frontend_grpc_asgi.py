@@ -16,6 +16,7 @@ from modelpool.frontend import grpc_asgi
 from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded, timeout_ns
 from modelpool.frontend.grpc_calls import Call, Methods
 from modelpool.frontend.grpc_frames import Frames, only_message, plain
+from modelpool.frontend.intake import Intake
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.parts import Parts
 from modelpool.supervisor.wire.status import Code, NotFound, ResourceExhausted
@@ -359,24 +360,100 @@ def test_the_deadline_holds_for_a_message_that_does_not_come() -> None:
     assert run(scenario) == (Code.DEADLINE_EXCEEDED, "Deadline exceeded before the whole message had come")
 
 
-def test_calls_that_ask_no_model_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "other", "text"),
+    [
+        ("/s/Wait", WATCH, "2 calls that ask no model are under way"),
+        (WATCH, "/s/Echo", "2 streams are under way"),
+    ],
+)
+def test_calls_that_ask_no_model_are_bounded_and_streams_apart(
+    monkeypatch: pytest.MonkeyPatch, path: str, other: str, text: str
+) -> None:
+    """A stream lasts as long as its client likes, and many of them must not keep a health check out."""
     monkeypatch.setattr(grpc_asgi, "_MOST_OTHERS", 2)
+    monkeypatch.setattr(grpc_asgi, "_MOST_STREAMS", 2)
 
     async def scenario(app: GrpcApp, _: Handlers) -> Any:
-        waiting = [Client(plain(b"x")), Client(plain(b"x"))]
-        calls = [asyncio.create_task(waiting[0].call(app, "/s/Wait")), asyncio.create_task(waiting[1].call(app, WATCH))]
-        while not waiting[1].sent:  # noqa: ASYNC110 - nobody tells
+        waiting = [Client(plain(b"x")) for _ in range(2)]
+        calls = [asyncio.create_task(client.call(app, path)) for client in waiting]
+        while app._others._count + app._streaming._count < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        refused = await Client(plain(b"x")).call(app, path)
+        assert refused.status[1].endswith(text)
+        beside = Client(plain(b"x"))
+        calls.append(asyncio.create_task(beside.call(app, other)))
+        while not beside.sent:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
-        refused = [await Client(plain(b"x")).call(app), await Client(plain(b"x")).call(app, WATCH)]
-        for client in waiting:
+        for client in (*waiting, beside):
             client.gone.set()
         await asyncio.gather(*calls)
-        return [each.status for each in refused], (await Client(plain(b"x")).call(app)).status
+        return refused.status[0], beside.body, (await Client(plain(b"x")).call(app)).status
 
-    refused, later = run(scenario)
-    assert [code for code, _ in refused] == [Code.UNAVAILABLE] * 2
-    assert all(text.endswith("2 calls that ask no model are under way") for _, text in refused)
-    assert later == (Code.OK, "")
+    assert run(scenario) == (Code.UNAVAILABLE, plain(b"x"), (Code.OK, ""))
+
+
+def crowded(scenario: Callable[[GrpcApp, Intake], Awaitable[Any]]) -> Any:
+    """In an application with one place, which somebody slow has."""
+
+    async def main() -> Any:
+        intake = Intake(most=1)
+        app = GrpcApp(Handlers().methods, LIMIT, {}, intake)
+        slow = Client(b"\0\0", b"")
+        del slow._events[1]
+        task = asyncio.create_task(slow.call(app))
+        async with asyncio.timeout(10):
+            while not intake.requests:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            found = await scenario(app, intake)
+            slow.gone.set()
+            await task
+        return found, intake.requests
+
+    return asyncio.run(main())
+
+
+def test_a_message_that_comes_at_once_needs_no_place() -> None:
+    async def scenario(app: GrpcApp, _: Intake) -> Any:
+        whole, parts = Client(plain(b"x")), Client(b"\0", plain(b"x")[1:])
+        return [(await client.call(app)).status[0] for client in (whole, parts)]
+
+    assert crowded(scenario) == ([Code.OK, Code.UNAVAILABLE], 0)
+
+
+def test_a_call_whose_message_does_not_come_needs_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_asgi, "MOMENT_S", 0.01)
+
+    async def scenario(app: GrpcApp, _: Intake) -> Any:
+        return (await Client().call(app)).status[0]
+
+    assert crowded(scenario) == (Code.UNAVAILABLE, 0)
+
+
+@pytest.mark.parametrize("moment_s", [0.001, 60.0])
+def test_the_deadline_holds_for_a_call_of_which_nothing_comes(moment_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_asgi, "MOMENT_S", moment_s)
+    client = answered(headers=(GRPC, TE, (b"grpc-timeout", b"20m")))
+    assert client.status == (Code.DEADLINE_EXCEEDED, "Deadline exceeded before the whole message had come")
+
+
+def test_a_stream_that_fails_after_a_reply_ends_what_it_began() -> None:
+    """Its response has begun, and may not begin again."""
+
+    class Patient(Client):
+        async def receive(self) -> Any:
+            while len(self._events) == 1 and len(self.sent) < 3:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            return await super().receive()
+
+    async def main(bad: bytes) -> Any:
+        app = GrpcApp(Handlers().methods, 1 << 20, {})
+        client = await Patient(plain(b"x"), bad).call(app, "/s/Twice")
+        return [event["type"].removeprefix("http.response.") for event in client.sent], client.status[0]
+
+    kinds = ["start", "body", "body", "body", "trailers"]
+    assert asyncio.run(main(plain(bytes(70_000)))) == (kinds, Code.RESOURCE_EXHAUSTED)
+    assert asyncio.run(main(b"\7\0\0\0\0")) == (kinds, Code.INTERNAL)
 
 
 def test_what_a_stream_sends_is_small() -> None:

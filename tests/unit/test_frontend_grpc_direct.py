@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ from modelpool.frontend.grpc_direct import DirectGrpc
 from modelpool.frontend.grpc_frames import plain
 from modelpool.frontend.grpc_handlers import ServingHandlers
 from modelpool.frontend.in_flight import Pending
+from modelpool.frontend.intake import Intake
 from modelpool.frontend.model_queue import FULL
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code, Status
@@ -26,6 +28,7 @@ REQUEST: bytes = GetModelStatusRequest(model_spec={"name": "m"}).SerializeToStri
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 LIMIT = 1000
+PLACES = 3
 GONE = {"type": "http.disconnect"}
 
 
@@ -95,6 +98,12 @@ class Client:
         done.set_result(None)
         return done
 
+    async def is_asked(self) -> None:
+        """Until the application asks for more."""
+        async with asyncio.timeout(10):
+            while not self.asked:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+
     async def answer(self) -> tuple[Code, bytes]:
         async with asyncio.timeout(10):
             await self.ended.wait()
@@ -112,7 +121,8 @@ class Scene:
         self.bench.route(7)
         self.told: list[tuple[str, str, Code]] = []
         handlers = ServingHandlers(self.bench.core, _reload, lambda *told: self.told.append(told[:3]))
-        self.app = DirectGrpc(GrpcApp(handlers.methods, LIMIT, arguments), handlers.methods.forwards)
+        self.intake = Intake(PLACES)
+        self.app = DirectGrpc(GrpcApp(handlers.methods, LIMIT, arguments, self.intake), handlers.methods.forwards)
         self.pyvoy = Pyvoy(self.app, asyncio.get_running_loop())
 
     async def sent_to_worker(self, count: int = 1) -> list[bytes]:
@@ -245,7 +255,94 @@ def test_a_client_that_is_gone_before_its_message_came() -> None:
         await other.answer()
         return client.sent, scene.told
 
-    assert run(scenario) == ([], [("Predict", "m", Code.OK)])
+    assert run(scenario) == ([], [("Predict", "", Code.CANCELLED), ("Predict", "m", Code.OK)])
+
+
+def test_a_client_that_goes_in_the_middle_of_its_message() -> None:
+    async def scenario(scene: Scene) -> Any:
+        client = Client(scene.pyvoy).start().give(plain(REQUEST)[:3], more_body=True)
+        await client.is_asked()
+        client.go()
+        return await scene.finished(), client.sent
+
+    assert run(scenario) == ([("Predict", "", Code.CANCELLED)], [])
+
+
+# -- calls of which nothing comes but their headers ------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_direct, "MOMENT_S", 0.01)
+    monkeypatch.setattr(grpc_direct, "_SOON_S", 0.001)
+
+
+@pytest.mark.usefixtures("short_moment")
+def test_the_deadline_holds_for_a_call_of_which_nothing_comes() -> None:
+    async def scenario(scene: Scene) -> Any:
+        client = Client(scene.pyvoy, headers=((b"grpc-timeout", b"50m"),)).start()
+        answer = await client.answer()
+        client.give(plain(REQUEST))  # too late
+        other = Client(scene.pyvoy).start().give(plain(REQUEST))
+        assert await scene.sent_to_worker() == [REQUEST]
+        scene.bench.reply(7, 1, b"y")
+        return answer, (await other.answer())[0], scene.told, len(client.sent), scene.intake.requests
+
+    answer, other, told, sent, left = run(scenario)
+    assert answer == (Code.DEADLINE_EXCEEDED, b"Deadline exceeded before the whole message had come")
+    assert other is Code.OK
+    assert told == [("Predict", "", Code.DEADLINE_EXCEEDED), ("Predict", "m", Code.OK)]
+    assert (sent, left) == (3, 0)
+
+
+@pytest.mark.usefixtures("short_moment")
+def test_calls_of_which_nothing_comes_need_places() -> None:
+    """One that has no place is refused; with one it goes on when its message comes, whole or in parts."""
+
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start() for _ in range(PLACES)]
+        async with asyncio.timeout(10):
+            while scene.intake.requests < PLACES:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        refused = await Client(scene.pyvoy).start().answer()
+        whole, parts, gone = clients
+        whole.give(plain(REQUEST))
+        parts.give(plain(REQUEST)[:3], more_body=True)
+        await parts.is_asked()
+        parts.give(plain(REQUEST)[3:])
+        gone.go()
+        await scene.sent_to_worker(2)
+        for request_id in scene.bench.links[7].ids:
+            scene.bench.reply(7, request_id, b"y")
+        answers = [await client.answer() for client in (whole, parts)]
+        return refused, answers, sorted(await scene.finished(4)), gone.sent, scene.intake.requests
+
+    (code, text), answers, told, gone, left = run(scenario)
+    assert code is Code.UNAVAILABLE
+    assert text.startswith(FULL.encode())
+    assert answers == [(Code.OK, plain(b"y"))] * 2
+    assert told == sorted(
+        [("Predict", "m", Code.OK)] * 2 + [("Predict", "", Code.UNAVAILABLE), ("Predict", "", Code.CANCELLED)]
+    )
+    assert (gone, left) == ([], 0)
+
+
+@pytest.mark.usefixtures("short_moment")
+def test_a_flood_of_calls_of_which_nothing_comes_does_not_keep_the_loop_to_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_direct, "_MOST_AT_ONCE", 2)
+
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start() for _ in range(9)]
+        grown = [0]
+        async with asyncio.timeout(10):
+            while len(scene.told) < len(clients) - PLACES:
+                await asyncio.sleep(0)
+                grown.append(scene.intake.requests + len(scene.told))
+        return max(after - before for before, after in itertools.pairwise(grown))
+
+    assert run(scenario) == 2
 
 
 def test_what_goes_by_a_task() -> None:

@@ -17,7 +17,7 @@ from slow_calls import PREDICT, SlowCalls
 
 from modelpool.frontend.model_queue import FULL
 from modelpool.supervisor.wire.frontend_spec import Engine
-from modelpool.supervisor.wire.protos import GetModelStatusRequest
+from modelpool.supervisor.wire.protos import GetModelStatusRequest, GetModelStatusResponse
 from modelpool.supervisor.wire.route_table import ModelRoute
 
 from .conftest import WAIT_S, FakeFrontendOwner, Stage, eventually, version
@@ -31,6 +31,7 @@ MADE_ROOM_S = 20.0
 REQUEST: bytes = GetModelStatusRequest(model_spec={"name": "m"}).SerializeToString()
 # With a field that nobody knows, which packs well: one that does not is sent as it is.
 PACKS_WELL = REQUEST + b"\x7a\xd0\x0f" + bytes(2000)
+GET_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 REST_HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
 
 
@@ -106,7 +107,8 @@ def envoy_stage() -> Iterator[Stage]:
         shutil.rmtree(folder)
 
 
-def test_slow_messages_over_grpc(envoy_stage: Stage) -> None:
+@pytest.mark.parametrize("headers_only", [False, True])
+def test_slow_messages_over_grpc(envoy_stage: Stage, headers_only: bool) -> None:
     owner = crowded(envoy_stage)
     port = owner.spec.grpc_port
     slow: list[SlowCalls] = []
@@ -126,13 +128,15 @@ def test_slow_messages_over_grpc(envoy_stage: Stage) -> None:
             return answer if isinstance(answer, grpc.RpcError) else None
 
         def begin() -> None:
-            slow.append(stack.enter_context(SlowCalls(port, MOST, WAIT_S)))
+            slow.append(stack.enter_context(SlowCalls(port, MOST, WAIT_S, headers_only=headers_only)))
 
         error = eventually(lambda: while_let_be(begin, refused), "the places are taken")
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert error.details().startswith(FULL)
         assert dict(error.trailing_metadata())["retry-after"] == "1"
         assert call(REQUEST, timeout=WAIT_S) == b"echo:" + REQUEST, "a message that comes at once needs no place"
+        status = channel.unary_unary(GET_STATUS)(REQUEST, timeout=WAIT_S)
+        assert GetModelStatusResponse.FromString(status).model_version_status, "nor does one that asks no model"
         eventually(lambda: packed() == b"echo:" + PACKS_WELL, "a slow one gives way", MADE_ROOM_S)
         for calls in slow:
             calls.wait_ended()  # they gave way, or were refused themselves
