@@ -26,7 +26,7 @@ TOO_MUCH, LOOKS = 1.25, 3
 ALMOST = 0.9
 # One that came back, but was no light one after all, gives way for so long before it may come back again; and twice as
 # long after each time, at most so long. Once it was free for as long as it would have to wait, that is forgotten.
-AGAIN_S, AGAIN_LIMIT_S = 2.0, 64.0
+DOUBT_S, AGAIN_S, AGAIN_LIMIT_S = 1.0, 2.0, 64.0
 # Whoever gives way and gets less than so many CPUs for so long is starved. Well before it counts as one without work:
 # one that gets nothing at all looks just like that.
 STARVED_CPUS, STARVED_S = 0.05, 0.5
@@ -80,6 +80,8 @@ class FairShare:
         self._over: dict[str, int] = {}
         self._light: dict[str, int] = {}
         self._idle = 0.0
+        self._doubt_s, self._patience_s = 0.0, DOUBT_S
+        """For how long one that is alone among the free has used too much beside the rest, and how long it may."""
 
     def look(self, usage: Mapping[str, Usage], took_s: float, idle: Callable[[], float]) -> frozenset[str]:
         """The names of the models that give way from now on, given the usage of each over the last `took_s` seconds.
@@ -99,7 +101,7 @@ class FairShare:
         if len(active) > 1:
             self.giving_way = self._greedy(active, took_s, idle())
         else:
-            self.giving_way, self._over = frozenset(), {}
+            self.giving_way, self._over, self._patience_s = frozenset(), {}, DOUBT_S
         if not self.giving_way:
             self._light = {}
         for name in gave_way ^ self.giving_way:
@@ -132,8 +134,8 @@ class FairShare:
         self._light = {name: self._light.get(name, 0) + 1 for name in light}
         back = {name for name, looks in self._light.items() if looks >= LOOKS}
         greedy = known - back | {name for name, looks in self._over.items() if looks >= LOOKS}
-        if greedy == active.keys():  # equals, and nobody to give way to
-            self._over = {}
+        if greedy == active.keys() or self._doubtful(active, active.keys() - known, took_s):
+            self._over = {}  # equals, and nobody to give way to
             return frozenset()
         for name in back:
             way = self._ways[name]
@@ -144,14 +146,26 @@ class FairShare:
         """Those of the free, who do not give way, that use clearly more than their share of what models use together.
 
         That is, not of all CPUs: the frontends and other processes have their part, too. Nor of what they use just now,
-        if once it was more: others may take what one leaves that gives way. For one that is alone among the free,
-        almost its share of all CPUs is enough, however much that was.
+        if once it was more: others may take what one leaves that gives way. One that is alone among the free may have
+        its share of all CPUs.
         """
         weights = sum(each.weight for each in active.values())
-        much = TOO_MUCH * self._together
-        if len(free) == 1:
-            much = min(much, ALMOST * self._cpus)
+        much = ALMOST * self._cpus if len(free) == 1 else TOO_MUCH * self._together
         return {name for name in free if active[name].cpus > much * active[name].weight / weights}
+
+    def _doubtful(self, active: Mapping[str, Usage], free: AbstractSet[str], took_s: float) -> bool:
+        """Whether one that is alone among the free may be the flood itself: it uses too much, and for long.
+
+        One that has fallen behind does so for a while, and one with much work may always: so not again and again.
+        """
+        weights = sum(each.weight for each in active.values())
+        much = TOO_MUCH * self._together / weights
+        over = len(free) == 1 and any(active[name].cpus > much * active[name].weight for name in free)
+        self._doubt_s = self._doubt_s + took_s if over else 0.0
+        if self._doubt_s < self._patience_s:
+            return False
+        self._doubt_s, self._patience_s = 0.0, min(AGAIN_LIMIT_S, 2 * self._patience_s)
+        return True
 
     def _light_ones(self, active: Mapping[str, Usage], known: AbstractSet[str]) -> set[str]:
         """Of those that give way beside a flood, who use no more than their share of what all models use together.

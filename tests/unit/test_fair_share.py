@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpool.supervisor.fair_share import (
-    AGAIN_S,
+    DOUBT_S,
     LINGER_S,
     LOOKS,
     SHORT,
@@ -119,9 +119,30 @@ def test_who_was_busy_when_the_flood_began_is_not_taken_for_it_for_long() -> Non
     """The flood gets what the frontends and other programs leave, which may be far less than its share of all CPUs."""
     looks = Looks()
     assert looks.see(a=0.4, b=0.05) == {"a"}
-    assert looks.see(a=0.1, b=0.7) == set(), "equals again"
+    assert looks.see(a=0.1, b=0.7, times=round(DOUBT_S / PERIOD_S) - 1) == {"a"}
+    assert looks.see(a=0.1, b=0.7, times=2) == set(), "equals again"
     assert looks.see(a=0.3, b=0.6) == {"b"}
     assert looks.see(a=0.4, b=0.3, times=50) == {"b"}
+
+
+def test_who_has_fallen_behind_the_flood_may_catch_up() -> None:
+    looks = Looks()
+    looks.see(a=0.2, b=0.9)
+    assert looks.see(a=0.8, b=0.3, times=round(DOUBT_S / PERIOD_S) - 2) == {"b"}
+    assert looks.see(a=0.4, b=0.7, times=50) == {"b"}
+
+
+def test_who_has_much_work_beside_the_flood_is_doubted_ever_more_seldom() -> None:
+    looks = Looks()
+    looks.see(a=0.2, b=0.9)
+    doubts = []
+    for look in range(700):
+        if not looks.see(a=0.8, b=0.3, times=1):
+            doubts.append(look)
+            looks.see(a=0.2, b=0.9)
+    assert len(doubts) == 6
+    for (earlier, later), wait_s in zip(itertools.pairwise(doubts), (2, 4, 8, 16, 32), strict=True):
+        assert wait_s <= (later - earlier) * PERIOD_S <= wait_s + 3 * PERIOD_S
 
 
 def test_others_that_take_what_the_flood_leaves_make_nobody_else_a_flood() -> None:
@@ -199,7 +220,7 @@ def test_who_was_free_for_long_comes_back_at_once() -> None:
     for _ in range(4):
         assert looks.see(a=0.2, b=0.7, c=0.7) == {"b", "c"}
         assert looks.see(a=0.3, b=0.6, c=0.1) == {"b"}
-        assert looks.see(lambda: 0.8, a=0.3, c=0.3, times=round(AGAIN_S / PERIOD_S) + 10) == set()
+        assert looks.see(lambda: 0.8, a=0.3, c=0.3, times=round(DOUBT_S / PERIOD_S) + 10) == set()
 
 
 def test_who_gets_next_to_nothing_is_starved_until_it_gives_way_no_more() -> None:
