@@ -64,10 +64,8 @@ def pool(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poo
 
 def restored_in_pieces(pool: Pool, model: str) -> int:
     """How many tensors the model's worker says that it restored so; none where TensorFlow restored all."""
-    (line,) = [each for each in pool.log.splitlines() if f"[{model}/1#" in each and "variables restored" in each] or [
-        ""
-    ]
-    found = re.search(r"variables restored in pieces tensors=(\d+)", line)
+    said = (line for line in pool.log.splitlines() if f"[{model}/1#" in line and "variables restored" in line)
+    found = re.search(r"variables restored in pieces tensors=(\d+)", next(said, ""))
     return int(found[1]) if found else 0
 
 
