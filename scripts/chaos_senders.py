@@ -25,7 +25,7 @@ _NUMBERS = 1000
 
 
 def slow_senders(stage: Stage) -> list[Check]:
-    """As many calls as a frontend has places for, of which each sends three bytes and then nothing.
+    """As many calls as a frontend has places for, of which each sends three bytes or only its headers, then nothing.
 
     They are let be as long as nobody needs their places; then those that have had their time go.
     """
@@ -38,8 +38,10 @@ def slow_senders(stage: Stage) -> list[Check]:
         before_s, before_mib = time.monotonic(), _memory_mib(pool)
         with _goes_on("begin"):
             slow = [
-                stack.enter_context(SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S))
-                for _ in range(_CONNECTIONS)
+                stack.enter_context(
+                    SlowCalls(pool.port, _CALLS // _CONNECTIONS, _GIVE_UP_S, headers_only=bool(number % 2))
+                )
+                for number in range(_CONNECTIONS)
             ]
         refused, waited_s = _first_answer(pool)
         makes_room_s = time.monotonic() - 1.0
