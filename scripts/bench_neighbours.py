@@ -1,7 +1,8 @@
-"""What a neighbour costs: latency of a small model alone, while a big one loads, and beside a hog at idle priority.
+"""What a neighbour costs: latency of a small model alone, while a big one loads, and beside hogs at idle priority.
 
-The three conditions take turns, in windows of the same length. While the big model loads, its next version appears as
-soon as the last one is ready. Besides the whole windows the requests that overlap a load are looked at by themselves.
+The conditions take turns, in windows of the same length. While the big model loads, its next version appears as soon as
+the last one is ready. Besides the whole windows the requests that overlap a load are looked at by themselves. A load
+has several threads, so beside one hog, which keeps one CPU busy, there is one on each CPU.
 """
 
 import contextlib
@@ -21,11 +22,14 @@ import bench_inputs
 import bench_models
 from bench_server import SCRIPTS, Deadline, Server, pool_of
 
+from modelpool.supervisor.wire import cpu_count
+
 BIG = "big"
 IN_FLIGHT = 4
 WARMUP_S = 1.0
 POLL_S = 0.1
-ALONE, LOADS, DURING, HOG = "alone", "big one loads", "  during loads", "idle-priority hog"
+ALONE, LOADS, DURING = "alone", "big one loads", "  during loads"
+HOG, HOGS = "idle-priority hog", "  one on each CPU"
 
 Span = tuple[float, float]
 Figures = dict[str, float]
@@ -89,7 +93,7 @@ def measure(scratch: Path, options: Options, deadline: Deadline) -> dict[str, An
             key: statistics.median(each[name][key] for each in rounds if name in each)
             for key in ("p50_us", "p99_us", "requests_per_s", "failures", "loads", "loading")
         }
-        for name in (ALONE, LOADS, DURING, HOG)
+        for name in (ALONE, LOADS, DURING, HOG, HOGS)
         if name in conditions
     }
     return {
@@ -119,12 +123,12 @@ def _rounds(
     rounds: list[dict[str, Figures]] = []
     loads_s: list[float] = []
     for i in range(options.rounds):
-        if rounds and not deadline.has(4 * (options.duration_s + WARMUP_S + 2)):
+        if rounds and not deadline.has(5 * (options.duration_s + WARMUP_S + 2)):
             print(f"  --limit_s: {i} of {options.rounds} rounds")
             break
         taken: dict[str, Figures] = {}
-        for condition in (ALONE, LOADS, HOG):
-            with _hog() if condition == HOG else contextlib.nullcontext():
+        for condition, hogs in ((ALONE, 0), (LOADS, 0), (HOG, 1), (HOGS, cpu_count.available())):
+            with _hogs(hogs):
                 spans, figures, loads = _window(server, big, scratch, options, condition == LOADS)
             taken[condition] = figures
             during = [end - start for start, end in spans if any(start < e and end > b for b, e in loads)]
@@ -180,16 +184,16 @@ def _follow(big: BigModel, load_again: bool, going_on: Callable[[], bool], loads
 
 
 @contextlib.contextmanager
-def _hog() -> Iterator[None]:
+def _hogs(count: int) -> Iterator[None]:
     command = [sys.executable, str(SCRIPTS / "bench_idle_hog.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
+    with contextlib.ExitStack() as ends:
+        for _ in range(count):
+            process = ends.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            ends.callback(process.kill)
             assert process.stdout is not None
             if not process.stdout.readline():
                 raise SystemExit("the hog does not run: no SCHED_IDLE here?")
-            yield
-        finally:
-            process.kill()
+        yield
 
 
 def print_report(report: dict[str, Any]) -> None:
