@@ -5,13 +5,13 @@ copies it otherwise. So a wrong answer costs nothing but that copy.
 """
 
 from modelpool.supervisor.wire.parts import Payload, readable
+from modelpool.supervisor.wire.varint import read_varint
 
 _BYTES = 2
 _FIXED_BYTES = {1: 8, 5: 4}
 # PredictRequest.inputs, the value of its map's entry, and the one field of the TensorProto that holds the values.
 _DEPTH = 3
 _MAX_FIELDS = 64
-_MAX_SHIFT = 63
 
 
 def find(request: Payload) -> int:
@@ -32,31 +32,19 @@ def _biggest(data: Payload | memoryview, at: int, end: int) -> tuple[int, int]:
     for _ in range(_MAX_FIELDS):
         if at >= end:
             break
-        tag, at = _varint(data, at)
+        tag, at = read_varint(data, at)
         wire_type = tag & 7
         if wire_type == _BYTES:
-            size, begin = _varint(data, at)
+            size, begin = read_varint(data, at)
             at = begin + size
             if at > end:
                 raise ValueError("a field ends behind its message")
             if size > biggest[1] - biggest[0]:
                 biggest = (begin, at)
         elif wire_type == 0:
-            _, at = _varint(data, at)
+            _, at = read_varint(data, at)
         else:
             at += _FIXED_BYTES.get(wire_type, end)
     if biggest == (0, 0):
         raise ValueError("no field of bytes")
     return biggest
-
-
-def _varint(data: Payload | memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift <= _MAX_SHIFT:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("a number of more than ten bytes")

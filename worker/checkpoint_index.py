@@ -14,6 +14,8 @@ import google_crc32c
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
+from modelpool.supervisor.wire.varint import read_varint
+
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 # After each block: how it is compressed, and the masked checksum of both.
@@ -22,7 +24,6 @@ _UNCOMPRESSED = 0
 _MASK_DELTA = 0xA282EAD8
 _MASK_ROTATION = 15
 _WORD = 0xFFFFFFFF
-_MOST_SHIFT = 63
 
 
 class UnreadableError(ValueError):
@@ -74,7 +75,9 @@ def parse(prefix: str, table: bytes) -> Index:
             # A tensor in slices has more entries, whose keys are no text.
             if not proto.slices and not key.startswith(b"\0"):
                 entries[key.decode()] = _entry(proto)
-    except (IndexError, struct.error, DecodeError, UnicodeDecodeError) as error:
+    except UnreadableError:
+        raise
+    except (IndexError, ValueError, struct.error, DecodeError) as error:
         raise UnreadableError(str(error)) from error
     return Index(prefix, header.num_shards, entries)
 
@@ -119,9 +122,9 @@ def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise UnreadableError("a block is cut short")
     key, at = b"", 0
     while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        value_size, at = _varint(block, at)
+        shared, at = read_varint(block, at)
+        own, at = read_varint(block, at)
+        value_size, at = read_varint(block, at)
         if shared > len(key) or at + own + value_size > end:
             raise UnreadableError("a block's entry goes beyond it")
         key = key[:shared] + block[at : at + own]
@@ -132,19 +135,6 @@ def _block_items(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
     """Offset and size of a block, and where the handle ends."""
-    offset, at = _varint(data, at)
-    size, at = _varint(data, at)
+    offset, at = read_varint(data, at)
+    size, at = read_varint(data, at)
     return offset, size, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > _MOST_SHIFT:
-            raise UnreadableError("a number is too long")

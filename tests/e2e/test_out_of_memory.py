@@ -5,6 +5,7 @@ The memory that runs out is that of a control group, where one can be had; the k
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from memory_group import MemoryGroup, NoGroup
 
 from tests import kernel_log
+from tests.e2e.beside import beside
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import MODELPOOL, Pool, model_config, predict_request, refusal, running_pool
 from tests.e2e.tensor_proto import tensor, values
@@ -49,32 +51,22 @@ def kept_after(pool: Pool, mib: int) -> Any:
     return values(pool.predict(predict_request("leaky", {"mib": tensor(mib, "int32")})).outputs["kept"])
 
 
-class Neighbours:
-    """Clients of another model, who ask until the end of the `with` block."""
+@dataclass(slots=True)
+class Neighbour:
+    """A client of another model."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.answers = 0
-        self.errors: list[grpc.RpcError] = []
-        self._pool = pool
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
+    pool: Pool
+    answers: int = 0
+    errors: list[grpc.RpcError] = field(default_factory=list)
 
-    def _ask(self) -> None:
-        while not self._stop.is_set():
+    def ask(self, over: threading.Event) -> None:
+        while not over.is_set():
             try:
-                reply = self._pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])}))
+                reply = self.pool.predict(predict_request("half_plus_two", {"x": tensor([1.0])}))
                 assert values(reply.outputs["y"]) == [2.5]
                 self.answers += 1
             except grpc.RpcError as error:
                 self.errors.append(error)
-
-    def __enter__(self) -> "Neighbours":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def others(pool: Pool) -> dict[str, Any]:
@@ -104,7 +96,8 @@ def test_a_request_that_takes_all_memory(runs_out: RunsOut) -> None:
     """It is tried once more, alone, and then known to be what kills."""
     pool, group = runs_out
     before, worker = others(pool), pool.worker("leaky")["pid"]
-    with Neighbours(pool) as neighbours:
+    neighbour = Neighbour(pool)
+    with beside(neighbour.ask):
         code, text = refusal(lambda: kept_after(pool, TOO_MUCH_MIB))
         eventually(is_back(pool, worker), BACK_WITHIN_S, "another worker")
     assert code is grpc.StatusCode.FAILED_PRECONDITION, text
@@ -112,8 +105,8 @@ def test_a_request_that_takes_all_memory(runs_out: RunsOut) -> None:
     assert group.kills == 2
     assert [report["kind"] for report in told_of(pool)] == ["oom_killed"] * 2
     assert pool.worker("leaky")["last_exit"]["kind"] == "oom_killed"
-    assert neighbours.errors == []
-    assert neighbours.answers > 0
+    assert neighbour.errors == []
+    assert neighbour.answers > 0
     assert others(pool) == before
     assert kept_after(pool, 1) == 1
 
@@ -123,7 +116,8 @@ def test_a_worker_that_has_grown_bit_by_bit(runs_out: RunsOut) -> None:
     pool, group = runs_out
     before, worker = others(pool), pool.worker("leaky")["pid"]
     piece_mib = LIMIT_MIB // 16
-    with Neighbours(pool) as neighbours:
+    neighbour = Neighbour(pool)
+    with beside(neighbour.ask):
         kept = [kept_after(pool, piece_mib) for _ in range(16)]
         eventually(is_back(pool, worker), BACK_WITHIN_S, "another worker")
     assert group.kills == 1
@@ -131,6 +125,6 @@ def test_a_worker_that_has_grown_bit_by_bit(runs_out: RunsOut) -> None:
     assert kept.count(1) == 2, "begun afresh once, by the next worker, with the request that was under way"
     (report,) = told_of(pool)
     assert (report["kind"], report["signal"], report["cause"]) == ("oom_killed", 9, CAUSE)
-    assert neighbours.errors == []
-    assert neighbours.answers > 0
+    assert neighbour.errors == []
+    assert neighbour.answers > 0
     assert others(pool) == before

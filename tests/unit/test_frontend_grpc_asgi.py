@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,113 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.frontend import grpc_asgi
 from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded, timeout_ns
-from modelpool.frontend.grpc_calls import Call, Methods
 from modelpool.frontend.grpc_frames import Frames, only_message, plain
-from modelpool.frontend.intake import Intake
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.parts import Parts
-from modelpool.supervisor.wire.status import Code, NotFound, ResourceExhausted
-
-LIMIT = 1000
-WATCH = "/s/Watch"
-TE = (b"te", b"trailers")
-GRPC = (b"content-type", b"application/grpc")
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class Client:
-    """One call: gives the parts of its body, then waits; keeps what it is sent."""
-
-    def __init__(self, *parts: bytes, headers: Headers = (GRPC, TE)) -> None:
-        self._events: list[Any] = [
-            {"type": "http.request", "body": part, "more_body": number < len(parts)}
-            for number, part in enumerate(parts, 1)
-        ]
-        self.headers = headers
-        self.gone = asyncio.Event()
-        self.sent: list[Any] = []
-
-    async def receive(self) -> Any:
-        if self._events:
-            return self._events.pop(0)
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    def send(self, event: Any) -> Awaitable[None]:
-        self.sent.append(event)
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
-
-    async def call(self, app: GrpcApp, path: str = "/s/Echo") -> "Client":
-        scope = {"type": "http", "method": "POST", "path": path, "headers": list(self.headers)}
-        await app(scope, self.receive, self.send)
-        return self
-
-    @property
-    def status(self) -> tuple[Code, str]:
-        """By the trailers, or by the headers where there is nothing but them."""
-        found = dict(self.sent[-1].get("headers") or self.sent[0]["headers"])
-        return Code(int(found[b"grpc-status"])), unquote(found.get(b"grpc-message", b"").decode())
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(event["body"] for event in self.sent if event["type"] == "http.response.body")
-
-
-class Handlers:
-    """A service with one method of each kind."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.cancelled = False
-        self.methods = Methods(
-            {"/s/Echo": self._echo, "/s/Fail": self._fail, "/s/Bug": self._bug, "/s/Wait": self._wait},
-            {"/s/Twice": self._twice, "/s/Watch": self._watch},
-        )
-
-    async def _echo(self, request: bytes, call: Call) -> bytes:
-        self.calls.append(call)
-        return request
-
-    async def _fail(self, request: bytes, call: Call) -> bytes:
-        raise NotFound("nö: 100%\n")
-
-    async def _bug(self, request: bytes, call: Call) -> bytes:
-        raise ZeroDivisionError
-
-    async def _wait(self, request: bytes, call: Call) -> bytes:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        raise AssertionError("not reached")
-
-    async def _twice(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
-        async for request in requests:
-            yield request
-            yield request
-
-    async def _watch(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
-        yield await anext(requests)
-        await self._wait(b"", call)
-
-
-def run(scenario: Callable[[GrpcApp, Handlers], Awaitable[Any]], arguments: dict[str, str] | None = None) -> Any:
-    async def main() -> Any:
-        handlers = Handlers()
-        async with asyncio.timeout(10):
-            return await scenario(GrpcApp(handlers.methods, LIMIT, arguments or {}), handlers)
-
-    return asyncio.run(main())
-
-
-def answered(*parts: bytes, path: str = "/s/Echo", headers: Headers = (GRPC, TE)) -> Client:
-    client: Client = run(lambda app, _: Client(*parts, headers=headers).call(app, path))
-    return client
+from modelpool.supervisor.wire.status import Code, ResourceExhausted
+from tests.unit.grpc_asgi_world import GRPC, LIMIT, TE, Client, Handlers, Headers, answered, run
 
 
 @pytest.mark.parametrize(
@@ -348,93 +247,6 @@ def test_a_large_message_that_came_as_one_is_not_copied() -> None:
 def test_a_head_that_announces_too_much_is_refused_at_once() -> None:
     with pytest.raises(ResourceExhausted):
         Frames(20, b"identity").add(b"\0\0\0\0\x15")
-
-
-def test_the_deadline_holds_for_a_message_that_does_not_come() -> None:
-    async def scenario(app: GrpcApp, _: Handlers) -> Any:
-        client = Client(b"\0\0", b"", headers=(GRPC, TE, (b"grpc-timeout", b"20m")))
-        del client._events[1]
-        await client.call(app)
-        return client.status
-
-    assert run(scenario) == (Code.DEADLINE_EXCEEDED, "Deadline exceeded before the whole message had come")
-
-
-@pytest.mark.parametrize(
-    ("path", "other", "text"),
-    [
-        ("/s/Wait", WATCH, "2 calls that ask no model are under way"),
-        (WATCH, "/s/Echo", "2 streams are under way"),
-    ],
-)
-def test_calls_that_ask_no_model_are_bounded_and_streams_apart(
-    monkeypatch: pytest.MonkeyPatch, path: str, other: str, text: str
-) -> None:
-    """A stream lasts as long as its client likes, and many of them must not keep a health check out."""
-    monkeypatch.setattr(grpc_asgi, "_MOST_OTHERS", 2)
-    monkeypatch.setattr(grpc_asgi, "_MOST_STREAMS", 2)
-
-    async def scenario(app: GrpcApp, _: Handlers) -> Any:
-        waiting = [Client(plain(b"x")) for _ in range(2)]
-        calls = [asyncio.create_task(client.call(app, path)) for client in waiting]
-        while app._others._count + app._streaming._count < 2:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0)
-        refused = await Client(plain(b"x")).call(app, path)
-        assert refused.status[1].endswith(text)
-        beside = Client(plain(b"x"))
-        calls.append(asyncio.create_task(beside.call(app, other)))
-        while not beside.sent:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
-        for client in (*waiting, beside):
-            client.gone.set()
-        await asyncio.gather(*calls)
-        return refused.status[0], beside.body, (await Client(plain(b"x")).call(app)).status
-
-    assert run(scenario) == (Code.UNAVAILABLE, plain(b"x"), (Code.OK, ""))
-
-
-def crowded(scenario: Callable[[GrpcApp, Intake], Awaitable[Any]]) -> Any:
-    """In an application with one place, which somebody slow has."""
-
-    async def main() -> Any:
-        intake = Intake(most=1)
-        app = GrpcApp(Handlers().methods, LIMIT, {}, intake)
-        slow = Client(b"\0\0", b"")
-        del slow._events[1]
-        task = asyncio.create_task(slow.call(app))
-        async with asyncio.timeout(10):
-            while not intake.requests:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0)
-            found = await scenario(app, intake)
-            slow.gone.set()
-            await task
-        return found, intake.requests
-
-    return asyncio.run(main())
-
-
-def test_a_message_that_comes_at_once_needs_no_place() -> None:
-    async def scenario(app: GrpcApp, _: Intake) -> Any:
-        whole, parts = Client(plain(b"x")), Client(b"\0", plain(b"x")[1:])
-        return [(await client.call(app)).status[0] for client in (whole, parts)]
-
-    assert crowded(scenario) == ([Code.OK, Code.UNAVAILABLE], 0)
-
-
-def test_a_call_whose_message_does_not_come_needs_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_asgi, "MOMENT_S", 0.01)
-
-    async def scenario(app: GrpcApp, _: Intake) -> Any:
-        return (await Client().call(app)).status[0]
-
-    assert crowded(scenario) == (Code.UNAVAILABLE, 0)
-
-
-@pytest.mark.parametrize("moment_s", [0.001, 60.0])
-def test_the_deadline_holds_for_a_call_of_which_nothing_comes(moment_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_asgi, "MOMENT_S", moment_s)
-    client = answered(headers=(GRPC, TE, (b"grpc-timeout", b"20m")))
-    assert client.status == (Code.DEADLINE_EXCEEDED, "Deadline exceeded before the whole message had come")
 
 
 def test_a_stream_that_fails_after_a_reply_ends_what_it_began() -> None:
