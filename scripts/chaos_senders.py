@@ -83,7 +83,11 @@ def _goes_on(what: str) -> Iterator[None]:
 
 
 def _memory_mib(pool: ChaosPool) -> float:
-    return sum(psutil.Process(pid).memory_info().rss for pid in pool.frontends()) / _MIB
+    """Of the frontends. One that ends while it is looked at has broken its promise."""
+    try:
+        return sum(psutil.Process(pid).memory_info().rss for pid in pool.frontends()) / _MIB
+    except psutil.NoSuchProcess as error:
+        raise BrokenPromise(f"a frontend has ended: pid {error.pid}") from error
 
 
 def _first_answer(pool: ChaosPool) -> tuple[int, float]:

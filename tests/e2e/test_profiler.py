@@ -166,7 +166,7 @@ def command(pool: Pool, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def test_the_command(pool: Pool, tmp_path: Path) -> None:
     with traffic(pool):
-        done = command(pool, HALF, f"--logdir={tmp_path}", "--duration_s=0.5")
+        done = command(pool, HALF, f"--logdir={tmp_path}", "--duration_s=2")
     assert done.returncode == 0, done
     (file,) = tmp_path.glob(f"plugins/profile/*/*.{HALF}.xplane.pb")
     assert done.stdout.splitlines() == [str(file), f"tensorboard --logdir={tmp_path}"]
@@ -179,7 +179,7 @@ def test_the_command(pool: Pool, tmp_path: Path) -> None:
 _STOCK = """
 import sys
 import tensorflow as tf
-tf.profiler.experimental.client.trace(sys.argv[1], sys.argv[2], 300, num_tracing_attempts=1)
+tf.profiler.experimental.client.trace(sys.argv[1], sys.argv[2], 2000, num_tracing_attempts=1)
 """
 
 

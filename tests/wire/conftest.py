@@ -133,7 +133,12 @@ class FakeWorker:
     def _reply(self, request: Request) -> None:
         code, body = self.error or (Code.OK, f"{self.name}:".encode() + request.payload)
         header = data.pack_reply(request.header.request_id, code, self.retry_after_ms)
-        self._socket.send_multipart([request.sender, header, body])
+        try:
+            self._socket.send_multipart([request.sender, header, body])
+        except zmq.ZMQError as error:
+            # A frontend that is gone wants no answer; a worker goes on, too.
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
 
 
 @dataclass
