@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+_NORMAL_95 = 1.96  # of a normal distribution 95 % lie within so many deviations
 QUANTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 
 
@@ -59,10 +60,17 @@ def ratio_of_rounds(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mappin
     return statistics.median(ratios) if ratios else math.nan
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between any two of the points (Theil and Sen), which a few stray points do not move."""
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2) if a[0] != b[0]]
-    return statistics.median(slopes) if slopes else 0.0
+def slope_bounds(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The median of the slopes between any two points (Theil and Sen), which a few stray ones do not move, between the
+    bounds that hold it with 95 % confidence: those slopes that Kendall's rank statistic leaves (Sen, 1968, without
+    ties). No order in the points: the bounds have 0 between them. Points that all differ by their first, two at least.
+    """
+    slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2))
+    n, count = len(points), len(slopes)
+    reach = _NORMAL_95 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    least = slopes[max(0, math.floor((count - reach) / 2) - 1)]
+    most = slopes[min(count - 1, math.ceil((count + reach) / 2))]
+    return least, statistics.median(slopes), most
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="turns of each contender, load or condition (5)")
     add("--duration_s", type=float, default=3.0, help="of each turn (3)")
     add("--warmup_s", type=float, default=1.0, help="before each turn (1)")
-    add("--requests", type=int, default=10_000, help="growth: how many, of image (10000)")
+    add("--requests", type=int, default=30_000, help="growth: how many, of image (30000)")
     add("--starts", type=int, default=3, help="footprint: measured starts of each server (3)")
     add("--models", type=int, default=50, help="start: models in one pool (50)")
     add("--plain_processes", type=int, default=4, help="start: plain processes measured (4)")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 import statistics
 
 import bench_figures
@@ -68,19 +69,36 @@ def test_spread() -> None:
 
 
 @given(st.floats(-5, 5), st.floats(-100, 100))
-def test_slope_of_a_straight_line(rise: float, start: float) -> None:
+def test_slopes_of_a_straight_line(rise: float, start: float) -> None:
     points = [(float(x), start + rise * x) for x in range(10)]
-    assert bench_figures.slope(points) == pytest.approx(rise, abs=1e-9)
+    assert bench_figures.slope_bounds(points) == pytest.approx((rise, rise, rise), abs=1e-9)
 
 
 @given(st.integers(0, 9), st.floats(-1000, 1000))
 def test_a_stray_point_does_not_move_the_slope(stray: int, off: float) -> None:
     points = [(float(x), 2.0 * x + (off if x == stray else 0)) for x in range(10)]
-    assert bench_figures.slope(points) == pytest.approx(2)
+    assert bench_figures.slope_bounds(points)[1] == pytest.approx(2)
 
 
-def test_a_point_has_no_slope() -> None:
-    assert bench_figures.slope([(1, 2)]) == 0
+def test_the_bounds_of_a_slope_are_those_of_kendalls_statistic() -> None:
+    """Ten points: 45 slopes, of which those beyond 1.96 times 11.18 (the root of 10 * 9 * 25 / 18) are the bounds."""
+    points = [(x, y) for x, y in enumerate([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])]
+    slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2))
+    # (45 - 21.9) / 2 = 11.5 and (45 + 21.9) / 2 + 1 = 34.5, of slopes counted from 1; outwards to whole ones.
+    assert bench_figures.slope_bounds(points) == (slopes[10], statistics.median(slopes), slopes[34])
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000))
+def test_the_bounds_hold_the_slope_about_as_often_as_they_say(seed: int) -> None:
+    source = random.Random(seed)
+    held = 0
+    for _ in range(100):
+        points = [(x, 0.5 * x + source.gauss(0, 3)) for x in range(20)]
+        least, middle, most = bench_figures.slope_bounds(points)
+        assert least <= middle <= most
+        held += least <= 0.5 <= most
+    assert held >= 83  # 95 of 100, and five deviations
 
 
 def test_table_aligns_texts_left_and_numbers_right() -> None:
