@@ -26,11 +26,20 @@ class Model(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class Form:
+    """What plans have in common that differ in nothing but the values of their feeds. What follows from that for a
+    batch is found out once: `place` is its own for whoever puts plans together, and None until it is known.
+    """
+
+    place: Any = None
+
+
+@dataclass(slots=True, eq=False)
 class Plan:
     """One run of the model: `feeds` by tensor name, `fetches`, and `finish`, which makes the reply of the outputs.
 
     `feeds` is None when there is nothing to run: `finish` then takes no outputs. `finish` raises PoolError. Not frozen,
-    because one is made for each request.
+    because one is made for each request. `form`: see Form; None for a plan that nothing is known of.
     """
 
     feeds: Mapping[str, Array] | None
@@ -38,6 +47,7 @@ class Plan:
     finish: Callable[[list[Array]], Payload]
     signatures: tuple[str, ...] = ()
     """The keys of those that it runs."""
+    form: Form | None = None
 
     def answer(self, model: Model) -> bytes:
         """Run it by itself; the reply. Raises PoolError."""

@@ -20,6 +20,7 @@ from modelpool.supervisor.wire.status import FailedPrecondition, Internal, Inval
 from . import reply_bytes, rest_json
 from .model_spec import DEFAULT_SIGNATURE, Identity, signature_key
 from .plan import Model, Plan
+from .predict_forms import Forms
 from .predict_wire import RawTensor, Reader, Writer
 
 _METHOD_NAMES = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
@@ -38,7 +39,7 @@ class _Endpoints:
     all_fetches: tuple[str, ...]
     writer: Writer
 
-    def fetches(self, aliases: Sequence[str]) -> Sequence[str]:
+    def fetches(self, aliases: tuple[str, ...]) -> Sequence[str]:
         return self.all_fetches if aliases is self.all_outputs else [self.outputs[alias] for alias in aliases]
 
 
@@ -54,6 +55,7 @@ class Predictor:
         self._check_method_names = check_method_names
         self._tensor_content = tensor_content
         self._reader = Reader()
+        self._forms = Forms()
         self._endpoints: dict[str, _Endpoints] = {}
 
     def grpc(self, payload: bytes) -> bytes:
@@ -66,6 +68,9 @@ class Predictor:
 
     def plan_payload(self, payload: bytes) -> Plan:
         """A serialized PredictRequest, to become a serialized PredictResponse. Raises PoolError."""
+        plan = self._forms.read(payload)
+        if plan is not None:
+            return plan
         raw = self._reader.read(payload)
         if raw is None:
             asked = self.request_of_payload(payload)
@@ -74,7 +79,9 @@ class Predictor:
         else:
             ends = self._ends(raw.signature_name or DEFAULT_SIGNATURE)
             feeds, aliases = _read(ends, raw.inputs, raw.output_filter, _decode_raw)
-        return Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases), ends.keys)
+        plan = Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases), ends.keys)
+        self._forms.learn(payload, plan)
+        return plan
 
     def request_of_payload(self, payload: bytes) -> Any:
         """The PredictRequest that was sent by gRPC. Raises PoolError. Any thread."""
@@ -117,7 +124,10 @@ class Predictor:
             ),
         )
 
-    def _write(self, ends: _Endpoints, aliases: Sequence[str], outputs: Sequence[np.ndarray]) -> Payload:
+    def _write(self, ends: _Endpoints, aliases: tuple[str, ...], outputs: Sequence[np.ndarray]) -> Payload:
+        small = ends.writer.write_again(aliases, outputs)
+        if small is not None and len(small) <= reply_bytes.MAX_MESSAGE_BYTES:
+            return small
         # Before any memory is spent on it.
         if sum(_least_bytes(array, self._tensor_content) for array in outputs) > reply_bytes.MAX_MESSAGE_BYTES:
             raise reply_bytes.too_large(predict_pb2.PredictResponse.DESCRIPTOR.full_name)
@@ -185,13 +195,13 @@ def _read(
     inputs: Mapping[str, Any],
     output_filter: Sequence[str],
     decode: Callable[[str, Any], np.ndarray],
-) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """What to feed, by tensor name, and the aliases of the outputs. The order of the checks is TF Serving's."""
     if len(inputs) == len(ends.tensors) and all(alias in inputs for alias in ends.tensors):
         feeds = {name: decode(alias, inputs[alias]) for alias, name in ends.tensors.items()}
     else:
         feeds = _feeds(ends.signature, inputs, decode)
-    aliases = _output_aliases(ends.signature, output_filter) if output_filter else ends.all_outputs
+    aliases = tuple(_output_aliases(ends.signature, output_filter)) if output_filter else ends.all_outputs
     for alias in inputs:
         if inputs[alias].dtype != ends.dtypes[alias]:
             _check_dtypes(ends.signature, inputs)

@@ -146,20 +146,33 @@ class Batched:
 
     def _sort(self, task: Task, now_ns: int) -> None:
         """To the batcher, or to those that go by themselves."""
-        plan = task.plan
-        assert plan is not None
+        assert task.plan is not None
         try:
-            if not task.request.alone and plan.feeds is not None:
-                task.family = self._family(plan)
-            if task.family is not None and plan.feeds is not None:
-                task.rows = batch_tensors.rows_of(plan.feeds)
-            if not task.rows or plan.feeds is None:
+            place = None if task.request.alone else self._place(task.plan)
+            if place is None:
                 self._singles.append(task)
                 return
-            task.key = (task.family, tuple(plan.fetches), batch_tensors.shapes_key(plan.feeds, padded=self._pads))
+            task.family, task.rows, task.key = place
             self._batcher.add(task, now_ns)
         except PoolError as error:
             self._executor.refuse(task, error.status)
+
+    def _place(self, plan: Plan) -> tuple[Hashable, int, Hashable] | None:
+        """Family, rows and key of a plan; None for one that cannot share a run. Raises PoolError."""
+        form = plan.form
+        if form is not None and form.place is not None:
+            known: tuple[Hashable, int, Hashable] = form.place
+            return known
+        family = None if plan.feeds is None else self._family(plan)
+        if family is None or plan.feeds is None:
+            return None
+        rows = batch_tensors.rows_of(plan.feeds)
+        if not rows:
+            return None
+        place = family, rows, (family, tuple(plan.fetches), batch_tensors.shapes_key(plan.feeds, padded=self._pads))
+        if form is not None:
+            form.place = place
+        return place
 
     def _take(self, running: int, now_ns: int) -> Job | None:
         if self._singles and not (running and self._singles[0].request.alone):

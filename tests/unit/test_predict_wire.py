@@ -166,22 +166,52 @@ def test_a_response_is_written_as_the_library_writes_it(row: Any, data: st.DataO
     want = predict_pb2.PredictResponse()
     want.model_spec.name, want.model_spec.version.value = "m", 7
     writer = Writer(want.SerializeToString(), {"y": row.enum, "long" * 50: row.enum}, as_content=as_content)
-    aliases = ["y", "long" * 50]
+    aliases = ("y", "long" * 50)
     for alias in aliases:
         want.outputs[alias].CopyFrom(tensors.encode(array, row.enum, as_content=as_content))
     raw = b"".join(writer.write(aliases, [array, array]))
     got = predict_pb2.PredictResponse.FromString(raw)
     assert got.SerializeToString(deterministic=True) == want.SerializeToString(deterministic=True)
     assert len(raw) == want.ByteSize()
+    assert writer.write_again(aliases, [array, array]) in (raw, None)
+
+
+def test_responses_that_differ_in_their_numbers_are_written_as_the_first() -> None:
+    enums = {"y": types_pb2.DT_FLOAT, "z": types_pb2.DT_DOUBLE}
+    writer, fresh = (Writer(b"spec", enums, as_content=False) for _ in range(2))
+    aliases = ("y", "z")
+    first = [np.ones((2, 3), np.float32), np.ones(1)]
+    assert writer.write_again(aliases, first) is None
+    writer.write(aliases, first)
+    again = [np.arange(6, dtype=np.float32).reshape(3, 2).T, np.full(1, np.nan)]
+    assert writer.write_again(aliases, again) == b"".join(fresh.write(aliases, again))
+    assert writer.write_again(("z", "y"), again[::-1]) is None
+    assert writer.write_again(aliases, [again[0], np.ones(2)]) is None
+    assert writer.write_again(aliases, [again[0].astype(np.float64), again[1]]) is None
+
+
+@pytest.mark.parametrize(
+    ("enum", "array"),
+    [
+        (types_pb2.DT_INT32, np.ones(2, np.int32)),
+        (types_pb2.DT_STRING, np.array([b"a"], object)),
+        (types_pb2.DT_FLOAT, np.ones(0, np.float32)),
+        (types_pb2.DT_FLOAT, np.ones(100_000, np.float32)),
+    ],
+)
+def test_responses_whose_size_is_in_their_numbers_are_written_each_time(enum: int, array: Any) -> None:
+    writer = Writer(b"", {"y": enum}, as_content=False)
+    writer.write(("y",), [array])
+    assert writer.write_again(("y",), [array]) is None
 
 
 def test_large_arrays_and_those_that_are_not_contiguous() -> None:
     array = np.arange(60_000, dtype=np.float32).reshape(200, 300).T
-    raw = b"".join(Writer(b"", {"y": types_pb2.DT_FLOAT}, as_content=False).write(["y"], [array]))
+    raw = b"".join(Writer(b"", {"y": types_pb2.DT_FLOAT}, as_content=False).write(("y",), [array]))
     got = tensors.decode("y", predict_pb2.PredictResponse.FromString(raw).outputs["y"])
     assert (got == array).all()
 
 
 def test_an_output_of_another_dtype_than_declared() -> None:
     with pytest.raises(Internal, match="expected int64, got an array of float32"):
-        Writer(b"", {"y": types_pb2.DT_INT64}, as_content=False).write(["y"], [np.ones(1, np.float32)])
+        Writer(b"", {"y": types_pb2.DT_INT64}, as_content=False).write(("y",), [np.ones(1, np.float32)])

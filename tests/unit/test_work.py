@@ -16,7 +16,7 @@ from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor, Job, Task
 from modelpool.worker.learned_limit import LearnedLimit
-from modelpool.worker.plan import Plan
+from modelpool.worker.plan import Form, Plan
 from modelpool.worker.request_queue import Request, RequestQueue
 from modelpool.worker.work import Batched, Unbatched, Work
 
@@ -289,3 +289,33 @@ def test_padding_among_neighbours_of_other_sizes(bench: Callable[..., Bench]) ->
     assert desk.model.runs == [2]
     assert np.frombuffer(desk.answers[1].reply, "<i8").tolist() == [9, 9], "as TF Serving: outputs stay padded"
     assert np.frombuffer(desk.answers[2].reply, "<i8").tolist() == [16, 25]
+
+
+def test_what_follows_from_a_form_is_found_out_once_and_not_for_what_is_alone(bench: Callable[..., Bench]) -> None:
+    asked: list[Plan] = []
+
+    def family(planned: Plan) -> Any:
+        asked.append(planned)
+        return planned.signatures
+
+    batching = Batching(max_batch_size=8, batch_timeout_micros=1000)
+    made = bench(lambda executor: Batched(executor, Batcher(batching), family))
+    form = Form()
+
+    def formed(payload: bytes) -> Plan:
+        made_plan = plan(payload)
+        made_plan.form = form if payload[0] == 1 else None
+        return made_plan
+
+    made.executor._planners = {Method.PREDICT: formed}
+    made.ask(1, bytes([1, 3]), alone=True)
+    for request_id in (2, 3, 4):
+        made.ask(request_id, bytes([1, request_id]))
+    made.ask(5, bytes([2, 1, 1]))
+    made.run_all()
+    assert [np.frombuffer(made.answers[number].reply, "<i8").tolist() for number in range(1, 6)] == [
+        *([9], [4], [9], [16]),
+        [1, 1],
+    ]
+    assert made.model.runs == [1, 3, 1]
+    assert len(asked) == 2, "of the form, and of the other"

@@ -1,0 +1,116 @@
+"""Predict requests that differ from earlier ones in nothing but their numbers: their plans, without reading them again.
+
+Clients send one message over and over with other values in it. Of one that was read, the bytes around the values are
+kept. A request as long, with the same bytes at the same places, is read by comparing them. That holds for values that
+are fed as they lie in the payload: whoever reads those looks at none of them, so the bytes around them decide alone how
+a request is read, and whether it is taken. All others are read each time. Pure; main thread.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .plan import Array, Form, Plan
+
+# Lengths of payloads that are remembered, and requests of one length that differ in more than their numbers, such as in
+# the order of their inputs. Requests that do not repeat are not looked at more closely for ever.
+_LENGTHS = 64
+_FORMS = 8
+_TRIES = 64
+# Bytes around the values that are kept of one form at the most.
+_KEPT_BYTES = 4096
+
+Buffer = Any  # bytes or a memoryview of bytes
+
+
+class _Form:
+    """`pieces`: what has to be the same, and where; `places`: name, dtype, count, begin and shape of what is fed."""
+
+    __slots__ = ("_pieces", "_places", "_plan")
+
+    def __init__(
+        self,
+        pieces: Sequence[tuple[int, int, bytes]],
+        places: Sequence[tuple[str, Any, int, int, tuple[int, ...]]],
+        plan: Plan,
+    ) -> None:
+        self._pieces = pieces
+        self._places = places
+        self._plan = (plan.fetches, plan.finish, plan.signatures, Form())
+
+    def read(self, payload: Buffer) -> Plan | None:
+        for begin, end, piece in self._pieces:
+            if payload[begin:end] != piece:
+                return None
+        feeds = {}
+        for name, dtype, count, begin, shape in self._places:
+            array = np.frombuffer(payload, dtype, count, begin)
+            feeds[name] = array if len(shape) == 1 else array.reshape(shape)
+        return Plan(feeds, *self._plan)
+
+
+class _OfLength:
+    __slots__ = ("forms", "tries")
+
+    def __init__(self) -> None:
+        self.forms: list[_Form] = []
+        self.tries = 0
+
+
+class Forms:
+    """What is known of one model's requests."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, _OfLength] = {}
+
+    def read(self, payload: Buffer) -> Plan | None:
+        """The plan of a payload that has a known form; None for any other."""
+        known = self._known.get(len(payload))
+        if known is not None:
+            for form in known.forms:
+                plan = form.read(payload)
+                if plan is not None:
+                    return plan
+        return None
+
+    def learn(self, payload: Buffer, plan: Plan) -> None:
+        """`plan` was read of this payload, which had no known form. Nothing is kept of the first of a length."""
+        known = self._known.get(len(payload))
+        if known is None:
+            if len(self._known) >= _LENGTHS:
+                self._known.clear()
+            self._known[len(payload)] = _OfLength()
+        elif known.tries < _TRIES:
+            known.tries += 1
+            form = _form_of(payload, plan)
+            if form is not None:
+                known.forms.insert(0, form)
+                del known.forms[_FORMS:]
+
+
+def _form_of(payload: Buffer, plan: Plan) -> _Form | None:
+    """None where something is fed that does not lie in the payload as it is."""
+    if not plan.feeds:
+        return None
+    origin = _address(np.frombuffer(payload, np.uint8))
+    places = []
+    for name, array in plan.feeds.items():
+        begin = _address(array) - origin
+        if not array.nbytes or not array.flags.c_contiguous or not 0 <= begin <= len(payload) - array.nbytes:
+            return None
+        places.append((name, array.dtype, array.size, begin, array.shape))
+    ends = [(begin, begin + plan.feeds[name].nbytes) for name, _, _, begin, _ in places]
+    pieces, at = [], 0
+    for begin, end in [*sorted(ends), (len(payload), 0)]:
+        if begin > at:
+            pieces.append((at, begin, bytes(payload[at:begin])))
+        at = end
+    if sum(len(piece) for _, _, piece in pieces) > _KEPT_BYTES:
+        return None
+    return _Form(pieces, places, plan)
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
