@@ -147,24 +147,45 @@ class _Batches:
         self._requests = registry.histogram(families.BATCH_REQUESTS, model, version)
         self._padding = registry.counter(families.BATCH_PADDING_ROWS, model, version)
         self._failures = registry.counter(families.BATCH_FAILURES, model, version)
+        # Of each batch its rows, requests, rows with padding, and whether it failed; of each request its rows and wait.
+        self._waiting: list[tuple[int, int, int, bool]] = []
+        self._task_rows: list[int] = []
+        self._waited_ns: list[int] = []
 
-    def count(self, job: Job) -> None:
+    def add(self, job: Job) -> None:
+        """A batch was run; to be counted later, for the same reason as requests are."""
         rows = 0
         for part in job.parts:
             rows += part.stop - part.start
             if part.start == 0:
-                self._input.observe(part.task.rows)
-                self._queuing.observe(max(0, job.run_ns - part.task.planned_ns) // 1000)
-        self._rows.observe(rows)
-        self._requests.observe(len(job.parts))
-        self._processed.observe(job.rows)
-        self._runs.add()
-        padding = job.rows - rows
-        self._registry.histogram(families.PADDING_SIZE, str(job.rows)).observe(padding)
+                self._task_rows.append(part.task.rows)
+                self._waited_ns.append(max(0, job.run_ns - part.task.planned_ns))
+        self._waiting.append((rows, len(job.parts), job.rows, job.took_s is None))
+        if len(self._waiting) >= _SETTLE_EVERY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count those that were added."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        if self._task_rows:
+            _merge(self._input, self._task_rows, 1)
+            _merge(self._queuing, self._waited_ns, 1000)
+            self._task_rows, self._waited_ns = [], []
+        rows, requests, executed, failed = zip(*waiting, strict=True)
+        _merge(self._rows, rows, 1)
+        _merge(self._requests, requests, 1)
+        _merge(self._processed, executed, 1)
+        self._runs.add(len(waiting))
+        for size in set(executed):
+            paddings = [size - filled for filled, of in zip(rows, executed, strict=True) if of == size]
+            self._registry.histogram(families.PADDING_SIZE, str(size)).observe_all(paddings)
+        padding = sum(executed) - sum(rows)
         if padding:
             self._padding.add(padding)
-        if job.took_s is None:
-            self._failures.add()
+        if any(failed):
+            self._failures.add(sum(failed))
 
 
 class WorkerMetrics:
@@ -191,9 +212,9 @@ class WorkerMetrics:
             self._batches = _Batches(self._registry, self._name, self._version, thread_pool_name)
 
     def batch(self, job: Job) -> None:
-        """A batch was run."""
+        """A batch was run. What there is to count of it is counted at the next `settle`."""
         if self._batches is not None:
-            self._batches.count(job)
+            self._batches.add(job)
 
     def learned(self, signature: str, rows: int, rows_per_s: float) -> None:
         """What `batching = "auto"` takes for the best now."""
@@ -222,6 +243,8 @@ class WorkerMetrics:
 
     def settle(self) -> None:
         """Count what has been finished; called when there is time, too."""
+        if self._batches is not None:
+            self._batches.settle()
         for method, known in self._methods.items():
             if known.waiting:
                 tasks, known.waiting = known.waiting, []

@@ -61,6 +61,8 @@ _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 16
 # What a busy worker has counted is known this long after, and not lost with it.
 _SETTLE_EVERY_NS = 500_000_000
+# And what one has counted that waits: to count each request by itself costs as much as to execute a small one.
+_SETTLE_IDLE_NS = 20_000_000
 _TRIM_EVERY_MS, _TRIM_EVERY_NS = 1_000, 1_000_000_000
 _DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
@@ -120,6 +122,7 @@ class Session:
         self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
         self._unsent: list[Task] = []
         self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = 0
+        self._unsettled = False
         self._request_ns = 0.0
         self._stop_fd = stop_fd
         self._stopping = False
@@ -148,7 +151,7 @@ class Session:
             if not worked and not self._wait():
                 break
         self._send_answers()
-        self._observers.metrics.settle()
+        self._settle()
         return self._broken
 
     def _work_once(self, now_ns: int) -> bool:
@@ -191,9 +194,22 @@ class Session:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
+    def _settle_or_wait(self, timeout_ms: int | None) -> int | None:
+        """Count what was answered, unless that was done just now: then a wait must end when it is to be done again."""
+        left_ns = self._settled_ns + _SETTLE_IDLE_NS - time.monotonic_ns()
+        if left_ns <= 0:
+            self._settle()
+            return timeout_ms
+        left_ms = left_ns // 1_000_000 + 1
+        return left_ms if timeout_ms is None else min(timeout_ms, left_ms)
+
+    def _settle(self) -> None:
+        self._settled_ns = time.monotonic_ns()
+        self._unsettled = False
+        self._observers.metrics.settle()
+
     def _wait(self) -> bool:
         """Until there is something to do; False when there is nothing, and the worker is to stop."""
-        self._observers.metrics.settle()
         running = self._threads.running if self._threads is not None else 0
         due_ns = None
         if running < self._executors.count:
@@ -204,6 +220,8 @@ class Session:
             timeout_ms = max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1)
         elif timeout_ms is None and not self._shared.idle:
             timeout_ms = _TRIM_EVERY_MS
+        if self._unsettled:
+            timeout_ms = self._settle_or_wait(timeout_ms)
         if int(self._socket.getsockopt(_EVENTS)) & _POLLIN:
             # A send has seen it come, and the descriptor says so no more. It is read now, for nothing can be run.
             self._looked_ns = 0
@@ -336,6 +354,7 @@ class Session:
     def _answered(self, task: Task) -> None:
         observers, request = self._observers, task.request
         observers.metrics.finished(task)
+        self._unsettled = True
         observers.gauge.served += 1
         if task.code is _OK:
             if observers.recorder.recording is not None:
@@ -354,8 +373,7 @@ class Session:
         self._answers.send(self._unsent, self._retry_after_ms)
         self._unsent.clear()
         if self._sent_ns - self._settled_ns > _SETTLE_EVERY_NS:
-            self._settled_ns = self._sent_ns
-            self._observers.metrics.settle()
+            self._settle()
         if self._sent_ns >= self._trim_ns:
             self._trim_ns = self._sent_ns + _TRIM_EVERY_NS
             if not self._shared.idle:

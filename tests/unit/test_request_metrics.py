@@ -7,7 +7,8 @@ from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Family, Registry, unpack
 from modelpool.supervisor.wire.status import OK, Code
-from modelpool.worker.executor import Task
+from modelpool.worker.batching import Part
+from modelpool.worker.executor import Job, Task
 from modelpool.worker.metrics import MAX_SIGNATURES, OTHER_SIGNATURES, WorkerMetrics
 from modelpool.worker.request_queue import Request
 
@@ -167,3 +168,38 @@ def test_the_requests_of_dead_workers() -> None:
         ("modelpool_requests_of_dead_workers_total", ("m", "poison")): [1.0],
         ("modelpool_quarantine_refusals_total", ("m",)): [1.0],
     }
+
+
+def test_batches_are_counted_with_their_padding_and_their_failures() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1")
+    metrics.batches("threads")
+    one, two = (answered(Method.PREDICT, "s", rows=rows) for rows in (1, 2))
+    one.planned_ns, two.planned_ns = 1_000, 9_000_000
+    metrics.batch(Job((Part(one, 0, 1), Part(two, 0, 1)), True, 4, run_ns=3_001_000, took_s=0.1))
+    metrics.batch(Job((Part(two, 1, 2),), True, 1, run_ns=3_001_000))
+    metrics.settle()
+    metrics.settle()
+    counted = {
+        (sample.family, sample.labels): (unpack(sample.values)[0], sum(unpack(sample.values)[1:]))
+        for sample in registry.changed()
+    }
+    assert counted[families.INPUT_BATCH_SIZE.name, ()] == (3, 2), "a request is counted once"
+    assert counted[families.QUEUING_LATENCY.name, ("threads",)] == (3000, 2), "microseconds"
+    assert counted[families.BATCH_ROWS.name, ("m", "1")] == (3, 2)
+    assert counted[families.BATCH_REQUESTS.name, ("m", "1")] == (3, 2)
+    assert counted[families.PROCESSED_BATCH_SIZE.name, ()] == (5, 2)
+    assert counted[families.PADDING_SIZE.name, ("4",)] == (2, 1)
+    assert counted[families.PADDING_SIZE.name, ("1",)] == (0, 1)
+    assert counted[families.WRAPPED_RUN_COUNT.name, ()][0] == 2
+    assert counted[families.BATCH_PADDING_ROWS.name, ("m", "1")][0] == 2
+    assert counted[families.BATCH_FAILURES.name, ("m", "1")][0] == 1
+
+
+def test_many_batches_are_counted_before_anybody_has_time() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1")
+    metrics.batches("threads")
+    for _ in range(300):
+        metrics.batch(Job((Part(answered(Method.PREDICT, "s", rows=2), 0, 2),), True, 2, took_s=0.1))
+    assert registry.counter(families.WRAPPED_RUN_COUNT).values[0] > 0

@@ -239,6 +239,18 @@ def test_a_busy_worker_counts_as_well(start: Start, clock: Clock) -> None:
     frontend.close()
 
 
+def test_a_worker_that_waits_counts_soon_and_many_at_once(start: Start, clock: Clock) -> None:
+    worker = start(1000)
+    frontend = Frontend(worker, 1)
+    for number in range(3):
+        frontend.ask(number, b"x")
+        assert frontend.answers(1) == [number]
+    assert worker.metrics.settled == [0], "nothing but the start"
+    clock.now_ns += session_module._SETTLE_IDLE_NS
+    eventually(lambda: worker.metrics.settled == [0, 3], "what was answered is counted")
+    frontend.close()
+
+
 def test_no_answer_is_kept_once_it_was_sent(start: Start) -> None:
     """What counts a request a while later keeps neither what it asked nor what it was answered."""
     worker = start(1000)
