@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench_plan import Plan
+from bench_plan import LoopOrder, Plan
 from bench_server import SCRIPTS
 
 # What a load of a server is asked for besides, and a loop has not.
@@ -26,7 +26,11 @@ class LoopProcess:
 
     def begin(self, plan: Plan, threads: int) -> None:
         """Begin a turn; `end` waits for it."""
-        self._orders.write(f"{plan.warmup_s} {plan.duration_s} {threads}\n")
+        self.order(LoopOrder(plan.warmup_s, plan.duration_s, threads))
+
+    def order(self, order: LoopOrder) -> None:
+        """The same, by its own words."""
+        self._orders.write(order.line())
         self._orders.flush()
 
     def end(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a server is loaded, for whichever generator: data only."""
+"""How a server, or a bare loop, is loaded, for whichever generator: data only."""
 
 from dataclasses import dataclass
 
@@ -29,3 +29,22 @@ class Plan:
         """As arguments of `bench_load.py`."""
         names = ("in_flight", "warmup_s", "duration_s", "connections", "arrivals", "seed", "requests")
         return [*(f"--{name}={getattr(self, name)}" for name in names), f"--rate={self.rate_per_s}"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOrder:
+    """A turn of `bench_plain_loop`: so many threads call with the rows of `requests`, by turns on one of `arrays`."""
+
+    warmup_s: float
+    duration_s: float
+    threads: int = 1
+    requests: int = 1
+    arrays: int = 1
+
+    @classmethod
+    def read(cls, line: str) -> "LoopOrder":
+        warmup_s, duration_s, *counts = line.split()
+        return cls(float(warmup_s), float(duration_s), *map(int, counts))
+
+    def line(self) -> str:
+        return f"{self.warmup_s} {self.duration_s} {self.threads} {self.requests} {self.arrays}\n"

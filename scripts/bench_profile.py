@@ -18,14 +18,13 @@ import bench_models
 import bench_stacks
 import bench_threads
 from bench_contenders import Pool
-from bench_metrics import STAGES, StageClock
+from bench_metrics import MONITORING, STAGES, StageClock
 from bench_plan import Plan
 from bench_server import Server
 from bench_serving import Options
 from bench_workloads import STATUS, WORKLOADS, Workload
 
 LOADS = (1, 32)
-_MONITORING = "prometheus_config { enable: true }\n"
 _PARSE_NAMES = {
     "deserialize": "worker: parse",
     "batch": "worker: wait for others",
@@ -64,7 +63,7 @@ def measure(scratch: Path, pools: Sequence[Pool], workloads: Sequence[str], opti
     """One profile for each pool, workload and load, as a JSON document."""
     bases = bench_models.build(workloads)
     config = scratch / "monitoring.config"
-    config.write_text(_MONITORING, encoding="utf-8")
+    config.write_text(MONITORING, encoding="utf-8")
     program = bench_stacks.py_spy()
     profiles = []
     for pool in (each for each in pools if not each.only):
