@@ -58,8 +58,8 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
             for condition, rounds in taken.items():
                 with _condition(condition, server, plan) as flood:
                     rounds.append(_beside_others(a, plan, flood))
-            p99 = ", ".join(f"{name} {rounds[-1]['p99_us']:.0f} us" for name, rounds in taken.items())
-            print(f"  round {i + 1} of {options.rounds}, p99: {p99}", flush=True)
+            told = "; ".join(f"{name} {_in_short(rounds[-1])}" for name, rounds in taken.items())
+            print(f"  round {i + 1} of {options.rounds}, p99: {told}", flush=True)
     cells = {name: bench_serving.cell(name, rounds) for name, rounds in taken.items()}
     return {
         "a": A,
@@ -72,6 +72,12 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
         "p99_ratio": bench_figures.ratio_of_rounds(taken[FLOODED], taken[HALF], "p99_us"),
         "p99_ratio_all_cpus": bench_figures.ratio_of_rounds(taken[FLOODED], taken[ALONE], "p99_us"),
     }
+
+
+def _in_short(turn: dict[str, Any]) -> str:
+    """Of one turn: what a tail may come from stands beside it."""
+    bad = turn["failures"] + turn["wrong"]
+    return f"{turn['p99_us']:.0f} us, others' CPUs {turn['others_cpus']:.2f}" + (f", {bad:.0f} bad" if bad else "")
 
 
 def _condition(name: str, server: Server, plan: Plan) -> contextlib.AbstractContextManager[int | None]:

@@ -3,7 +3,8 @@
 The kernel shares a CPU among threads, not among tenants: a model with many busy threads, or with one that never sleeps,
 makes every other's wait for its turn at each step of a request. A model that gives way takes what the others leave. It
 does so for as long as the others have work and the CPUs are short: what it uses meanwhile says nothing of what it
-wants. If that is next to nothing, for which others than models may be the cause, it is starved and shall have a little.
+wants. If that is next to nothing, for which others than models may be the cause, it is starved and shall have a little
+for a while. Then it is seen whether the cause has gone.
 
 Whoever is busy while a flood begins may be taken for one. That is seen by what the flood uses then, and set right: two
 models are equals again, and judged anew; of several that give way the light ones come back.
@@ -30,6 +31,8 @@ DOUBT_S, AGAIN_S, AGAIN_LIMIT_S = 1.0, 2.0, 64.0
 # Whoever gives way and gets less than so many CPUs for so long is starved. Well before it counts as one without work:
 # one that gets nothing at all looks just like that.
 STARVED_CPUS, STARVED_S = 0.05, 0.5
+# So long it is, then. Longer than it takes to see that one has no work.
+RELIEF_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class FairShare:
         self._together = 0.0
         """The most that all models used together in one look since somebody gives way."""
         self._hungry_s: dict[str, float] = {}
+        self._relief_s: dict[str, float] = {}
+        """Of the starved, for how long they are yet."""
         self._quiet_s: dict[str, float] = {}
         self._over: dict[str, int] = {}
         self._light: dict[str, int] = {}
@@ -106,7 +111,10 @@ class FairShare:
             self._light = {}
         for name in gave_way ^ self.giving_way:
             self._ways.setdefault(name, _Way()).lasts_s = 0.0
-        self.starved = self.giving_way & (self.starved | starved)
+        relief_s = {name: left_s - took_s for name, left_s in self._relief_s.items() if left_s > took_s}
+        relief_s |= dict.fromkeys(starved, RELIEF_S)
+        self._relief_s = {name: left_s for name, left_s in relief_s.items() if name in self.giving_way}
+        self.starved = frozenset(self._relief_s)
         return self.giving_way
 
     def _starved(self, usage: Mapping[str, Usage], took_s: float) -> set[str]:
