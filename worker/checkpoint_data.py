@@ -1,4 +1,7 @@
-"""The data files of a checkpoint, read in small pieces: after each the kernel may run somebody more urgent."""
+"""The data files of a checkpoint, read in small pieces.
+
+After each the kernel may run somebody more urgent, and a thread at idle priority that competes for the CPUs rests.
+"""
 
 import mmap
 import os
@@ -10,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from .checkpoint_index import Entry, Index
+from .pace import Pace
 
 # The checksum of a piece finds it in the cache, and a CPU copies one in a small part of a millisecond.
 PIECE_BYTES = 512 << 10
@@ -26,6 +30,7 @@ class DataFiles:
 
     def __init__(self, index: Index, entries: Iterable[Entry]) -> None:
         self._index = index
+        self._pace = Pace()
         self._fds: dict[int, int] = {}
         for shard in sorted({entry.shard for entry in entries}):
             try:
@@ -47,6 +52,7 @@ class DataFiles:
         fd = self._fds[entry.shard]
         data = _room_for(entry.size)
         checksum = done = 0
+        self._pace.keep()
         while done < entry.size:
             piece = data[done : done + PIECE_BYTES]
             count = os.preadv(fd, [piece.data], entry.offset + done)
@@ -54,6 +60,7 @@ class DataFiles:
                 raise DamagedError("a data file is cut short")
             checksum = google_crc32c.extend(checksum, piece[:count])
             done += count
+            self._pace.keep()
         if checksum != entry.crc32c:
             raise DamagedError("the checksum of a tensor is wrong")
         return data

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from modelpool.worker import checkpoint_index
+from modelpool.worker import checkpoint_data, checkpoint_index
 from modelpool.worker.checkpoint_data import PIECE_BYTES, DamagedError, DataFiles
 from modelpool.worker.checkpoint_index import Entry, UnreadableError
+from modelpool.worker.pace import LATELY, Pace, Use
 
 FLOAT = 1
 SNAPPY = 1
@@ -170,6 +171,16 @@ def test_data_in_pieces(prefix: str, size: int) -> None:
     data = np.random.default_rng(size).bytes(size)
     write(prefix, data)
     assert read(prefix) == data
+
+
+def test_a_reader_that_had_to_wait_for_a_cpu_rests_after_its_piece(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uses, rests = (Use(float(i), float(i > 0)) for i in range(4)), list[float]()
+    monkeypatch.setattr(checkpoint_data, "Pace", lambda: Pace(lambda: next(uses), rests.append))
+    write(prefix, bytes(3 * PIECE_BYTES))
+    read(prefix)
+    assert rests == [pytest.approx((1 - 1 / LATELY) ** i / LATELY) for i in range(3)]
 
 
 def test_damaged_data(prefix: str) -> None:
