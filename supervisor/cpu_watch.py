@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from . import elbow_room
 from .fair_share import FairShare, Usage, neighbours
 from .wire import cpu_count, thread_priority
 from .wire.log import fields
@@ -77,6 +78,7 @@ class CpuWatch:
         self._groups: dict[frozenset[int], _Group] = {}
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
+        self._turn_no = 0
         self._ways: dict[int, tuple[Way | None, int]] = {}
         """Of those that do not run as they did, None for halfway, and the niceness that they had."""
 
@@ -91,8 +93,19 @@ class CpuWatch:
             # Whatever priority uses it up, all processes wait for its next period; idle CPUs of the host hide it, too.
             log.info("no model gives way within the quota of the container %s", fields(quota_cpus=quota))
         while True:
-            await asyncio.sleep(PERIOD_S)
+            if self._ways:
+                await self._make_room()
+            else:
+                await asyncio.sleep(PERIOD_S)
             self.look()
+
+    async def _make_room(self) -> None:
+        """Between two looks, for those who do not give way."""
+        for _ in range(round(PERIOD_S / elbow_room.EVERY_S)):
+            await asyncio.sleep(elbow_room.EVERY_S - elbow_room.LASTS_S)
+            self._turn_no += 1
+            with elbow_room.made(lambda: self._ways.keys() & self._tenants().keys(), self._turn_no):
+                await asyncio.sleep(elbow_room.LASTS_S)
 
     def look(self) -> None:
         """Compare with the last look, and set what has changed."""

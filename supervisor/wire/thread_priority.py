@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from .log import fields
@@ -21,8 +21,8 @@ _NO_PRIORITY = os.sched_param(0)
 _PROC = Path("/proc")
 
 
-def set_all(pid: int, policy: int, nice: int, but: Collection[int] = ()) -> bool:
-    """Set every thread of a process but some. False when it went on starting others: call again. Raises OSError."""
+def for_all(pid: int, do: Callable[[int], None], but: Collection[int] = ()) -> bool:
+    """Do it to each thread of a process but some. False when it went on starting others: call again. Raises OSError."""
     done = set(but)
     for _ in range(_PASSES):
         missing = {int(name) for name in os.listdir(_PROC / f"{pid}/task")} - done
@@ -30,12 +30,21 @@ def set_all(pid: int, policy: int, nice: int, but: Collection[int] = ()) -> bool
             return True
         for thread in missing:
             try:
-                os.sched_setscheduler(thread, policy, _NO_PRIORITY)
-                os.setpriority(os.PRIO_PROCESS, thread, min(_MOST_NICE, nice))
+                do(thread)
             except ProcessLookupError:
                 log.debug("thread gone %s", fields(pid=pid, thread=thread))
         done |= missing
     return False
+
+
+def set_all(pid: int, policy: int, nice: int, but: Collection[int] = ()) -> bool:
+    """Set every thread of a process but some. False when it went on starting others: call again. Raises OSError."""
+
+    def set_one(thread: int) -> None:
+        os.sched_setscheduler(thread, policy, _NO_PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, thread, min(_MOST_NICE, nice))
+
+    return for_all(pid, set_one, but)
 
 
 def why_no_way_back() -> str:

@@ -1,9 +1,10 @@
 """What is done with the workers of a model that gives way: who is spared, and what is tried again."""
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 
@@ -116,6 +117,34 @@ def test_how_idle_other_cpus_are_does_not_count(watched: Watched) -> None:
     assert watched.look(LOOKS + 5) == [], "three of four are idle"
     watched.cpus[LIGHT] = {0}
     assert watched.look(LOOKS + 5) == [IDLE]
+
+
+@pytest.mark.parametrize(("light", "room"), [(0.2, [{FLOOD}] * 5), (0.0, [])])
+def test_who_gives_way_leaves_the_others_room_between_looks(
+    monkeypatch: pytest.MonkeyPatch, watched: Watched, light: float, room: list[set[int]]
+) -> None:
+    seen: list[set[int]] = []
+    slept_s: list[float] = []
+
+    @contextlib.contextmanager
+    def made(pids: Callable[[], Collection[int]], turn: int) -> Iterator[None]:
+        seen.append(set(pids()))
+        yield
+
+    async def sleep(wait_s: float) -> None:
+        slept_s.append(wait_s)
+        watched.now_s += wait_s
+        if sum(slept_s) > PERIOD_S * 1.5:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(cpu_watch.thread_priority, "why_no_way_back", str)
+    monkeypatch.setattr(cpu_watch.elbow_room, "made", made)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    watched.look(LOOKS, light=light)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watched.watch.run())
+    assert seen[:5] == room
+    assert sum(slept_s[: 2 * len(room) or 1]) == pytest.approx(PERIOD_S)
 
 
 @pytest.mark.parametrize(("quota", "why", "said"), [(1, "", "quota"), (4, "", ""), (None, "", ""), (1, "no", "no")])
