@@ -43,10 +43,11 @@ _MAX_HEADERS = 1000
 _FOREVER = "315360000s"
 _DRAIN_TIMER = {"timer": "HTTP_DOWNSTREAM_CONNECTION_MAX", "min_timeout": "0.001s"}
 _LOOK_AT_DRAIN = "0.05s"
-# pyvoy cannot answer a path that is no UTF-8 when its percent signs are resolved; so Envoy does.
+# pyvoy cannot answer a path that is no UTF-8, as it came or with its percent signs resolved: it ends the process. So
+# Envoy does. As it comes a path has ASCII only (RFC 3986).
 _CONTINUED = "%[89ab][0-9a-f]"
 UTF8_PATH = (
-    "(?i)(?:[^%?]"
+    "(?i)(?:[!-$&->@-~]"
     "|%[0-7][0-9a-f]"
     f"|%(?:c[2-9a-f]|d[0-9a-f]){_CONTINUED}"
     f"|%e0%[ab][0-9a-f]{_CONTINUED}"

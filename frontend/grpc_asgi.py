@@ -109,6 +109,12 @@ class GrpcApp:
         self.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if not _is_grpc(scope):
+            send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"0")]})
+            send(_EMPTY_BODY)
+            return
         handle = self._unary.get(scope["path"])
         try:
             if handle is not None and not self.draining:
@@ -202,13 +208,7 @@ class GrpcApp:
     # -- streams, and what is not served ---------------------------------------------------------------------------
 
     async def _call_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         call = _Call(scope["headers"])
-        if not call.headers.get(b"content-type", b"").startswith(_CONTENT_TYPE[1]) or scope["method"] != "POST":
-            send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"0")]})
-            send(_EMPTY_BODY)
-            return
         if self.draining:
             raise Unavailable(_GOING)
         handle = self._streams.get(scope["path"])
@@ -267,11 +267,21 @@ class _Bounded:
             self._count -= 1
 
 
+def is_usual(scope: Scope) -> bool:
+    """Whether the headers are as nearly all clients send them. Quick, for any thread; others may be gRPC, too."""
+    return scope["method"] == "POST" and _CONTENT_TYPE in scope["headers"]
+
+
+def _is_grpc(scope: Scope) -> bool:
+    content_type: bytes = dict(scope["headers"]).get(_CONTENT_TYPE[0], b"")
+    return scope["method"] == "POST" and content_type.startswith(_CONTENT_TYPE[1])
+
+
 class Rest:
     """A `receive` whose first event was asked for already."""
 
-    def __init__(self, first: "asyncio.Future[Any]", receive: Receive) -> None:
-        self._first: asyncio.Future[Any] | None = first
+    def __init__(self, first: Awaitable[Any], receive: Receive) -> None:
+        self._first: Awaitable[Any] | None = first
         self._receive = receive
 
     def __call__(self) -> Awaitable[Any]:

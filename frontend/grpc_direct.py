@@ -30,6 +30,7 @@ from .grpc_asgi import (
     GrpcApp,
     Rest,
     Scope,
+    is_usual,
     refuse,
     remaining_s,
     timeout_ns,
@@ -70,14 +71,17 @@ class DirectGrpc:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """A call that is under way, or a coroutine."""
         forward = self._forwards.get(scope["path"])
-        if forward is not None and not self.app.draining:
-            call = _Call(self, forward, scope, receive, send)
-            self.unheard.add(call)
-            message = receive()
-            assert isinstance(message, Delivery)  # made by the `GuestLoop` that pyvoy has
+        if forward is None or self.app.draining or not is_usual(scope):
+            return self.app(scope, receive, send)
+        call = _Call(self, forward, scope, receive, send)
+        self.unheard.add(call)
+        message = receive()
+        if isinstance(message, Delivery):  # made by the `GuestLoop` that pyvoy has
             message.direct = call.received
             return call
-        return self.app(scope, receive, send)
+        # The request has ended with its headers: pyvoy has its own awaitable for that.
+        self.unheard.discard(call)
+        return self.app(scope, Rest(message, receive), send)
 
     def go_on(self, event: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """In the event loop: a call whose first event has been taken becomes a task."""

@@ -3,6 +3,7 @@
 What the RPCs do is in `grpc_services`; here they are put on grpcio as generic handlers without (de)serialisers.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from modelpool.supervisor.wire.status import Code, Internal, PoolError, truncate
 
 from . import grpc_tls, unix_socket
 from .bind_error import BindFailed
+from .callback import guarded
 from .grpc_arguments import server_options
 from .grpc_calls import BUG, Methods, Stream, Unary, retry_metadata
 
@@ -33,6 +35,7 @@ class GrpcServer:
         self._socket_path = spec.grpc_socket_path
         self._tls = spec.grpc_tls
         self._owns_socket = False
+        self._stopping = False
         self._server = grpc.aio.server(options=server_options(spec.max_request_bytes, spec.grpc_arguments))
         self._server.add_generic_rpc_handlers((_Handlers(methods),))
 
@@ -60,9 +63,19 @@ class GrpcServer:
 
     async def start(self) -> None:
         await self._server.start()
+        asyncio.ensure_future(self._server.wait_for_termination()).add_done_callback(self._ended)
+
+    @guarded
+    def _ended(self, termination: "asyncio.Future[object]") -> None:
+        """grpc.aio gives its server up for what its loop did not foresee, such as a path that is no UTF-8. It says so
+        to nobody else, and a process whose port is closed serves nobody: so it ends, and is replaced.
+        """
+        if not self._stopping:
+            raise RuntimeError("grpc.aio has ended its server") from termination.exception()
 
     async def stop(self, grace_s: float) -> None:
         """Stop accepting, let what is in flight finish within `grace_s`, and remove the socket file."""
+        self._stopping = True
         await self._server.stop(grace_s)
         self.remove_socket()
 

@@ -278,3 +278,14 @@ def test_what_a_stream_sends_is_small() -> None:
         Code.OK,
         (Code.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (70000 vs. 65536)"),
     )
+
+
+@pytest.mark.parametrize(
+    "headers", [(), ((b"content-type", b"text/plain"),), ((b"content-type", b"application/json"), (b"te", b"trailers"))]
+)
+def test_what_is_not_grpc_is_no_call(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    async def scenario(app: GrpcApp, handlers: Handlers) -> tuple[list[Any], list[Any]]:
+        return (await Client(plain(b""), headers=headers).call(app)).sent, handlers.calls
+
+    sent, calls = run(scenario)
+    assert (sent[0]["status"], sent[1]["body"], calls) == (415, b"", [])

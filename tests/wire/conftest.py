@@ -277,6 +277,7 @@ class Stage:
 
 # Whatever clients can see of a frontend is tested with both engines.
 OF_BOTH_ENGINES = {
+    "test_frames",
     "test_frontend_life",
     "test_frontend_requests",
     "test_grpc_surface",
