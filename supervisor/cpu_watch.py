@@ -29,6 +29,8 @@ NICER = 10
 # The threads that say that the worker lives keep their priority: the one of `ControlLink`, and ZeroMQ's beneath it.
 _SPARED = ("control", "ZMQbg/")
 _STAT = Path("/proc/stat")
+# Models that use less than this together may share a CPU: with their frontends and clients it is several times as much.
+CROWD_CPUS = 0.25
 
 
 class Way(Enum):
@@ -66,6 +68,11 @@ class _Group:
             return 0.0
         return (self._ticks[0] - before[0]) / (self._ticks[1] - before[1])
 
+    def in_the_way(self, usage: Mapping[str, Usage], models: Collection[str]) -> frozenset[str]:
+        """Those of these models that give way, where one CPU may be too few for the others."""
+        others = sum(usage[model].cpus for model in models if model not in self.share.giving_way)
+        return self.share.giving_way if others >= CROWD_CPUS else frozenset()
+
 
 class CpuWatch:
     """`tenants` gives the workers that serve, by pid: children of this process that are not reaped yet."""
@@ -79,6 +86,8 @@ class CpuWatch:
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
         self._turn_no = 0
+        self._in_the_way: frozenset[str] = frozenset()
+        """Models that must leave room."""
         self._ways: dict[int, tuple[Way | None, int]] = {}
         """Of those that do not run as they did, None for halfway, and the niceness that they had."""
 
@@ -93,7 +102,7 @@ class CpuWatch:
             # Whatever priority uses it up, all processes wait for its next period; idle CPUs of the host hide it, too.
             log.info("no model gives way within the quota of the container %s", fields(quota_cpus=quota))
         while True:
-            if self._ways:
+            if self._in_the_way:
                 await self._make_room()
             else:
                 await asyncio.sleep(PERIOD_S)
@@ -104,8 +113,13 @@ class CpuWatch:
         for _ in range(round(PERIOD_S / elbow_room.EVERY_S)):
             await asyncio.sleep(elbow_room.EVERY_S - elbow_room.LASTS_S)
             self._turn_no += 1
-            with elbow_room.made(lambda: self._ways.keys() & self._tenants().keys(), self._turn_no):
+            with elbow_room.made(self._pids_in_the_way, self._turn_no):
                 await asyncio.sleep(elbow_room.LASTS_S)
+
+    def _pids_in_the_way(self) -> set[int]:
+        return {
+            pid for pid, tenant in self._tenants().items() if pid in self._ways and tenant.model in self._in_the_way
+        }
 
     def look(self) -> None:
         """Compare with the last look, and set what has changed."""
@@ -118,6 +132,9 @@ class CpuWatch:
             group.share.look({model: usage[model] for model in models}, took_s, group.idle)
         giving_way = frozenset[str]().union(*(group.share.giving_way for group in self._groups.values()))
         starved = frozenset[str]().union(*(group.share.starved for group in self._groups.values()))
+        self._in_the_way = frozenset[str]().union(
+            *(self._groups[cpus].in_the_way(usage, models) for cpus, models in groups.items())
+        )
         self._ways = {pid: way for pid, way in self._ways.items() if pid in self._used_s}
         for pid in self._used_s:
             model = tenants[pid].model
