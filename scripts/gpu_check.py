@@ -143,7 +143,7 @@ class GpuCheck:
             memory = f"{amount(device.memory_bytes)}, used {amount(reading.used_bytes)}"
             state = f"busy {reading.utilization_percent} %, uncorrected ECC errors {reading.ecc_errors}"
             print(f"  {device.id} {device.cuda_visible_devices} {device.product}: {memory}")
-            print(f"    processes {len(reading.processes)}, {state}")
+            print(f"    processes {len(reading.processes or ())}, {state}")
         self._compare(found, smi)
         for device in found.gpus:
             for hide_pids in (False, True):
@@ -240,7 +240,7 @@ class GpuCheck:
 
 
 def _hidden(reading: Reading) -> Reading:
-    return replace(reading, processes={-1 - number: None for number, _ in enumerate(reading.processes)})
+    return replace(reading, processes={-1 - number: None for number, _ in enumerate(reading.processes or ())})
 
 
 def nvidia_smi() -> dict[str, tuple[str, int, int]] | None:

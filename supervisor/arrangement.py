@@ -85,7 +85,9 @@ class Arrangement:
     def claim(self, slot: Slot, incarnation: Incarnation) -> int:
         """A process starts in this slot; TensorFlow's limit on its device in bytes, 0 for none."""
         policy = self._models[slot.id.servable.name].settings.devices
-        self._places.renew(slot, policy, self._all_rooms())
+        why = self._places.renew(slot, policy, self._all_rooms())
+        if why:
+            log.warning("keeps the GPU memory it had %s", fields(slot=slot.id, gpu_bytes=slot.claim_bytes, why=why))
         self._places.started(slot, policy, incarnation)
         return self._places.limit_bytes(slot, policy)
 

@@ -58,17 +58,33 @@ CPU = Device("cpu", "-1")
 class Reading:
     """One GPU or MIG instance at one moment. `error`: it does not answer, its numbers mean nothing; `gone`: for good.
 
-    `used_bytes` is everybody's, the driver's own included. `processes`: bytes by pid, None where NVML does not say; in
-    a container the pids are the host's and match nobody's. `ecc_errors`: uncorrected ones since the driver's start.
+    `used_bytes` is everybody's, the driver's own included. `processes`: bytes by pid, None where NVML does not say (or
+    in its place, when there is no list to be had); in a container the pids are the host's and match nobody's.
+    `ecc_errors`: uncorrected ones since the driver's start.
     """
 
     device: Device
     used_bytes: int = 0
-    processes: Mapping[int, int | None] = field(default_factory=dict)
+    processes: Mapping[int, int | None] | None = field(default_factory=dict)
     utilization_percent: int | None = None
     ecc_errors: int | None = None
     error: str = ""
     gone: bool = False
+
+    def names(self, pid: int | None) -> bool:
+        """Whether NVML has this process among those on the device."""
+        return pid is not None and self.processes is not None and pid in self.processes
+
+    def held_by(self, pid: int | None) -> int | None:
+        """What this process holds; None where NVML does not say."""
+        return None if pid is None or self.processes is None else self.processes.get(pid)
+
+    @property
+    def unnamed_bytes(self) -> int | None:
+        """What is in use beside what NVML attributes to processes; None where it does not say that of all."""
+        sizes = [None] if self.processes is None else list(self.processes.values())
+        named = [size for size in sizes if size is not None]
+        return self.used_bytes - sum(named) if len(named) == len(sizes) else None
 
 
 @dataclass(frozen=True, slots=True)

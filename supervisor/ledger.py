@@ -46,10 +46,14 @@ class _Process:
     alone: bool
     """No other process of ours came or went on the device since."""
     pid: int | None = None
+    pid_is_anothers: bool = False
+    """NVML names the host's pids, and one of those is the same number."""
     seen: bool = False
     """NVML has named its pid."""
     held_bytes: int = 0
     """What NVML said last that it holds, where it says."""
+    unnamed_bytes: int | None = None
+    """What was in use beside all that NVML attributes to processes, as last read of it alive."""
     ready_s: float | None = None
     settled: bool = False
     """It was read since it has loaded its model."""
@@ -58,6 +62,24 @@ class _Process:
     used_at_death_bytes: int = 0
     died_s: float | None = None
 
+    @property
+    def least_bytes(self) -> int:
+        """What it holds at least: TensorFlow gives nothing back."""
+        return self.held_bytes or self.measured_bytes
+
+    def note(self, reading: Reading) -> None:
+        """Take in what this reading says of its pid."""
+        if self.pid_is_anothers or reading.processes is None:
+            return
+        self.seen = self.seen or reading.names(self.pid)
+        self.held_bytes = self.held_in(reading) or (0 if self.died_s is None else self.held_bytes)
+        if self.died_s is None:
+            self.unnamed_bytes = reading.unnamed_bytes
+
+    def held_in(self, reading: Reading) -> int | None:
+        """What this reading says that it holds; None where it does not say."""
+        return None if self.pid_is_anothers else reading.held_by(self.pid)
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -65,6 +87,8 @@ class Ledger:
 
     _processes: dict[Incarnation, _Process] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
+    _read_s: dict[str, float] = field(default_factory=dict)
+    _named: dict[str, frozenset[int]] = field(default_factory=dict)
     _foreign: dict[str, int] = field(default_factory=dict)
 
     # -- the life of a process -------------------------------------------------------------------------------
@@ -82,8 +106,10 @@ class Ledger:
         )
 
     def spawned(self, incarnation: Incarnation, pid: int) -> None:
-        if incarnation in self._processes:
-            self._processes[incarnation].pid = pid
+        process = self._processes.get(incarnation)
+        if process is not None and process.pid is None:
+            process.pid_is_anothers = pid in self._named.get(process.device.id, ())
+            process.pid = pid
 
     def ready(self, incarnation: Incarnation, peak_bytes: int, now_s: float) -> None:
         """It has loaded its model; the next reading measures it."""
@@ -114,11 +140,12 @@ class Ledger:
             if reading.error or not reading.device.memory_bytes:
                 continue
             self._used[reading.device.id] = reading.used_bytes
+            self._read_s[reading.device.id] = taken_s
+            self._named[reading.device.id] = frozenset(reading.processes or ())
             for incarnation, process in list(self._processes.items()):
                 if not process.device.is_same(reading.device):
                     continue
-                process.seen = process.seen or process.pid in reading.processes
-                process.held_bytes = reading.processes.get(process.pid or 0) or 0
+                process.note(reading)
                 if process.died_s is not None and _confirmed(process, reading, taken_s):
                     del self._processes[incarnation]
                 elif process.died_s is None and (measured := _measure(process, reading, taken_s)):
@@ -127,22 +154,32 @@ class Ledger:
         return news
 
     def _forget_dead(self, now_s: float) -> None:
-        """Of those that have had their time nothing is awaited any more; what they hold counts as somebody else's."""
+        """Of those that have had their time nothing is awaited any more; what they hold counts as somebody else's.
+
+        Where nothing was read since they died, what they held is taken off what was read before.
+        """
         for incarnation, process in list(self._processes.items()):
             if process.died_s is not None and now_s - process.died_s >= CONFIRM_S:
                 del self._processes[incarnation]
+                device = process.device.id
+                if device in self._used and self._read_s[device] < process.died_s:
+                    self._used[device] = max(0, self._used[device] - process.least_bytes)
                 names = fields(slot=process.slot, device=process.device.id, after_s=CONFIRM_S)
                 log.warning("memory of a dead worker not seen free, waiting no longer %s", names)
 
     def _note_foreign(self, reading: Reading) -> None:
-        """What others hold: known while none of ours is there, or while NVML tells ours apart; else as it was."""
-        ours = self._on(reading.device)
-        if any(process.died_s is not None for process in ours):
-            return
-        held = [reading.processes.get(process.pid or 0) if process.seen else None for process in ours]
-        if all(size is not None for size in held):
-            total = sum(size for size in held if size is not None)
-            self._foreign[reading.device.id] = max(0, reading.used_bytes - total)
+        """What others hold: known while none of ours is there, or while NVML tells ours apart; else as it was.
+
+        But never more than what is in use beside what ours hold at least.
+        """
+        device, ours = reading.device.id, self._on(reading.device)
+        living = [process for process in ours if process.died_s is None]
+        held = [process.held_in(reading) if process.seen else None for process in living]
+        most_bytes = max(0, reading.used_bytes - sum(process.least_bytes for process in living))
+        if len(living) == len(ours) and None not in held:
+            self._foreign[device] = most_bytes
+        elif device in self._foreign:
+            self._foreign[device] = min(self._foreign[device], most_bytes)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -169,8 +206,9 @@ class Ledger:
 
         What nobody knows yet is loaded alone, so that what it takes can be told from the device's total.
         """
+        self._forget_dead(now_s)
         for process in self._on(device):
-            if process.died_s is not None and now_s - process.died_s < CONFIRM_S:
+            if process.died_s is not None:
                 return f"the memory of a dead worker of {process.slot} is not confirmed free yet"
             unread = process.ready_s is None or (not process.settled and now_s - process.ready_s < READ_WITHIN_S)
             if process.died_s is None and unread and not urgent and not (known and process.known):
@@ -194,7 +232,7 @@ def _measure(process: _Process, reading: Reading, taken_s: float) -> int:
     if process.ready_s is None or taken_s < process.ready_s:
         return 0
     first, process.settled = not process.settled, True
-    size = reading.processes.get(process.pid) if process.pid is not None else None
+    size = process.held_in(reading)
     if size is None and first and process.alone:  # later the total may change by anybody's doing
         size = max(process.peak_bytes, reading.used_bytes - process.baseline_bytes)
     if size is None or size <= process.measured_bytes:
@@ -204,11 +242,16 @@ def _measure(process: _Process, reading: Reading, taken_s: float) -> int:
 
 
 def _confirmed(process: _Process, reading: Reading, taken_s: float) -> bool:
-    """Whether this reading, taken after the death, shows the memory free."""
+    """Whether this reading, taken after the death, shows the memory free.
+
+    That its pid is not named any more is not enough: a driver may let go of the process before its memory.
+    """
     if process.died_s is None or taken_s < process.died_s:
         return False
-    if process.seen:
-        return process.pid not in reading.processes
+    if process.seen and reading.names(process.pid):
+        return False
+    if process.held_bytes and None not in (process.unnamed_bytes, reading.unnamed_bytes):
+        return (reading.unnamed_bytes or 0) <= (process.unnamed_bytes or 0) + SLACK_BYTES
     given_back = process.used_at_death_bytes - reading.used_bytes
     expected = max(process.measured_bytes, process.peak_bytes)
     if expected > SLACK_BYTES and given_back >= expected - SLACK_BYTES:

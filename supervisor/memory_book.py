@@ -15,6 +15,9 @@ from .wire.ids import ServableId
 FILE = "gpu_memory.json"
 # CUDA's context, libraries and kernels in one process, until it was measured: on the safe side for present GPUs.
 DEFAULT_OVERHEAD_BYTES = 512 << 20
+# More than this is not CUDA's: TensorFlow's allocator takes memory in regions that double, and what it has taken but
+# not used yet looks the same from outside.
+MAX_OVERHEAD_BYTES = 1 << 30
 # Versions of a model come and go; the newest are worth remembering.
 MAX_SERVABLES = 1000
 _FORMAT = 1
@@ -36,7 +39,7 @@ class MemoryBook:
         return max(others, default=None)
 
     def overhead_bytes(self, product: str) -> int:
-        return self.overheads.get(product, DEFAULT_OVERHEAD_BYTES)
+        return min(MAX_OVERHEAD_BYTES, self.overheads.get(product, DEFAULT_OVERHEAD_BYTES))
 
     def note(self, servable: ServableId, product: str, process_bytes: int, peak_bytes: int) -> bool:
         """A process of the servable takes so much; TensorFlow's allocator has used `peak_bytes` of it (0: unknown).

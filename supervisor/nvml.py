@@ -11,7 +11,7 @@ import pynvml
 
 from .devices import Device, DeviceError, Reading, Snapshot, Xid, gpu_of
 
-# Xids that one look takes in; what is left comes with the next.
+# Xids of a GPU that one look takes in; what is left comes with the next.
 _MAX_XIDS = 64
 _GONE = "NVML does not list it any more"
 
@@ -23,8 +23,8 @@ class RealNvml:
         self._library = library
         self._started = False
         self._known: dict[str, Device] = {}
-        self._events: Any = None
-        self._watched: set[str] = set()
+        self._watched: dict[str, tuple[str, Any]] = {}
+        """By UUID: the GPU's name and its event set, None where it tells no events."""
 
     def look(self) -> Snapshot:
         """Everything that NVML says now. Raises DeviceError."""
@@ -44,6 +44,7 @@ class RealNvml:
         """Let go of the library."""
         if self._started:
             self._started = False
+            self._watched.clear()
             _or_none(self._library.nvmlShutdown)
 
     def _start(self) -> bool:
@@ -55,7 +56,6 @@ class RealNvml:
         except pynvml.NVMLError as error:
             raise DeviceError(f"NVML does not start: {error}") from error
         self._started = True
-        self._events = _or_none(self._library.nvmlEventSetCreate)
         return True
 
     def _gpu(self, index: int) -> Iterator[Reading]:
@@ -64,7 +64,7 @@ class RealNvml:
         try:
             handle = self._library.nvmlDeviceGetHandleByIndex(index)
             uuid = _text(self._library.nvmlDeviceGetUUID(handle))
-            self._watch(handle, uuid)
+            self._watch(name, handle, uuid)
             found = list(self._instances(name, handle) if self._in_mig_mode(handle) else [(name, handle)])
         except pynvml.NVMLError as error:
             known = [device for device in self._known.values() if gpu_of(device.id) == name]
@@ -92,33 +92,41 @@ class RealNvml:
             device = Device(id_, _text(uuid), _text(product), int(memory.total))
         except pynvml.NVMLError as error:
             return _failed(device, error)
-        processes = _or_none(self._library.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+        processes = _or_none(self._library.nvmlDeviceGetComputeRunningProcesses, handle)
         utilization = _or_none(self._library.nvmlDeviceGetUtilizationRates, handle)
         kind, counter = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
         return Reading(
             device,
             used_bytes=int(memory.used),
-            processes={int(each.pid): each.usedGpuMemory for each in processes},
+            # A process that is there holds something: 0 means that NVML cannot say, as in some containers.
+            processes=None if processes is None else {int(each.pid): each.usedGpuMemory or None for each in processes},
             utilization_percent=None if utilization is None else int(utilization.gpu),
             ecc_errors=_or_none(self._library.nvmlDeviceGetTotalEccErrors, handle, kind, counter),
         )
 
     # -- events ----------------------------------------------------------------------------------------------
 
-    def _watch(self, handle: Any, uuid: str) -> None:
-        """Have the Xids of this GPU told; not every GPU and driver can."""
-        if self._events is not None and uuid not in self._watched:
-            self._watched.add(uuid)
-            _or_none(self._library.nvmlDeviceRegisterEvents, handle, pynvml.nvmlEventTypeXidCriticalError, self._events)
+    def _watch(self, name: str, handle: Any, uuid: str) -> None:
+        """Have the Xids of this GPU told; not every GPU and driver can.
+
+        In an event set of its own: of one that has fallen off the bus NVML does not say any more which it was, and
+        others' events would wait behind its error.
+        """
+        if uuid in self._watched:
+            return
+        kinds, events = pynvml.nvmlEventTypeXidCriticalError, _or_none(self._library.nvmlEventSetCreate)
+        if events is not None:
+            _or_none(self._library.nvmlDeviceRegisterEvents, handle, kinds, events)
+        self._watched[uuid] = (name, events)
 
     def _xids(self) -> Iterator[Xid]:
-        for _ in range(_MAX_XIDS if self._events is not None else 0):
-            event = _or_none(self._library.nvmlEventSetWait_v2, self._events, 0)
-            if event is None:
-                return
-            index = _or_none(self._library.nvmlDeviceGetIndex, event.device)
-            if event.eventType == pynvml.nvmlEventTypeXidCriticalError and index is not None:
-                yield Xid(f"gpu:{index}", int(event.eventData))
+        for name, events in self._watched.values():
+            for _ in range(_MAX_XIDS if events is not None else 0):
+                event = _or_none(self._library.nvmlEventSetWait_v2, events, 0)
+                if event is None:
+                    break
+                if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
+                    yield Xid(name, int(event.eventData))
 
 
 def _failed(device: Device, error: Exception) -> Reading:

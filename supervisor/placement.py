@@ -67,8 +67,13 @@ class Room:
         return self.device.memory_bytes > 0
 
     @property
+    def spare_bytes(self) -> int:
+        """What no tenant claims; below 0 where others have taken what was there for the tenants."""
+        return self.budget_bytes - sum(tenant.claim_bytes for tenant in self.tenants)
+
+    @property
     def free_bytes(self) -> int:
-        return max(0, self.budget_bytes - sum(tenant.claim_bytes for tenant in self.tenants))
+        return max(0, self.spare_bytes)
 
     def fits(self, need_bytes: int) -> bool:
         return not self.accounted or need_bytes <= self.free_bytes
@@ -220,7 +225,7 @@ def _room_reason(room: Room, need: Need, servable: ServableId) -> str:
     text = f"needs {amount(need.claim_bytes, up=True)}{need.note}, free on {room.device.id} {amount(room.free_bytes)}"
     if need.claim_bytes > room.budget_bytes:
         return f"{text}, which would not be enough if it were empty ({amount(room.budget_bytes)})"
-    leaving = _to_unload(room, need.claim_bytes - room.free_bytes)
+    leaving = _to_unload(room, need.claim_bytes - room.spare_bytes)
     names = ", ".join(str(slot.servable if slot.servable != servable else slot) for slot in leaving)
     return f"{text}, would fit there after unloading {names}"
 

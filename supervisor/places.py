@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from . import placement
 from .devices import Device, Inventory, Snapshot
-from .ledger import Ledger
+from .ledger import SLACK_BYTES, Ledger
 from .memory_book import MemoryBook
 from .placement import Decision, DevicePolicy, Need, Room, Tenant, amount
 from .servable import Servable, Slot
@@ -101,7 +101,9 @@ class Places:
                     return Need(policy.memory_bytes, _too_little(policy.memory_bytes, overhead_bytes, room))
                 return Need(policy.memory_bytes)
             if self._fraction:
-                return Need(int(self._fraction * room.device.memory_bytes) + overhead_bytes)
+                # Where that much cannot be had, TensorFlow takes less (BFCAllocator::Extend).
+                most_bytes = max(room.budget_bytes - SLACK_BYTES, overhead_bytes + _LEAST_LIMIT_BYTES)
+                return Need(min(int(self._fraction * room.device.memory_bytes) + overhead_bytes, most_bytes))
             measured_bytes = self.book.need_bytes(servable, product)
             if measured_bytes is not None:
                 return Need(max(int(measured_bytes * MARGIN), overhead_bytes + _LEAST_LIMIT_BYTES))
@@ -139,6 +141,8 @@ class Places:
         slot.waits_for = self.why_lost(device)
         if slot.waits_for or not device.memory_bytes:
             return not slot.waits_for
+        if self._fraction and not policy.memory_bytes and slot.replaces is None:
+            self.renew(slot, policy, rooms)  # its share is what others have left of it
         known = self._is_known(slot, policy)
         slot.waits_for = self.ledger.busy(device, now_s, known=known, urgent=slot.ever_ready)
         free_bytes = device.memory_bytes - self.ledger.used_bytes(device.id)
@@ -152,15 +156,20 @@ class Places:
             slot.waits_for = f"what others that are being loaded on {device.id} take"
         return not slot.waits_for
 
-    def renew(self, slot: Slot, policy: DevicePolicy, rooms: Iterable[Room]) -> None:
-        """Before a process starts: its claim by what is known now, where that fits."""
+    def renew(self, slot: Slot, policy: DevicePolicy, rooms: Iterable[Room]) -> str:
+        """Before a process starts: its claim by what is known now, where that fits; where it does not, why."""
+        why = ""
         for room in rooms:
             if room.device.id == slot.device.id and room.accounted:
-                others = _others(slot, room)
-                need = self.need(slot.id.servable, policy)(replace(room, tenants=others))
-                if not need.refusal and replace(room, tenants=others).fits(need.claim_bytes):
+                beside = replace(room, tenants=_others(slot, room))
+                need = self.need(slot.id.servable, policy)(beside)
+                if not need.refusal and beside.fits(need.claim_bytes):
                     slot.claim_bytes = need.claim_bytes
-                room.tenants = [*others, Tenant(slot.id, slot.claim_bytes)]
+                else:
+                    needs = f"needs {amount(need.claim_bytes, up=True)}, free on {room.device.id}"
+                    why = need.refusal or f"{needs} {amount(beside.free_bytes)}"
+                room.tenants = [*beside.tenants, Tenant(slot.id, slot.claim_bytes)]
+        return why
 
     def why_lost(self, device: Device) -> str:
         """Why no process can be on it; "" for one that is there. MIG instances may be made anew under an old name."""

@@ -34,6 +34,13 @@ class FakeGpu:
         return self.driver_bytes + sum(size or 0 for size in self.processes.values()) + sum(self.held_bytes.values())
 
 
+@dataclass
+class FakeEventSet:
+    """The GPUs whose events it has."""
+
+    gpus: list[FakeGpu] = field(default_factory=list)
+
+
 class FakeLibrary:
     """Stands in for the module `pynvml`."""
 
@@ -41,6 +48,8 @@ class FakeLibrary:
         self.gpus = list(gpus)
         self.start_error = start_error
         self.list_error = 0
+        self.processes_error = 0
+        self.event_sets: list[FakeEventSet] = []
         self.events: deque[tuple[FakeGpu, int, int]] = deque()
         self.watched: list[FakeGpu] = []
         self.inits = 0
@@ -95,6 +104,7 @@ class FakeLibrary:
         return instances[index]
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu: FakeGpu) -> list[Any]:
+        _check(self.processes_error)
         return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in _answering(gpu).processes.items()]
 
     def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> Any:
@@ -109,19 +119,21 @@ class FakeLibrary:
         return gpu.ecc or 0
 
     def nvmlEventSetCreate(self) -> Any:
-        return self
+        self.event_sets.append(FakeEventSet())
+        return self.event_sets[-1]
 
     def nvmlDeviceRegisterEvents(self, gpu: FakeGpu, kinds: int, event_set: Any) -> None:
-        assert event_set is self
         assert kinds == pynvml.nvmlEventTypeXidCriticalError
+        event_set.gpus.append(gpu)
         self.watched.append(gpu)
 
     def nvmlEventSetWait_v2(self, event_set: Any, timeout_ms: int) -> Any:
-        assert (event_set, timeout_ms) == (self, 0)
-        if not self.events:
-            _check(pynvml.NVML_ERROR_TIMEOUT)
-        gpu, kind, number = self.events.popleft()
-        return SimpleNamespace(device=gpu, eventType=kind, eventData=number)
+        assert timeout_ms == 0
+        for at, (gpu, kind, number) in enumerate(self.events):
+            if any(gpu is each for each in event_set.gpus):
+                del self.events[at]
+                return SimpleNamespace(device=gpu, eventType=kind, eventData=number)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
 
 
 def _answering(gpu: FakeGpu) -> FakeGpu:

@@ -18,7 +18,8 @@ class Bench:
     def __init__(self, *, contained: bool = False) -> None:
         self.contained = contained
         self.gpu = FakeGpu("GPU-a", 16 * GIB, driver_bytes=DRIVER)
-        self.nvml = RealNvml(FakeLibrary(self.gpu))
+        self.library = FakeLibrary(self.gpu)
+        self.nvml = RealNvml(self.library)
         self.device = self.nvml.look().readings[0].device
         self.ledger = Ledger()
         self.now_s = 100.0
@@ -242,3 +243,110 @@ def test_devices_without_figures_are_not_accounted() -> None:
     ledger.started(Incarnation(1), SlotId(ServableId("m", 1), "cpu"), cpu, known=False)
     ledger.exited(Incarnation(1), 0.0)
     assert ledger.busy(cpu, 0.0, known=False, urgent=False) == ""
+
+
+# -- where NVML says less than it might --------------------------------------------------------------------------------
+
+
+def test_processes_without_figures_are_measured_by_difference_and_are_not_foreign() -> None:
+    bench = Bench()
+    bench.start(1)
+    bench.take(1, 0)  # the pid was translated for the container, what it holds was not
+    bench.gpu.held_bytes["m1"] = 3 * GIB
+    bench.ready(1)
+    assert bench.read() == {"m1/1": 3 * GIB}
+    assert bench.ledger.foreign_bytes("gpu:0") == DRIVER
+
+
+def test_what_others_held_and_gave_back_is_not_held_against_us(bench: Bench) -> None:
+    bench.gpu.held_bytes["an old pool"] = 9 * GIB
+    bench.read()
+    bench.load(1, 2 * GIB)
+    del bench.gpu.held_bytes["an old pool"]
+    bench.read()
+    assert bench.ledger.foreign_bytes("gpu:0") == DRIVER
+
+
+def test_what_a_dead_worker_may_still_hold_does_not_count_as_others(bench: Bench) -> None:
+    bench.gpu.held_bytes["an old pool"] = 9 * GIB
+    bench.load(1, 2 * GIB)
+    bench.load(2, 2 * GIB)
+    del bench.gpu.held_bytes["an old pool"]
+    bench.die(2)
+    bench.read()
+    assert bench.ledger.foreign_bytes("gpu:0") <= DRIVER + 2 * GIB
+
+
+def test_without_a_list_of_processes_nothing_is_confirmed_but_by_the_total(bench: Bench) -> None:
+    bench.load(1, 3 * GIB)
+    bench.die(1)
+    bench.library.processes_error = pynvml.NVML_ERROR_UNKNOWN
+    bench.read()
+    assert bench.busy() != ""
+    bench.give_back(1)
+    bench.read()
+    assert bench.busy() == ""
+
+
+def test_a_reading_without_a_list_forgets_nothing() -> None:
+    bench = Bench()
+    bench.load(1, 3 * GIB)
+    bench.library.processes_error = pynvml.NVML_ERROR_UNKNOWN
+    assert bench.read() == {}
+    assert bench.ledger.foreign_bytes("gpu:0") == DRIVER
+    bench.die(1)
+    bench.library.processes_error = 0
+    bench.read()
+    assert bench.busy() != ""
+
+
+def test_a_pid_that_goes_before_its_memory_confirms_nothing(bench: Bench) -> None:
+    bench.load(1, 3 * GIB)
+    bench.gpu.processes[99] = GIB
+    bench.read()
+    bench.die(1)
+    bench.give_back(1)
+    bench.gpu.held_bytes["nobody's"] = 3 * GIB
+    bench.read()
+    assert bench.busy() != ""
+    del bench.gpu.held_bytes["nobody's"]
+    bench.read()
+    assert bench.busy() == ""
+
+
+def test_what_named_others_take_meanwhile_delays_nothing() -> None:
+    bench = Bench()
+    bench.load(1, 3 * GIB)
+    bench.die(1)
+    bench.give_back(1)
+    bench.gpu.processes[99] = 5 * GIB
+    bench.read()
+    assert bench.busy() == ""
+
+
+def test_a_pid_of_the_host_that_is_the_same_number_is_anothers() -> None:
+    bench = Bench(contained=True)
+    bench.gpu.processes[1] = 5 * GIB  # somebody's on the host
+    bench.read()
+    assert bench.load(1, 2 * GIB) == {"m1/1": 2 * GIB}
+    bench.die(1)
+    bench.give_back(1)
+    bench.read()
+    assert bench.busy() == ""
+    assert bench.ledger.foreign_bytes("gpu:0") == DRIVER + 5 * GIB
+
+
+@pytest.mark.parametrize("others_answer", [False, True])
+def test_while_nothing_is_read_the_dead_count_as_gone_after_their_time(bench: Bench, others_answer: bool) -> None:
+    bench.load(1, 3 * GIB)
+    bench.die(1)
+    assert bench.ledger.used_bytes("gpu:0") == DRIVER + 3 * GIB
+    bench.now_s += CONFIRM_S
+    if others_answer:
+        bench.gpu.error = pynvml.NVML_ERROR_UNKNOWN
+        bench.read()
+    assert bench.busy() == ""
+    assert bench.ledger.used_bytes("gpu:0") == DRIVER
+    bench.gpu.error = 0
+    bench.read()  # it is not so
+    assert bench.ledger.used_bytes("gpu:0") == DRIVER + 3 * GIB

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpool.supervisor import memory_book
-from modelpool.supervisor.memory_book import DEFAULT_OVERHEAD_BYTES, FILE, MAX_SERVABLES, MemoryBook
+from modelpool.supervisor.memory_book import DEFAULT_OVERHEAD_BYTES, FILE, MAX_OVERHEAD_BYTES, MAX_SERVABLES, MemoryBook
 from modelpool.supervisor.wire.ids import ServableId
 
 M1, M2, OTHER = ServableId("m", 1), ServableId("m", 2), ServableId("other", 1)
@@ -39,6 +39,15 @@ def test_the_least_overhead_that_was_seen_counts() -> None:
     book.note(M1, "H1", 950, 200)
     assert book.overhead_bytes("H1") == 300
     assert book.overhead_bytes("A1") == DEFAULT_OVERHEAD_BYTES
+
+
+def test_what_the_allocator_keeps_in_reserve_is_not_taken_for_cudas() -> None:
+    """TensorFlow's allocator doubles its regions: with 4.5 GiB in use it may hold 8."""
+    book = MemoryBook()
+    book.note(M1, "H1", 8 << 30, 9 << 29)
+    assert book.overhead_bytes("H1") == MAX_OVERHEAD_BYTES
+    book.note(M1, "H1", 8 << 30, (8 << 30) - 700)
+    assert book.overhead_bytes("H1") == 700
 
 
 def test_it_survives_a_restart(tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def test_what_is_read_of_gpus() -> None:
     assert library.inits == 0
 
 
+def test_a_process_that_holds_nothing_is_one_of_which_nvml_cannot_say() -> None:
+    (reading,) = RealNvml(FakeLibrary(FakeGpu("GPU-a", processes={7: 0, 8: GIB}))).look().readings
+    assert reading.processes == {7: None, 8: GIB}
+
+
+def test_no_list_of_processes_is_not_an_empty_one() -> None:
+    nvml = RealNvml(library := FakeLibrary(FakeGpu("GPU-a", processes={7: GIB})))
+    library.processes_error = pynvml.NVML_ERROR_NO_PERMISSION
+    (reading,) = nvml.look().readings
+    assert (reading.processes, reading.used_bytes, reading.error) == (None, GIB, "")
+
+
 def test_in_mig_mode_the_instances_are_the_devices() -> None:
     nvml = RealNvml(FakeLibrary(mig_gpu(_0=5, _3=10), FakeGpu("GPU-b")))
     assert [each.device for each in nvml.look().readings] == [
@@ -103,5 +115,24 @@ def test_xids_are_told_once() -> None:
     library.xid(library.gpus[1], 79)
     library.events.append((library.gpus[0], pynvml.nvmlEventTypeDoubleBitEccError, 1))
     library.xid(library.gpus[0], 31)
-    assert nvml.look().xids == (Xid("gpu:1", 79), Xid("gpu:0", 31))
+    assert nvml.look().xids == (Xid("gpu:0", 31), Xid("gpu:1", 79))
     assert nvml.look().xids == ()
+
+
+def test_the_xid_of_a_gpu_that_fell_off_the_bus_is_told_under_its_name() -> None:
+    """NVML does not say of such a GPU any more which it is."""
+    gpus = [FakeGpu("GPU-a"), FakeGpu("GPU-b")]
+    nvml = RealNvml(library := FakeLibrary(*gpus))
+    nvml.look()
+    gpus[1].error = pynvml.NVML_ERROR_GPU_IS_LOST
+    library.xid(gpus[1], 79)
+    assert nvml.look().xids == (Xid("gpu:1", 79),)
+
+
+def test_after_it_was_closed_it_starts_anew() -> None:
+    nvml = RealNvml(library := FakeLibrary(gpu := FakeGpu("GPU-a")))
+    nvml.look()
+    nvml.close()
+    nvml.look()
+    library.xid(gpu, 31)
+    assert nvml.look().xids == (Xid("gpu:0", 31),)

@@ -1,6 +1,7 @@
 """What a process may take of a GPU: declared, measured, by fraction, or unknown; and TensorFlow's part of it."""
 
 from modelpool.supervisor.devices import CPU, Inventory
+from modelpool.supervisor.ledger import SLACK_BYTES
 from modelpool.supervisor.memory_book import DEFAULT_OVERHEAD_BYTES, MemoryBook
 from modelpool.supervisor.nvml import RealNvml
 from modelpool.supervisor.placement import GIB, DevicePolicy
@@ -87,6 +88,33 @@ def test_a_fraction_is_a_share_of_the_gpu_and_tensorflow_keeps_to_it_itself() ->
     assert bench.limit(2 * GIB, declared) == 2 * GIB - DEFAULT_OVERHEAD_BYTES
 
 
+def test_advice_counts_what_others_have_taken_of_what_is_claimed() -> None:
+    """Claims of 9 and 6 GiB on what are 15 GiB, of which somebody has taken 3 since: without one 3 or 6 are left."""
+    bench = Bench()
+    tenants = [bench.slot(9 * GIB), bench.slot(6 * GIB)]
+    for slot, name in zip(tenants, "ab", strict=True):
+        slot.id = SlotId(ServableId(name, 1), "gpu:0")
+    bench.gpu.held_bytes["somebody"] = 3 * GIB
+    bench.look(1.0)
+    policy = DevicePolicy(memory_bytes=5 * GIB)
+    refusal = bench.places.arrange(Servable(M, "/m/1"), policy, bench.places.rooms(tenants)).refusal
+    assert refusal == "m/1: needs 5.0 GiB, free on gpu:0 0 MiB, would fit there after unloading a/1"
+
+
+def test_a_fraction_is_no_more_than_what_others_have_left() -> None:
+    """As in TensorFlow, whose allocator takes less where there is less."""
+    bench = Bench(fraction=1.0)
+    assert bench.claim() == 15 * GIB - SLACK_BYTES
+    slot = bench.slot(15 * GIB - SLACK_BYTES)
+    bench.gpu.held_bytes["somebody"] = 3 * GIB
+    bench.look(1.0)
+    assert bench.places.may_start(slot, DevicePolicy(), bench.places.rooms([slot]), 1.0)
+    assert slot.claim_bytes == 12 * GIB - SLACK_BYTES
+    bench.gpu.held_bytes["somebody"] = 15 * GIB
+    bench.look(2.0)
+    assert "needs " in str(bench.claim())
+
+
 def test_the_cpu_has_no_figures() -> None:
     places = Places(Inventory((CPU,)))
     (place,) = places.arrange(Servable(M, "/m/1"), DevicePolicy(memory_bytes=GIB), places.rooms([])).add
@@ -144,11 +172,13 @@ def test_a_claim_follows_what_was_learnt_when_the_next_process_starts() -> None:
     bench = Bench()
     slot = bench.slot(int(7.5 * GIB))
     bench.book.note(M, "Fake H1", 2 * GIB, 0)
-    bench.places.renew(slot, DevicePolicy(), bench.places.rooms([slot]))
+    assert bench.places.renew(slot, DevicePolicy(), bench.places.rooms([slot])) == ""
     assert slot.claim_bytes == 3 * GIB
     neighbour = bench.slot(11 * GIB)
     neighbour.id = SlotId(ServableId("n", 1), "gpu:0")
-    bench.places.renew(slot, DevicePolicy(memory_bytes=5 * GIB), bench.places.rooms([slot, neighbour]))
-    assert slot.claim_bytes == 3 * GIB  # there is no room for more
-    bench.places.renew(slot, DevicePolicy(memory_bytes=4 * GIB), bench.places.rooms([slot, neighbour]))
+    why = bench.places.renew(slot, DevicePolicy(memory_bytes=5 * GIB), bench.places.rooms([slot, neighbour]))
+    assert (slot.claim_bytes, why) == (3 * GIB, "needs 5.0 GiB, free on gpu:0 4.0 GiB")  # there is no room for more
+    why = bench.places.renew(slot, DevicePolicy(memory_bytes=GIB // 4), bench.places.rooms([slot, neighbour]))
+    assert (slot.claim_bytes, why[:22]) == (3 * GIB, "gpu_memory_mb declares")
+    assert not bench.places.renew(slot, DevicePolicy(memory_bytes=4 * GIB), bench.places.rooms([slot, neighbour]))
     assert slot.claim_bytes == 4 * GIB
