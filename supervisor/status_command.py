@@ -44,7 +44,7 @@ def render(status: dict[str, Any], width: int | None = None) -> str:
     """
     from rich.console import Console  # noqa: PLC0415 - slow to import, and only people need it
 
-    notes: list[str] = []
+    notes = _configuration_notes(status["supervisor"])
     rows = [cells for model in status["models"] for cells in _rows(model, notes)]
     console = Console(highlight=False, width=_FILE_COLUMNS, force_terminal=width is not None)
     table = _table(rows)
@@ -110,6 +110,16 @@ _BROKEN = {"IN FLIGHT": "IN\nFLIGHT", "RESTARTS": "RE-\nSTARTS"}
 _FOLDED = {"WORKER": 8, "MODEL": 13}
 
 
+def _configuration_notes(own: dict[str, Any]) -> list[str]:
+    """Of files that were changed since and cannot be taken; a pool that was started before this was told has none."""
+    from rich.markup import escape  # noqa: PLC0415
+
+    return [
+        f"[red]--{flag}[/red]: refused, the last good one stays: {error['code']}: {escape(error['message'])}"
+        for flag, error in own.get("configuration_errors", {}).items()
+    ]
+
+
 def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
     from rich.markup import escape  # noqa: PLC0415
 
@@ -117,6 +127,8 @@ def _rows(model: dict[str, Any], notes: list[str]) -> Iterator[tuple[str, ...]]:
     if model["source_error"]["code"] != "OK":
         notes.append(f"[red]{name}[/red]: {escape(model['source_error']['message'])}")
     notes += [f"[yellow]{name}[/yellow]: {escape(note)}" for note in model["source_notes"]]
+    if model.get("rolled_back_to") is not None:
+        notes.append(f"[yellow]{name}[/yellow]: rolled back to version {model['rolled_back_to']}")
     if not model["versions"]:
         yield (name, "-", "[yellow]no version[/yellow]", *[""] * 7)
     for version in model["versions"]:

@@ -137,6 +137,18 @@ def test_the_table_shows_states_and_what_is_wrong(document: dict[str, Any]) -> N
     assert "serving on gRPC 8500, REST 8501" in table
 
 
+def test_the_table_shows_refused_files_and_rollbacks(document: dict[str, Any]) -> None:
+    refusal = {"code": "INVALID_ARGUMENT", "message": "models.config:3:5: expected [a name]"}
+    document["supervisor"]["configuration_errors"] = {"model_config_file": refusal}
+    document["models"][0]["rolled_back_to"] = 3
+    table = status_command.render(document)
+    told = (
+        "--model_config_file: refused, the last good one stays: INVALID_ARGUMENT: models.config:3:5: expected [a name]"
+    )
+    assert told in table
+    assert [line for line in table.splitlines() if "rolled back" in line] == ["good: rolled back to version 3"]
+
+
 def test_an_end_in_good_order_is_no_news(document: dict[str, Any]) -> None:
     (worker,) = document["models"][0]["versions"][0]["workers"]
     worker["last_exit"] = {"signal": None, "code": 0, "cause": "exited with code 0", "kind": "stopped"}
