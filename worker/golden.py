@@ -6,7 +6,7 @@ response lacks is not compared, nor are model_specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,34 @@ def predict_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference 
 
 def classify_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
     """Of two ClassificationResponses."""
-    rows, expected_rows = got.result.classifications, want.result.classifications
+    return _classifications_difference(got.result, want.result, tolerance)
+
+
+def regress_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
+    """Of two RegressionResponses."""
+    return _regressions_difference(got.result, want.result, tolerance)
+
+
+def multi_inference_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
+    """Of two MultiInferenceResponses; results are matched by their places, which are the tasks'."""
+    if len(got.results) != len(want.results):
+        return Difference("results", str(len(got.results)), str(len(want.results)))
+    for number, (mine, expected) in enumerate(zip(got.results, want.results, strict=True)):
+        where = f"results[{number}]"
+        kind, expected_kind = mine.WhichOneof("result"), expected.WhichOneof("result")
+        if expected_kind is None:
+            continue
+        if kind != expected_kind:
+            return Difference(where, str(kind), expected_kind)
+        found = _RESULTS[kind](getattr(mine, kind), getattr(expected, kind), tolerance)
+        if found is not None:
+            return replace(found, where=f"{where}.{found.where}")
+    return None
+
+
+def _classifications_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
+    """Of two ClassificationResults."""
+    rows, expected_rows = got.classifications, want.classifications
     if len(rows) != len(expected_rows):
         return Difference("classifications", str(len(rows)), str(len(expected_rows)))
     for row, (mine, expected) in enumerate(zip(rows, expected_rows, strict=True)):
@@ -108,9 +135,9 @@ def classify_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference
     return None
 
 
-def regress_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
-    """Of two RegressionResponses."""
-    rows, expected_rows = got.result.regressions, want.result.regressions
+def _regressions_difference(got: Any, want: Any, tolerance: Tolerance) -> Difference | None:
+    """Of two RegressionResults."""
+    rows, expected_rows = got.regressions, want.regressions
     if len(rows) != len(expected_rows):
         return Difference("regressions", str(len(rows)), str(len(expected_rows)))
     for row, (one, other) in enumerate(zip(rows, expected_rows, strict=True)):
@@ -124,6 +151,12 @@ _COMPARE: Mapping[str, _Compare] = {
     "predict_log": predict_difference,
     "classify_log": classify_difference,
     "regress_log": regress_difference,
+    "multi_inference_log": multi_inference_difference,
+}
+# The results of a MultiInferenceResponse, by the field that holds them.
+_RESULTS: Mapping[str, _Compare] = {
+    "classification_result": _classifications_difference,
+    "regression_result": _regressions_difference,
 }
 
 

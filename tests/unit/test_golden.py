@@ -139,6 +139,24 @@ def regress_log(*values: float) -> Any:
     return log
 
 
+def multi_log(*results: Sequence[float] | None, method: str = "regression_result") -> Any:
+    """One regress task; the results that are expected of it. Of None nothing is."""
+    log = prediction_log_pb2.PredictionLog()
+    asked = log.multi_inference_log.request
+    task = asked.tasks.add(method_name="tensorflow/serving/regress")
+    task.model_spec.name, task.model_spec.signature_name = "m", "regress"
+    asked.input.example_list.examples.add()
+    log.multi_inference_log.response.SetInParent()
+    for values in results:
+        result = log.multi_inference_log.response.results.add()
+        if values is None:
+            continue
+        getattr(result, method).SetInParent()
+        for value in values:
+            result.regression_result.regressions.add().value = value
+    return log
+
+
 def check(*logs: Any) -> int:
     calls = Calls.of(FakeModel(), Identity("m", 1))
     records = [log if isinstance(log, bytes) else log.SerializeToString() for log in logs]
@@ -163,6 +181,10 @@ def test_only_expected_outputs_are_compared() -> None:
     assert check(predict_log(1.0, n=N1), predict_log(1.0)) == 2
 
 
+def test_multi_inference_is_compared_task_by_task() -> None:
+    assert check(multi_log([7.0]), multi_log(None)) == 2
+
+
 def broken_tensor_log() -> Any:
     log = predict_log(1.0, y=Y2)
     log.predict_log.response.outputs["y"].tensor_content = b"123"
@@ -184,6 +206,14 @@ def streamed_log() -> Any:
         (predict_log(1.0, y=Y2.astype(np.float64)), 'output "y": got float, want double'),
         (regress_log(7.0, 8.0), "regressions: got 1, want 2"),
         (regress_log(8.0), "regressions[0].value: got 7.0, want 8.0"),
+        (multi_log([8.0]), "results[0].regressions[0].value: got 7.0, want 8.0"),
+        (multi_log([]), "results[0].regressions: got 1, want 0"),
+        (multi_log(), "results: got 1, want 0"),
+        (multi_log([7.0], [7.0]), "results: got 1, want 2"),
+        (
+            multi_log([], method="classification_result"),
+            "results[0]: got regression_result, want classification_result",
+        ),
         (streamed_log(), "Unsupported log_type for golden requests: 7"),
         (
             broken_tensor_log(),
