@@ -134,7 +134,7 @@ def work_of(
     if batching is not None:
         metrics.batches(batching.thread_pool_name)
         batcher: Batcher[Task] = Batcher(batching, max_tasks)
-        return Batched(executor, batcher, _batched_by_all, pads=batching.pad_variable_length_inputs)
+        return Batched(executor, batcher, whole_signatures(model), pads=batching.pad_variable_length_inputs)
     if not spec.auto_batching:
         return Unbatched(executor)
     verdicts = soundness.judge(model, changing_of(model), seen)
@@ -146,9 +146,25 @@ def work_of(
     return Batched(executor, AutoBatcher(learners.of, learners.ran, max_tasks), lambda plan: _sound_family(sound, plan))
 
 
-def _batched_by_all(plan: Plan) -> Hashable:
-    """TF Serving batches every run, whatever it is."""
-    return plan.signatures
+def whole_signatures(model: Model) -> Callable[[Plan], Hashable | None]:
+    """What TF Serving batches: runs that feed and fetch all tensors of a signature, and no others.
+
+    With an output_filter, or of several signatures at once, they bypass its batcher (batching_session.cc InternalRun:
+    nothing asks it for a scheduler of those that match no SignatureDef).
+    """
+    whole = {
+        (
+            frozenset(info.name for info in signature.inputs.values()),
+            frozenset(info.name for info in signature.outputs.values()),
+        )
+        for signature in model.signatures.values()
+    }
+
+    def family(plan: Plan) -> Hashable | None:
+        assert plan.feeds is not None
+        return plan.signatures if (frozenset(plan.feeds), frozenset(plan.fetches)) in whole else None
+
+    return family
 
 
 def _sound_family(sound: frozenset[str], plan: Plan) -> Hashable | None:
