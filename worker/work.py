@@ -97,7 +97,9 @@ class Batched:
         self._batcher = batcher
         self._family = family
         self._pads = pads
-        self._singles: deque[Task] = deque()
+        self._singles: deque[tuple[int, Task]] = deque()
+        """With what stands for the times at which they came, compared with when a batch is due."""
+        self._single_ns = 0
         self._fresh: list[Task] = []
         self._alone = False
 
@@ -114,7 +116,7 @@ class Batched:
         return job
 
     def due_ns(self) -> int | None:
-        return self._singles[0].planned_ns if self._singles else self._batcher.due_ns()
+        return self._singles[0][0] if self._singles else self._batcher.due_ns()
 
     def forget(self, gone: Callable[[Request], bool]) -> None:
         def drop(task: Task) -> bool:
@@ -123,7 +125,7 @@ class Batched:
             return task.done
 
         self._batcher.drop(drop)
-        self._singles = deque(task for task in self._singles if not drop(task))
+        self._singles = deque(each for each in self._singles if not drop(each[1]))
 
     def ran(self, job: Job) -> None:
         if job.took_s is not None:
@@ -132,6 +134,8 @@ class Batched:
             )
 
     def _plan(self, queue: RequestQueue, now_ns: int) -> None:
+        # Of those that are planned now, some come before the first that is to share a run; the others go behind it.
+        self._single_ns = now_ns - 1
         while self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
             request = queue.take()
             if request is None:
@@ -150,10 +154,11 @@ class Batched:
         try:
             place = None if task.request.alone else self._place(task.plan)
             if place is None:
-                self._singles.append(task)
+                self._singles.append((self._single_ns, task))
                 return
             task.family, task.rows, task.key = place
             self._batcher.add(task, now_ns)
+            self._single_ns = now_ns
         except PoolError as error:
             self._executor.refuse(task, error.status)
 
@@ -175,18 +180,27 @@ class Batched:
         return place
 
     def _take(self, running: int, now_ns: int) -> Job | None:
-        if self._singles and not (running and self._singles[0].request.alone):
-            single = self._singles.popleft()
+        if self._singles and self._single_is_next(now_ns):
+            if running and self._singles[0][1].request.alone:
+                return None
+            single = self._singles.popleft()[1]
             self._alone = single.request.alone
             return Job((Part(single, 0, 0),))
-        if self._singles:
-            return None
         self._alone = False
         while (batch := self._batcher.take(now_ns)) is not None:
             self._drop_gone(batch, now_ns)
             if batch.parts:
-                return Job(batch.parts, batched=True, rows=self._batcher.padded(batch.rows), opened_ns=batch.opened_ns)
+                rows = self._batcher.padded(batch.rows)
+                return Job(batch.parts, batched=True, rows=rows, opened_ns=batch.opened_ns)
         return None
+
+    def _single_is_next(self, now_ns: int) -> bool:
+        """Whoever has waited for longer goes first, or a flood of the one kind would keep the other from ever running.
+
+        A batch waits since it is due. Of those that came at the same time it is first, for it answers more of them.
+        """
+        due_ns = self._batcher.due_ns()
+        return due_ns is None or due_ns > now_ns or self._singles[0][0] < due_ns
 
     def _drop_gone(self, batch: Batch[Task], now_ns: int) -> None:
         """Parts whose task is over: it has expired, or another part of it has failed."""
