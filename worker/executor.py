@@ -7,7 +7,7 @@ whatever kills the process finds it among those that were executing. Knows neith
 
 import logging
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelpool.supervisor.wire.data import Method
@@ -70,6 +70,10 @@ class Task:
         self.plan, self.outputs = None, ()
 
 
+def _as_many(rows: int) -> int:
+    return rows
+
+
 def failed(request: Request, status: Status) -> Task:
     """A request that is not executed."""
     task = Task(request, done=True)
@@ -82,7 +86,8 @@ class Job:
     """One run of the model, and what came of it: for each part its outputs or its error.
 
     `batched`: outputs are rows, of which each part has as many as of the inputs. `rows` is how many are run, padding
-    included. `took_s` is None when the run failed.
+    included; `padded` says it for other numbers, for parts that are run again by themselves. Any thread calls it.
+    `took_s` is None when the run failed.
     """
 
     parts: Sequence[Part[Task]]
@@ -94,6 +99,7 @@ class Job:
     run_ns: int = 0
     ran_ns: int = 0
     took_s: float | None = None
+    padded: Callable[[int], int] = _as_many
 
 
 class Executor:
@@ -193,7 +199,8 @@ class Executor:
             return [status] * len(job.parts)
         results: list[Sequence[Array] | Status] = []
         for part in job.parts:
-            single = Job((part,), job.batched, part.stop - part.start)
+            rows = job.padded(part.stop - part.start)
+            single = Job((part,), job.batched, rows, padded=job.padded)
             self.run(single)
             results += single.results
         return results

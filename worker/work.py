@@ -97,6 +97,7 @@ class Batched:
         self._batcher = batcher
         self._family = family
         self._pads = pads
+        self._padded = batcher.padded
         self._singles: deque[tuple[int, Task]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
         self._single_ns = 0
@@ -191,7 +192,7 @@ class Batched:
             self._drop_gone(batch, now_ns)
             if batch.parts:
                 rows = self._batcher.padded(batch.rows)
-                return Job(batch.parts, batched=True, rows=rows, opened_ns=batch.opened_ns)
+                return Job(batch.parts, batched=True, rows=rows, opened_ns=batch.opened_ns, padded=self._padded)
         return None
 
     def _single_is_next(self, now_ns: int) -> bool:

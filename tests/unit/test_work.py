@@ -202,6 +202,16 @@ def test_one_that_a_run_refuses_costs_nobody_else(bench: Callable[..., Bench]) -
     assert desk.model.runs == [3, 1, 1, 1]
 
 
+def test_those_that_are_run_again_have_an_allowed_size_too(bench: Callable[..., Bench]) -> None:
+    desk = bench(batched(max_batch_size=8, allowed_batch_sizes=(2, 8)))
+    for number, payload in enumerate((rows(1), rows(POISON), rows(3, 4, 5))):
+        desk.ask(number, payload)
+    desk.run_all()
+    assert desk.model.runs == [8, 2, 2, 8], "a model that takes no other sizes would refuse everybody"
+    assert [desk.answers[number].code for number in range(3)] == [Code.OK, Code.INVALID_ARGUMENT, Code.OK]
+    assert np.frombuffer(desk.answers[2].reply, "<i8").tolist() == [9, 16, 25]
+
+
 def test_nothing_is_run_twice_where_that_is_forbidden(bench: Callable[..., Bench]) -> None:
     desk = bench(auto, again=False)
     for number, value in enumerate((1, POISON)):
