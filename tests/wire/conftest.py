@@ -283,6 +283,7 @@ OF_BOTH_ENGINES = {
     "test_grpc_surface",
     "test_health",
     "test_intake",
+    "test_odd_heads",
     "test_reflection",
     "test_rest_surface",
     "test_shared_payloads",
