@@ -9,11 +9,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-from . import labels, pool_config, reload
+from . import labels, looks, pool_config, reload
 from .config import PoolConfig
 from .daemon_thread import call_in_thread
+from .io_status import describe
+from .looks import Patience
 from .manager import Manager
 from .model import ModelSettings
 from .model_config import ModelConfig
@@ -23,14 +26,15 @@ from .pool_config import PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
 from .wire.log import fields
-from .wire.status import OK, Code, PoolError, Status, Unavailable
+from .wire.status import OK, Code, PoolError, Status, Unavailable, truncated
 from .wire.worker_spec import RequestLog
 
 log = logging.getLogger(__name__)
 
 # How soon to look again at a version that is still being copied.
 _COPYING_POLL_S = 0.5
-# How long the start waits for the first version of a model to be copied. It is taken when it is whole, also after that.
+# How long the start waits for the first version of a model to be copied, or for a base path to answer at all. It is
+# taken when it is whole, also after that.
 _FIRST_VERSION_S = 60.0
 _MIB = 1 << 20
 
@@ -205,7 +209,7 @@ class Configuration:
                 if found != before:
                     self._check_labels(found)
             except PoolError as error:
-                self._refuse("model_config_file", error)
+                self._refuse("model_config_file", error.status)
                 return
             self._accept("model_config_file")
             if found != before:
@@ -225,17 +229,23 @@ class Configuration:
                 self._apply(self._models, found)
 
     async def _read(self, flag: str, read: Callable[[A], T], argument: A) -> T | None:
-        """What is in a file now; None for one that cannot be used. While it hangs, reloads go on."""
+        """What is in a file now; None for one that cannot be used. While it hangs, reloads go on.
+
+        Whatever the file makes its parser do, what is served goes on.
+        """
         try:
             return await call_in_thread(read, argument, name=flag)
         except PoolError as error:
-            self._refuse(flag, error)
-            return None
+            self._refuse(flag, error.status)
+        except Exception as error:  # noqa: BLE001 - told as any other
+            self._refuse(flag, Status(Code.INTERNAL, describe(error)))
+        return None
 
-    def _refuse(self, flag: str, error: PoolError) -> None:
-        if self.errors.get(flag) != error.status:
-            log.error("configuration refused, the last good one stays %s", fields(flag=flag, error=error.status))
-        self.errors[flag] = error.status
+    def _refuse(self, flag: str, status: Status) -> None:
+        error = Status(status.code, truncated(status.message))
+        if self.errors.get(flag) != error:
+            log.error("configuration refused, the last good one stays %s", fields(flag=flag, error=error))
+        self.errors[flag] = error
 
     def _accept(self, flag: str) -> None:
         if self.errors.pop(flag, None) is not None:
@@ -246,16 +256,14 @@ class Configuration:
     async def _poll_source(self, source: Source, name: str, changed: asyncio.Event) -> None:
         """Look for versions of one model, again and again. `changed`: its configuration was, so look once more."""
         period_s = self._config.source_poll_s
+        patience = Patience(_FIRST_VERSION_S, self._config.load_timeout_s)
         started_s = time.monotonic()
         said: tuple[str, ...] = ()
         while period_s >= 0:
             changed.clear()
             model = self._manager.models[name]
             source.watch(model.failed_versions())
-            try:
-                poll = await call_in_thread(_look, source, model.needed_versions(), name=f"source {name}")
-            except Unavailable as error:
-                poll = Poll(name, {}, error=error.status)
+            poll = await looks.look(source, model.needed_versions(), patience, partial(self._overdue, name))
             notes = (*poll.warnings, *((str(poll.error),) if poll.error is not None else ()))
             for note in notes:
                 if note not in said:
@@ -266,6 +274,11 @@ class Configuration:
             if period_s == 0 and not poll.incomplete and not changed.is_set():
                 return
             await asyncio.sleep(min(period_s or _COPYING_POLL_S, _COPYING_POLL_S) if poll.incomplete else period_s)
+
+    def _overdue(self, name: str, status: Status) -> None:
+        log.warning("source %s", fields(model=name, note=status))
+        self._manager.source_failed(name, status)
+        self._seams.advance()
 
     def _found(self, name: str, poll: Poll, waited_s: float) -> None:
         if poll.error is not None:
@@ -293,16 +306,6 @@ class Configuration:
         if status is None:
             status = reload.overdue(timeout_s)
         return Settled(None if status.code is Code.OK else newest, status)
-
-
-def _look(source: Source, needed: frozenset[int]) -> Poll:
-    """In a thread: tidy the cache of what is not needed, if anything is, and look."""
-    if needed:
-        try:
-            source.prune(needed)
-        except PoolError as error:
-            log.warning("cache not tidied %s", fields(error=error.status))
-    return source.poll()
 
 
 def device_policy(policy: ModelPolicy) -> DevicePolicy:

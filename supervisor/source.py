@@ -120,6 +120,15 @@ class LocalFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What a source is at: waiting for `what`, since `since_s` by the monotonic clock, for a copy or for a look."""
+
+    what: str
+    since_s: float
+    fetching: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Taken:
     name: str
     path: str
@@ -144,6 +153,11 @@ class Source:
         self._aspired: Mapping[int, str] = {}
         self._fingerprints: Mapping[int, str] = {}
         self._polled = False
+        self._step_to(self._where)
+
+    @property
+    def model_name(self) -> str:
+        return self._model.name
 
     def watch(self, versions: Iterable[int]) -> None:
         """From the next poll on, follow the content of just these versions (those whose load failed).
@@ -159,6 +173,8 @@ class Source:
                 return self._poll()
             except PoolError as error:
                 return Poll(self._model.name, {}, error=error.status)
+            finally:
+                self._step_to(self._where)
 
     def reconfigure(self, model: ModelConfig) -> None:
         """Take over a new configuration of the same model at the same base path; what was taken stays taken.
@@ -181,6 +197,7 @@ class Source:
             self._storage.prune({version: current.get(version, "") for version in keep})
 
     def _poll(self) -> Poll:
+        self._step_to(self._where)
         policy = self._model.version_policy
         first, self._polled = not self._polled, True
         children, warnings = _by_version(self._storage.names())
@@ -238,12 +255,14 @@ class Source:
         renamed = taken is not None and taken.name != name  # or it was copied under another name of the same number
         if taken is not None and not watched and not renamed:
             return None
+        self._step_to(f"Version directory {name} of {self._where}")
         tree = self._storage.tree(name)
         marker = self._options.complete_marker
         path = self._storage.fetched(version, tree) if not marker or marker in tree.files else None
         if path is None and (taken is None or renamed or taken.fingerprint != tree.fingerprint):
             reason = self._completeness.judge(name, tree)
             if reason is None:
+                self._step_to(f"The copy of version {version} of {self._where}", fetching=True)
                 path = self._storage.fetch(version, name, tree)
                 reason = "it changed while it was fetched" if path is None else None
             if path is None:
@@ -251,6 +270,14 @@ class Source:
         if path is not None:
             self._taken[version] = _Taken(name, path, tree.fingerprint)
         return None
+
+    @property
+    def _where(self) -> str:
+        return f"base path {self._model.base_path} for servable {self._model.name}"
+
+    def _step_to(self, what: str, *, fetching: bool = False) -> None:
+        """Say in `step` where the present poll is, to whoever wonders in another thread."""
+        self.step = Step(what[0].upper() + what[1:], time.monotonic(), fetching)
 
     def _forget_absent(self, children: Mapping[int, str]) -> None:
         self._completeness.listed(set(children.values()))

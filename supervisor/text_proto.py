@@ -14,6 +14,8 @@ from google.protobuf.message import Message
 from .wire.status import InvalidArgument, NotFound
 
 _LOCATION = re.compile(r"^[0-9]+:[0-9]+ : ")
+# protobuf quotes the whole line in front of what is wrong with it; of a long text so much is kept at both ends.
+_END_CHARS = 300
 
 M = TypeVar("M", bound=Message)
 
@@ -37,12 +39,17 @@ def read(path: str, message: M, flag: str) -> M:
 
 
 def parse(text: str, message: M, path: str) -> M:
-    """`message` with what `text` says; `path` is only for the error. Raises TextProtoError with line and column."""
+    """`message` with what `text` says; `path` is only for the error. Raises TextProtoError with line and column,
+    of a text that is nested too deeply for Python without.
+    """
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         where = _where(error, message.DESCRIPTOR.full_name)
         raise TextProtoError(f"Invalid protobuf file: '{path}'. {where}") from error
+    except RecursionError as error:
+        what = f"Error parsing text-format {message.DESCRIPTOR.full_name}: messages are nested too deeply"
+        raise TextProtoError(f"Invalid protobuf file: '{path}'. {what}") from error
     return message
 
 
@@ -51,4 +58,8 @@ def _where(error: text_format.ParseError, name: str) -> str:
     text = f"Error parsing text-format {name}: "
     if error.GetLine() is not None:
         text += f"{error.GetLine()}:{error.GetColumn()}: "
-    return text + _LOCATION.sub("", str(error))
+    return text + _shortened(_LOCATION.sub("", str(error)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 3 * _END_CHARS else f"{text[:_END_CHARS]} ... {text[-_END_CHARS:]}"
