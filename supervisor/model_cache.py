@@ -81,6 +81,8 @@ class ModelCache:
                 doomed = os.path.join(self._folder, f".removed.{uuid.uuid4().hex}.tmp")
                 os.rename(path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
+            except FileNotFoundError:
+                continue  # somebody who locks nothing was faster
             finally:
                 os.close(lock)
 

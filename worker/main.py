@@ -285,11 +285,11 @@ def _warm_up(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> None:
 
 
 def _check_golden(spec: WorkerSpec, calls: "Calls") -> None:
-    """The canary gate: there is a file of golden requests, or there is none and nothing to prove."""
+    """The canary gate: there is a file of golden requests, or there is none and nothing to prove. Raises PoolError."""
     from . import golden, prediction_logs, tfrecord  # noqa: PLC0415
 
     path = prediction_logs.GOLDEN.path(spec.path)
-    if os.path.exists(path):
+    if prediction_logs.exists(prediction_logs.GOLDEN, path):
         tolerance = golden.Tolerance(spec.golden_rtol, spec.golden_atol)
         count = golden.check(calls, path, tfrecord.read(path), tolerance)
         log.info("golden %s", fields(requests=count))

@@ -1,4 +1,4 @@
-"""The PredictionLogs of a file under `assets.extra`: its records parsed, counted and bounded. Pure.
+"""The PredictionLogs of a file under `assets.extra`: its records parsed, counted and bounded. Pure but for `exists`.
 
 TF Serving: servables/tensorflow/saved_model_warmup_util.cc, RunSavedModelWarmup.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from modelpool.supervisor.wire.status import Code, DataLoss, InvalidArgument, PoolError
+from modelpool.supervisor.wire.status import Code, DataLoss, InvalidArgument, PoolError, Status, StatusError
 
 MAX_RECORDS = 1000
 _ECHO_BYTES = 64
@@ -31,6 +31,22 @@ class LogFile:
 
 WARMUP = LogFile("tf_serving_warmup_requests", "warmup", "warmup data is")
 GOLDEN = LogFile("golden_requests", "golden", "golden requests are")
+
+
+def exists(kind: LogFile, path: str) -> bool:
+    """Whether there is something at `path`, be it a link to nothing, which must not pass for no file at all.
+
+    Raises PoolError where it cannot be told: PERMISSION_DENIED, UNAVAILABLE for all else.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.UNAVAILABLE
+        text = f"Could not look for {kind.record} requests at {path}: {error.strerror}"
+        raise StatusError(Status(code, text)) from error
+    return True
 
 
 def parsed(kind: LogFile, path: str, records: Iterable[bytes]) -> Iterator[Any]:

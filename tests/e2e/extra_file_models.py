@@ -147,8 +147,18 @@ def build_bad_warmup(path: Path) -> None:
     demo_models.write_warmup(path, [request])
 
 
+def build_dangling_golden(path: Path) -> None:
+    """half_plus_two whose golden requests are a link to nothing."""
+    import demo_models
+
+    demo_models.build_half_plus_two(path)
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra" / "golden_requests").symlink_to("nowhere")
+
+
 BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "bad_warmup": build_bad_warmup,
+    "golden_dangling": build_dangling_golden,
     **{name: partial(build_with_extra, name=name) for name in _extra_files()},
 }
 """By the model's name."""

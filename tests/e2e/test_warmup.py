@@ -54,6 +54,7 @@ REFUSED = {
         "got '', want 'two'",
     ),
     "golden_cut": (Code.DATA_LOSS, ". Please verify your golden requests are in TFRecord format."),
+    "golden_dangling": (Code.NOT_FOUND, "{path}/assets.extra/golden_requests; No such file or directory"),
 }
 SERVED = ("warm_kinds", "golden_pass")
 

@@ -1,7 +1,10 @@
 """Golden requests: what counts as the same answer, and what is said of the first difference."""
 
 import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
+import errno
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from modelpool.supervisor.wire.status import Code, DataLoss, PoolError, ResourceExhausted, Status
 from modelpool.supervisor.wire import tensors
-from modelpool.worker import golden
+from modelpool.worker import golden, prediction_logs
 from modelpool.worker.calls import Calls
 from modelpool.worker.golden import Tolerance, array_difference
 from modelpool.worker.model_spec import Identity
@@ -254,3 +257,32 @@ def test_a_cut_file() -> None:
     assert caught.value.status == Status(
         Code.DATA_LOSS, "truncated record at 99. Please verify your golden requests are in TFRecord format."
     )
+
+
+def test_only_where_there_surely_is_no_file_nothing_is_to_be_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = prediction_logs.GOLDEN
+    path = kind.path(str(tmp_path))
+    assert not prediction_logs.exists(kind, path)
+    folder = tmp_path / "assets.extra"
+    folder.touch()
+    assert not prediction_logs.exists(kind, path)
+    folder.unlink()
+    folder.symlink_to("assets.extra")
+    with pytest.raises(PoolError) as error:
+        prediction_logs.exists(kind, path)
+    text = f"Could not look for golden requests at {path}: "
+    assert error.value.status == Status(Code.UNAVAILABLE, f"{text}Too many levels of symbolic links")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "golden_requests").symlink_to("nowhere")
+    assert prediction_logs.exists(kind, path)
+
+    def denied(_: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "lstat", denied)
+    with pytest.raises(PoolError) as error:
+        prediction_logs.exists(kind, path)
+    assert error.value.status == Status(Code.PERMISSION_DENIED, f"{text}Permission denied")

@@ -302,6 +302,24 @@ def test_prune_keeps_what_is_named_and_what_others_use(tmp_path: Path, clock: Cl
     assert {path.name for path in folder.iterdir()} == {os.path.basename(paths[1])}
 
 
+def test_a_cache_that_is_emptied_meanwhile_is_no_error(
+    tmp_path: Path, clock: Clock, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        save(store, f"/base/m/{version}")
+    source = source_of(tmp_path, clock, policy=All())
+    paths = settled(source, clock).versions
+    rename = os.rename
+
+    def emptied_first(path: str, to: str) -> None:
+        shutil.rmtree(path)
+        rename(path, to)
+
+    monkeypatch.setattr(os, "rename", emptied_first)
+    source.prune([2])
+    assert entries(tmp_path) == [os.path.basename(paths[2])]
+
+
 def test_two_pools_fetch_the_same_version_at_once(tmp_path: Path, clock: Clock, store: Any) -> None:
     save(store, "/base/m/1")
     source, other = source_of(tmp_path, clock), source_of(tmp_path, clock)
