@@ -162,6 +162,7 @@ def _prepare(
     # Needs TensorFlow, as most that is imported below; the fork server has imported it all before the fork.
     from . import serving  # noqa: PLC0415
     from .executor import Executor  # noqa: PLC0415
+    from .lent_inputs import LentInputs  # noqa: PLC0415
 
     started_s = time.monotonic()
     phase.enter(WorkerPhase.LOADING)
@@ -186,7 +187,7 @@ def _prepare(
         executor=executor,
         work=work,
         executors=executors,
-        shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation),
+        shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation, LentInputs().have_back),
     )
     link.on_frontend_died = session.drop_frontend
     return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))

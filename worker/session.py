@@ -378,6 +378,7 @@ class Session:
             self._trim_ns = self._sent_ns + _TRIM_EVERY_NS
             if not self._shared.idle:
                 self._shared.trim()
+                self._answers.send((), self._retry_after_ms)
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""

@@ -2,12 +2,13 @@
 
 A request's payload is looked at in the frontend's arena (`wire.arena`), which this process cannot write. Whoever uses a
 part of it, TensorFlow included, refers to the same array; the frontend gets its block back when the last reference is
-gone, be the request answered, cancelled, or forgotten. A thread that drops it does nothing but note it.
+gone, be the request answered, cancelled, or forgotten. A thread that drops it does nothing but note it. TensorFlow may
+keep one until it is called again, so it is asked to let go of it now and then while there are any.
 """
 
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,25 @@ class SharedFrame:
         return self._octets.tobytes()
 
 
-class SharedPayloads:
-    """`folder`: the pool's runtime directory; None: nothing is shared."""
+def _nobody_keeps() -> None:
+    """There is nothing to let go of."""
 
-    def __init__(self, folder: Path | None, incarnation: Incarnation) -> None:
+
+class SharedPayloads:
+    """`folder`: the pool's runtime directory; None: nothing is shared. `let_go` has the model drop what it keeps of
+    requests whose runs are over; it may be called at any time.
+    """
+
+    def __init__(
+        self, folder: Path | None, incarnation: Incarnation, let_go: Callable[[], None] = _nobody_keeps
+    ) -> None:
         self._folder = folder
+        self._let_go = let_go
         self._arena = Arena.open(sockets.arena(folder, Peer.WORKER, incarnation)) if folder is not None else None
         self._frontends: dict[Incarnation, Reader] = {}
         self._unused: deque[tuple[bytes, int]] = deque()
+        self._untold = 0
+        """Requests whose payloads are used, or are not but their frontends have not been told."""
         self._lent: dict[Incarnation, dict[int, Block]] = {}
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -62,6 +74,7 @@ class SharedPayloads:
             octets = np.frombuffer(mapped, np.uint8, size_bytes, start)
         except (OSError, ValueError) as error:
             raise Unavailable(f"The request cannot be read from the frontend's shared memory: {error}") from error
+        self._untold += 1
         weakref.finalize(octets, self._unused.append, (peer, request_id)).atexit = False
         return SharedFrame(octets)
 
@@ -79,15 +92,18 @@ class SharedPayloads:
         found: dict[bytes, list[int]] = defaultdict(list)
         while self._unused:
             peer, request_id = self._unused.popleft()
+            self._untold -= 1
             found[peer].append(request_id)
         return found
 
     def untold(self, peer: bytes, request_ids: Iterable[int]) -> None:
         """Of these `unused` its frontend could not be told yet."""
-        self._unused.extend((peer, request_id) for request_id in request_ids)
+        for request_id in request_ids:
+            self.refused(peer, request_id)
 
     def refused(self, peer: bytes, request_id: int) -> None:
         """A request whose reference is wrong: its frontend gets the block back as well."""
+        self._untold += 1
         self._unused.append((peer, request_id))
 
     # -- answers -------------------------------------------------------------------------------------------------
@@ -119,10 +135,12 @@ class SharedPayloads:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do a while later: nothing to `trim`, and no `unused` to be told."""
-        return not self._unused and (self._arena is None or self._arena.idle)
+        """Whether there is nothing to do a while later: nothing to `trim`, and no `unused` to come or to be told."""
+        return not self._untold and (self._arena is None or self._arena.idle)
 
     def trim(self) -> None:
-        """Called now and then: give back what is not used."""
+        """Called now and then: give back what is not used. There may be `unused` to be told afterwards."""
+        if self._untold > len(self._unused):
+            self._let_go()
         if self._arena is not None and self._arena.trim():
             heap.trim()

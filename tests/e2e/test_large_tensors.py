@@ -90,21 +90,18 @@ def most_shared(pool: Pool) -> Iterator[dict[str, int]]:
 
 
 def nothing_shared(pool: Pool) -> bool:
-    """But for what TensorFlow may refer to until its next run: the last request of an idle worker."""
     return sum(shared_bytes(pool).values()) < 5 * MB
 
 
 def test_up_to_64_mb_both_ways_and_all_memory_comes_back(pool: Pool) -> None:
-    small = asking(floats(0, 400))
     with client(pool) as stub, most_shared(pool) as most:
         for size in (120_000, 140_000, 600_000, 64 * MB):
             sent = floats(size, size)
             request = asking(sent)
             assert is_answer(stub.Predict(request, timeout=WITHIN_S), sent)
             assert is_answer(by_rest(pool, request.SerializeToString()), sent)
-        stub.Predict(small, timeout=WITHIN_S)
     assert sorted(name[:2] for name in most) == ["mf", "mw"]
-    # Of requests the last one, too: what this model answers lies where the request does, until the next run.
+    # Of requests the last one, too: what this model answers lies where the request does, and is kept for a while.
     assert all(64 * MB < used < 140 * MB for used in most.values()), most
     eventually(lambda: nothing_shared(pool), WITHIN_S, "the memory comes back")
 
@@ -143,6 +140,4 @@ def test_a_worker_killed_under_large_load_costs_no_answer_and_no_memory(pool: Po
             stop.set()
         for call in calls:
             call.result(WITHIN_S)
-    with client(pool) as stub:
-        stub.Predict(asking(floats(0, 400)), timeout=WITHIN_S)
     eventually(lambda: len(shared_bytes(pool)) == 2 and nothing_shared(pool), WITHIN_S, "the memory comes back")

@@ -22,7 +22,7 @@ from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from tests.wire.conftest import WAIT_S, Clock, FakeFrontendOwner, FakeWorker, Request, Stage, eventually, version
 from tests.wire.test_settling import REQUEST_M, ask, refusal
-from tests.wire.test_worker_session import LONG, LONG_NS, STAY, Frontend, Worker
+from tests.wire.test_worker_session import KEPT, LONG, LONG_NS, STAY, Frontend, Worker
 
 SIZE = 8 << 20
 FRONTEND, WORKER = Incarnation(1), Incarnation(1)
@@ -295,6 +295,19 @@ def test_what_is_cancelled_or_refused_is_given_back_as_well(worker: Worker, tmp_
     assert found[5][1] == [b"reference: expected 24 bytes, got 5"]
     frontend.wait_returned(2, 3, 4, 5)
     assert b"x" * 200_000 not in worker.executed
+
+
+def test_what_the_model_keeps_is_given_back_after_a_while(clock: Clock, worker: Worker, tmp_path: Path) -> None:
+    worker.clock = clock
+    frontend = SharingFrontend(worker, tmp_path, 1)
+    payloads = (b"first", KEPT + bytes(200_000), bytes(200_000))
+    for number, payload in enumerate(payloads):
+        frontend.share(number, payload)
+        frontend.next()
+    frontend.wait_returned(0, 2)
+    assert 1 not in frontend.returned
+    clock.now_ns += 1_000_000_000  # nothing comes: it wakes up for it
+    frontend.wait_returned(1)
 
 
 def test_answers_that_a_dead_frontend_kept_are_free_again(worker: Worker, tmp_path: Path) -> None:

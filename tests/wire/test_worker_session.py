@@ -32,6 +32,7 @@ from tests.wire.conftest import WAIT_S, Clock, eventually
 LOST = b"lost"  # a request that ends with the CUDA context lost
 LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
 STAY = b"stay"  # a request that is executed until it is let go
+KEPT = b"kept"  # what begins so the model keeps until it is asked to let go of it
 LONG, LONG_NS = b"long", 200_000_000  # one that is executed until it alone is let end, and takes so long
 
 
@@ -69,6 +70,7 @@ class Worker:
     ) -> None:
         self.endpoint = endpoint
         self.executed: list[bytes] = []
+        self.kept: list[np.ndarray] = []
         self.staying, self.go = threading.Event(), threading.Event()
         self.began, self.end = threading.Semaphore(0), threading.Semaphore(0)
         self.clock = Clock()
@@ -87,7 +89,7 @@ class Worker:
             work=Unbatched(executor),
             executors=executors or FixedExecutors(),
             capacity=capacity,
-            shared=SharedPayloads(folder, Incarnation(1)),
+            shared=SharedPayloads(folder, Incarnation(1), self.kept.clear),
         )
         self.why_broken: list[str] = []
         self._thread = threading.Thread(target=lambda: self.why_broken.append(self.session.run()))
@@ -106,6 +108,8 @@ class Worker:
             self.clock.now_ns += LONG_NS
         if payload == LOST:
             raise Internal(LOST_CONTEXT)
+        if payload.startswith(KEPT):
+            self.kept.append(feeds["x"])
         self.executed.append(payload)
         return [feeds["x"]]
 
