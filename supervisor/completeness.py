@@ -59,7 +59,7 @@ class Completeness:
     """Remembers how the versions of one model looked and says which are whole."""
 
     def __init__(self, rule: CompletenessRule, clock: Callable[[], float]) -> None:
-        self._rule = rule
+        self.rule = rule
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
         self._listed_s: float | None = None
@@ -75,7 +75,7 @@ class Completeness:
 
     def judge(self, name: str, tree: Tree) -> str | None:
         """Why the version must wait, as the end of a sentence; None if it is whole."""
-        return waits_for(tree, self._rule, self._quiet_s(name, tree))
+        return waits_for(tree, self.rule, self._quiet_s(name, tree))
 
     def _quiet_s(self, name: str, tree: Tree) -> float:
         """How long the tree is known not to have changed: by its file times or by our own looks, the longer one.

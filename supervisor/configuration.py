@@ -55,9 +55,9 @@ class Seams:
 
 @dataclass(frozen=True, slots=True)
 class _Watch:
-    """A source that is looked at: the base path and the options that it was made for, and who looks."""
+    """A source that is looked at: the base path and the cache that it was made for, and who looks."""
 
-    place: tuple[str, SourceOptions]
+    place: tuple[str, str]
     source: Source
     task: "asyncio.Task[None]"
     changed: asyncio.Event
@@ -141,10 +141,11 @@ class Configuration:
 
     def _watch(self, model: ModelConfig) -> None:
         """Have the model's source looked at. The same place keeps its source, which knows what was complete before."""
-        place = (model.base_path, self._source_options(model.name))
+        options = self._source_options(model.name)
+        place = (model.base_path, options.cache_dir)
         watch = self._sources.get(model.name)
         if watch is not None and watch.place == place:
-            watch.source.reconfigure(model)
+            watch.source.reconfigure(model, options)
             watch.changed.set()
             if not watch.task.done():
                 return
@@ -152,7 +153,7 @@ class Configuration:
         else:
             if watch is not None:
                 watch.task.cancel()
-            source = Source(model, place[1])
+            source = Source(model, options)
         changed = asyncio.Event()
         task = self._seams.background(self._poll_source(source, model.name, changed), f"source {model.name}")
         self._sources[model.name] = _Watch(place, source, task, changed)

@@ -146,8 +146,8 @@ class Source:
         self._options = options
         self._storage = _storage(model, options)
         self._lock = threading.Lock()
-        rule = CompletenessRule(options.settle_s, options.incomplete_limit_s, options.complete_marker)
-        self._completeness = Completeness(rule, options.clock)
+        self._completeness = Completeness(_rule(options), options.clock)
+        self._given = model, options
         self._taken: dict[int, _Taken] = {}
         self._watched: frozenset[int] = frozenset()
         self._aspired: Mapping[int, str] = {}
@@ -176,15 +176,17 @@ class Source:
             finally:
                 self._step_to(self._where)
 
-    def reconfigure(self, model: ModelConfig) -> None:
-        """Take over a new configuration of the same model at the same base path; what was taken stays taken.
+    def reconfigure(self, model: ModelConfig, options: SourceOptions) -> None:
+        """Take over a new configuration of the same model at the same base path, with the same cache; what was taken
+        stays taken, also where a new rule would not have it.
 
         A new `Source` in its place would have to find out again which versions are whole, and meanwhile leave out
-        some that are served. Counts from the next poll on.
+        some that are served. Counts from the next poll on, and does not wait for one that hangs.
         """
-        if (model.name, model.base_path) != (self._model.name, self._model.base_path):
+        place = self._model.name, self._model.base_path, self._options.cache_dir
+        if (model.name, model.base_path, options.cache_dir) != place:
             raise ValueError(f"{model.name} at {model.base_path} needs a source of its own")
-        self._model = model
+        self._given = model, options
 
     def prune(self, keep: Iterable[int]) -> None:
         """Remove the local copies of all versions but these; nothing where the base path is local.
@@ -196,8 +198,15 @@ class Source:
             current = {version: taken.path for version, taken in self._taken.items()}
             self._storage.prune({version: current.get(version, "") for version in keep})
 
+    def _take_over(self) -> None:
+        """The configuration that was given last. With other options, whether there are versions is asked anew."""
+        self._model, options = self._given
+        if options != self._options:
+            self._options, self._completeness.rule, self._polled = options, _rule(options), False
+
     def _poll(self) -> Poll:
         self._step_to(self._where)
+        self._take_over()
         policy = self._model.version_policy
         first, self._polled = not self._polled, True
         children, warnings = _by_version(self._storage.names())
@@ -304,6 +313,10 @@ class Source:
                 "Did you forget to name your leaf directory as a number (eg. '/1/')?"
             )
         return warnings
+
+
+def _rule(options: SourceOptions) -> CompletenessRule:
+    return CompletenessRule(options.settle_s, options.incomplete_limit_s, options.complete_marker)
 
 
 def wanted_versions(model: ModelConfig, options: SourceOptions) -> tuple[int, ...]:

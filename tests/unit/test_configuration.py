@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
-from modelpool.supervisor import command_line, config, configuration
+from modelpool.supervisor import command_line, config, configuration, pool_config
 from modelpool.supervisor.configuration import Configuration, Seams
 from modelpool.supervisor.manager import Manager, ManagerOptions
-from modelpool.supervisor.model_policy import ModelPolicy
-from modelpool.supervisor.pool_config import PoolFile
 from modelpool.supervisor.source import LocalFolder, Source
 from modelpool.supervisor.tasks import Tasks
 from modelpool.supervisor.wire.protos import ReloadConfigRequest
@@ -37,10 +35,13 @@ class Stage:
         self.write(f'config {{ name: "m" base_path: "{self.models}" model_platform: "tensorflow" }}')
         self.tasks = Tasks()
         self.manager = Manager(ManagerOptions(1, lambda incarnation: f"ipc:///fake/{incarnation}", lambda: 0.0))
-        settings = config.from_flags(command_line.parse([f"--model_config_file={self.file}"]), folder, folder, 1)
+        self.pool_file = folder / "pool.toml"
+        self.pool_file.write_text(f'[defaults]\ncomplete_marker = "{MARKER}"\n')
+        flags = [f"--model_config_file={self.file}", f"--pool_config_file={self.pool_file}"]
+        settings = config.from_flags(command_line.parse(flags), folder, folder, 1)
         settings = replace(settings, model_config_poll_s=POLL_S, source_poll_s=POLL_S, **changes)
         seams = Seams(self.tasks.changed, self.tasks.background, self.tasks.until)
-        pool_file = PoolFile(ModelPolicy(complete_marker=MARKER))
+        pool_file = pool_config.read(str(self.pool_file))
         self.configuration = Configuration(settings, settings.read_models(), pool_file, self.manager, seams)
         self.configuration.start()
 
@@ -251,5 +252,23 @@ def test_what_a_source_raises_costs_only_its_look(tmp_path: Path, monkeypatch: p
         assert stage.manager.models["m"].source_error == Status(Code.INTERNAL, text)
         monkeypatch.undo()
         await stage.still_serves()
+
+    on_stage(tmp_path, play)
+
+
+def test_another_marker_moves_no_service_back(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        for version, markers in {"1": [MARKER, "other"], "2": [MARKER]}.items():
+            (stage.models / version).mkdir()
+            for marker in markers:
+                (stage.models / version / marker).touch()
+        await stage.eventually(lambda: stage.aspired() == [2])
+        stage.pool_file.write_text('[defaults]\ncomplete_marker = "other"\n')
+        await stage.eventually(lambda: stage.configuration.policy("m").complete_marker == "other")
+        (stage.models / "3").mkdir()
+        (stage.models / "3" / MARKER).touch()
+        waits = "Version 3 of servable m is not complete yet and is not taken: it does not hold other"
+        await stage.eventually(lambda: stage.manager.models["m"].source_notes == (waits,))
+        assert stage.aspired() == [2]
 
     on_stage(tmp_path, play)

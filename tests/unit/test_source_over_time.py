@@ -166,10 +166,37 @@ def test_a_new_configuration_keeps_what_is_taken(tmp_path: Path, clock: Clock) -
     source.poll()
     clock.ahead_s = 0
     (path / "new").write_text("")
-    source.reconfigure(model(tmp_path, All()))
+    source.reconfigure(model(tmp_path, All()), SourceOptions(clock=clock))
     assert set(source.poll().versions) == {1, 2}
     with pytest.raises(ValueError, match="needs a source of its own"):
-        source.reconfigure(model("/elsewhere"))
+        source.reconfigure(model("/elsewhere"), SourceOptions(clock=clock))
+    with pytest.raises(ValueError, match="needs a source of its own"):
+        source.reconfigure(model(tmp_path), SourceOptions(clock=clock, cache_dir="/elsewhere"))
+
+
+def test_a_new_rule_is_for_what_is_not_taken_yet(tmp_path: Path, clock: Clock) -> None:
+    source = Source(model(tmp_path, Latest()), SourceOptions(clock=clock))
+    (save(tmp_path, 1) / "DONE").touch()
+    save(tmp_path, 2)
+    clock.ahead_s = 2
+    before = source.poll()
+    assert set(before.versions) == {2}
+    source.reconfigure(model(tmp_path, Latest()), SourceOptions(clock=clock, complete_marker="DONE"))
+    assert source.poll() == before, "service is not moved back"
+    path = save(tmp_path, 3)
+    found = source.poll()
+    assert (set(found.versions), found.warnings) == ({2}, (waiting(3, "it does not hold DONE"),))
+    (path / "DONE").touch()
+    assert set(source.poll().versions) == {3}
+
+
+def test_with_other_options_versions_may_have_to_be_there(tmp_path: Path, clock: Clock) -> None:
+    source = Source(model(tmp_path), SourceOptions(clock=clock))
+    assert source.poll().error is None
+    source.reconfigure(model(tmp_path), SourceOptions(clock=clock, fail_if_zero_versions_at_startup=True))
+    text = f"Unable to find a numerical version path for servable m at: {tmp_path}"
+    assert source.poll().error == Status(Code.NOT_FOUND, text)
+    assert source.poll().error is None
 
 
 def test_versions_always_present(tmp_path: Path) -> None:
