@@ -8,22 +8,26 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from . import restart_by_hand
+from . import recordings, restart_by_hand
 from .chaos import Chaos
 from .configuration import Configuration, Seams
+from .daemon_thread import call_in_thread
 from .manager import Manager
 from .profilings import Asker, Profilings
 from .recordings import Recordings
-from .wire.client_messages import HurtModel, ProfileOf, RecordWarmupOf, Restarted, RestartOf
+from .wire.client_messages import HurtModel, ProfileOf, RecordingGoesOn, RecordWarmupOf, Restarted, RestartOf
 from .wire.frontend_messages import ReloadReply, ReloadRequest
 from .wire.ids import Incarnation
 from .wire.log import fields
 from .wire.messages import Message
 from .wire.sockets import Peer
 from .wire.status import FailedPrecondition, PoolError
-from .wire.worker_messages import EndProfile, Profiled, WarmupRecorded
+from .wire.worker_messages import EndProfile, EndRecording, Profiled, WarmupRecorded
 
 log = logging.getLogger(__name__)
+
+# How soon it is seen that nobody waits for a recording any more.
+_STILL_THERE_S = 1.0
 
 
 class Orders:
@@ -59,7 +63,7 @@ class Orders:
                 for worker in self._profilings.workers(session):
                     self._send(Peer.WORKER, worker, message)
             case RecordWarmupOf() if peer is Peer.CLIENT:
-                self._record_warmup(asker, message)
+                self._seams.background(self._record_warmup(asker, message), "warmup recording")
             case HurtModel() if peer is Peer.CLIENT:
                 self._send(peer, asker, self._chaos.hurt(message))
             case RestartOf() if peer is Peer.CLIENT:
@@ -85,20 +89,36 @@ class Orders:
         for asker, lost in self._profilings.died(worker):
             self._send(asker.peer, asker.incarnation, lost)
 
-    def _record_warmup(self, client: Incarnation, wanted: RecordWarmupOf) -> None:
-        """Pass the order on to a worker that serves the model, if its operator allows recording."""
+    async def _record_warmup(self, client: Incarnation, wanted: RecordWarmupOf) -> None:
+        """Pass the order on to a worker, and end the recording when its client goes away."""
         token = wanted.order.token
         try:
-            if not self._configuration.policy(wanted.model).record_warmup:
-                raise FailedPrecondition(
-                    f"recording is off for model {wanted.model}: set record_warmup = true for it in --pool_config_file"
-                )
-            worker = self._manager.ready_worker(wanted.model, wanted.version)
+            worker = await self._warmup_recorder(wanted)
         except PoolError as error:
             self._send(Peer.CLIENT, client, WarmupRecorded(token, error.status.code, error.message, 0))
             return
         self._recordings.begin(token, client, worker)
         self._send(Peer.WORKER, worker, wanted.order)
+        await asyncio.sleep(_STILL_THERE_S)
+        while self._recordings.is_open(token):
+            if not self._send(Peer.CLIENT, client, RecordingGoesOn(token)):
+                log.info("warmup recording dropped, its client is gone %s", fields(model=wanted.model))
+                self._recordings.ended(token)
+                self._send(Peer.WORKER, worker, EndRecording(token))
+            await asyncio.sleep(_STILL_THERE_S)
+
+    async def _warmup_recorder(self, wanted: RecordWarmupOf) -> Incarnation:
+        """A worker that serves the model, if its operator allows recording, and the file can be written.
+
+        Raises PoolError.
+        """
+        self._manager.ready_worker(wanted.model, wanted.version)  # above all, there has to be such a model
+        if not self._configuration.policy(wanted.model).record_warmup:
+            raise FailedPrecondition(
+                f"recording is off for model {wanted.model}: set record_warmup = true for it in --pool_config_file"
+            )
+        await call_in_thread(recordings.check_place, wanted.order.path, name="warmup place")
+        return self._manager.ready_worker(wanted.model, wanted.version)
 
     def _profile(self, asker: Asker, wanted: ProfileOf) -> None:
         """Have a worker that serves the model traced, where its file may go to the place that was asked for."""

@@ -23,6 +23,7 @@ from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code, InvalidArgument
 from modelpool.supervisor.wire.worker_messages import (
     EndProfile,
+    EndRecording,
     FrontendDied,
     HurtWorker,
     Profile,
@@ -173,6 +174,8 @@ class ControlLink:
                 os.eventfd_write(self.stop_fd, 1)
             elif isinstance(message, RecordWarmup):
                 self._start_recording(message)
+            elif isinstance(message, EndRecording) and self.recorder is not None:
+                self.recorder.drop(message.token)
             elif isinstance(message, SetRequestLog) and self.request_log is not None:
                 self.request_log.configure(message.request_log)
             elif isinstance(message, FrontendDied) and self.on_frontend_died is not None:

@@ -150,6 +150,15 @@ class WarmupRecorder:
         self.recording = Recording(order, reservoir, self._clock() + order.seconds)
         log.info("warmup recording started %s", fields(path=order.path, count=order.count, seconds=order.seconds))
 
+    def drop(self, token: int) -> None:
+        """End this recording without a file and without an answer; one that is being written is finished."""
+        with self._lock:
+            recording = self.recording
+            if recording is None or recording.order.token != token:
+                return
+            self.recording = None
+        log.info("warmup recording dropped %s", fields(path=recording.order.path))
+
     @property
     def ends_s(self) -> float:
         """When `finish_due` is to be called next; infinite while nothing is recorded."""

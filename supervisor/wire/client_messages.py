@@ -36,6 +36,13 @@ class RecordWarmupOf:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingGoesOn:
+    """Supervisor to command line, once a second: what you wait for is under way. Shows whether anybody waits still."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileOf:
     """A frontend or the command line to the supervisor: trace a worker of this model; of its newest version by default.
 
@@ -91,4 +98,4 @@ class HurtReply:
 
 
 FromClient = StatusRequest | RecordWarmupOf | ProfileOf | RestartOf | HurtModel
-ToClient = StatusReply | Restarted | HurtReply
+ToClient = StatusReply | RecordingGoesOn | Restarted | HurtReply

@@ -138,6 +138,13 @@ class RecordWarmup:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRecording:
+    """Drop the recording of this token, if it is under way still: nobody waits for it. It is not answered."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Trace a worker for `duration_s` into `<root>/<session>/<host>.xplane.pb`.
 
@@ -170,4 +177,4 @@ class HurtWorker:
     amount: int
 
 
-ToWorker = StopWorker | SetRequestLog | FrontendDied | RecordWarmup | Profile | EndProfile | HurtWorker
+ToWorker = StopWorker | SetRequestLog | FrontendDied | RecordWarmup | EndRecording | Profile | EndProfile | HurtWorker

@@ -25,7 +25,7 @@ from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_messages import RecordWarmup, StopWorker, WarmupRecorded, WorkerReady
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
 from tests.e2e.eventually import eventually
-from tests.e2e.pool import Pool, StartPool, model_config, predict_request, running_pool
+from tests.e2e.pool import MODELPOOL, Pool, StartPool, model_config, predict_request, running_pool
 from tests.e2e.tensor_proto import tensor, values
 
 # Model: the code it is refused with, and the text, {path} being its version directory.
@@ -109,6 +109,33 @@ def test_a_new_version_with_a_wrong_golden_answer_leaves_the_old_one_serving(
     reply = pool.predict(predict_request("canary", {"x": tensor([1.0])}))
     assert reply.model_spec.version.value == 1
     assert pool.worker("canary", 1)["pid"] == pid
+
+
+def test_a_recording_ends_with_the_command_that_waits_for_it(
+    start_pool: StartPool, models: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "pool.toml"
+    config.write_text("[defaults]\nrecord_warmup = true\n")
+    pool = start_pool(model_config({"m": models / "half_plus_two"}), f"--pool_config_file={config}")
+    pool.wait_available("m")
+
+    def command(file: Path, seconds: float) -> "subprocess.Popen[str]":
+        arguments = ["m", f"--output={file}", f"--seconds={seconds}", f"--runtime_dir={pool.runtime_dir}"]
+        said = subprocess.PIPE
+        return subprocess.Popen([MODELPOOL, "warmup", "record", *arguments], stdout=said, stderr=said, text=True)
+
+    with command(tmp_path / "first", 3600.0) as first:
+        eventually(lambda: f"warmup recording started path={tmp_path}/first " in pool.log, 30.0, "it is recorded")
+        first.kill()
+    eventually(lambda: f"warmup recording dropped path={tmp_path}/first" in pool.log, 30.0, "nobody waits for it")
+    with command(tmp_path / "second", 0.1) as second:
+        _, refusal = second.communicate(timeout=30)
+    text = "No request was answered within 0.1 s; nothing was written"
+    assert (second.returncode, refusal) == (1, f"modelpool warmup record: FAILED_PRECONDITION: {text}\n")
+    with command(tmp_path / "no" / "such" / "file", 3600.0) as nowhere:
+        _, refusal = nowhere.communicate(timeout=30)
+    text = f"cannot write {tmp_path}/no/such/file: FileNotFoundError: No such file or directory"
+    assert (nowhere.returncode, refusal) == (1, f"modelpool warmup record: NOT_FOUND: {text}\n")
 
 
 # -- a worker alone, with this test as its supervisor and its frontend ---------------------------------------------

@@ -380,6 +380,20 @@ def test_no_traffic_writes_nothing() -> None:
     assert desk.written == {}
 
 
+def test_a_recording_that_nobody_waits_for_makes_room_for_the_next() -> None:
+    desk = Desk()
+    desk.start(1)
+    desk.recorder.drop(2)
+    assert desk.recorder.recording is not None, "another one's"
+    desk.recorder.drop(1)
+    desk.start(3)
+    desk.offer(1.0)
+    desk.pass_time(10)
+    desk.recorder.drop(3)
+    desk.wait_written()
+    assert desk.said == [WarmupRecorded(3, Code.OK, "", 1)]
+
+
 def test_a_worker_that_stops_says_so() -> None:
     desk = Desk()
     desk.start()
