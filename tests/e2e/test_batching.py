@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tensorflow_serving.apis import regression_pb2
+from tensorflow_serving.apis import inference_pb2, regression_pb2
 
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, refusal, running_pool
@@ -81,6 +81,18 @@ def test_classify_and_regress_share_runs_with_their_like(batching_pool: Pool) ->
 
     with ThreadPoolExecutor() as threads:
         assert list(threads.map(regress, [0.5, 2.5])) == [[2.25, 2.75], [3.25, 3.75]]
+
+
+def test_several_signatures_at_once_bypass_the_batcher(batching_pool: Pool) -> None:
+    asked = inference_pb2.MultiInferenceRequest()
+    for number in range(5):  # more than `max_batch_size`
+        example = asked.input.example_list.examples.add()
+        example.features.feature["x"].float_list.value.append(number)
+    for key in ("regress_x_to_y", "regress_x_to_y2"):
+        task = asked.tasks.add(method_name="tensorflow/serving/regress")
+        task.model_spec.name, task.model_spec.signature_name = "full", key
+    first, _ = batching_pool.stub().MultiInference(asked, timeout=CALL_WITHIN_S).results
+    assert [each.value for each in first.regression_result.regressions] == [2.0, 2.5, 3.0, 3.5, 4.0]
 
 
 def test_errors_are_tf_servings(batching_pool: Pool) -> None:
