@@ -9,11 +9,16 @@ reads the disk; all else is decided from `Tree`s and an injected clock. Called i
 import hashlib
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # File times come from the kernel's tick, which may lie so much behind the clock that `time.time` reads.
 _CLOCK_GRAIN_S = 0.1
+
+# How many files and folders a look at a version takes in; of a linked folder outside of it. Models have dozens.
+_MAX_ENTRIES = 20_000
+_MAX_LINKED_ENTRIES = 1_000
 
 # A checkpoint in TensorFlow's V2 format (tensorflow/core/util/tensor_bundle/naming.cc): an index and its shards.
 _INDEX = "variables/variables.index"
@@ -132,38 +137,83 @@ def lacking_variables(files: Collection[str]) -> str | None:
 
 
 def scan(path: str) -> Tree:
-    """The tree at a local `path`. Raises nothing: what cannot be read shows in the fingerprint, and has no age."""
+    """The tree at a local `path`. Raises nothing: what cannot be read shows in the fingerprint, and has no age.
+
+    Looks at no more than `_MAX_ENTRIES` files and folders. A link to a folder outside of the version is followed when
+    no more than `_MAX_LINKED_ENTRIES` lie there: one to /usr, or /proc, is no part of a model.
+    """
     if not os.path.isdir(path):
         return _plain_file(path)
-    lines: list[str] = []
-    files: set[str] = set()
-    newest_s = float("-inf")
-    folders = [""]
-    visited: set[tuple[int, int]] = set()
+    found = _Found()
+    _, linked = _walk(path, "", _MAX_ENTRIES, found, within=os.path.realpath(path))
+    for folder in linked:
+        there = _Found(visited=set(found.visited))
+        whole, _ = _walk(path, folder, _MAX_LINKED_ENTRIES, there)
+        if whole:
+            found.add(there)
+        else:
+            line, changed_s = _file(os.path.join(path, folder))
+            found.add(_Found([f"{folder} {line}"], newest_s=changed_s))
+    return Tree(fingerprint(found.lines), frozenset(found.files), found.newest_s)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a walk came by; `visited` are the folders, by device and inode."""
+
+    lines: list[str] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    newest_s: float = float("-inf")
+    visited: set[tuple[int, int]] = field(default_factory=set)
+
+    def add(self, other: "_Found") -> None:
+        self.lines += other.lines
+        self.files |= other.files
+        self.newest_s = max(self.newest_s, other.newest_s)
+        self.visited |= other.visited
+
+
+def _walk(path: str, start: str, limit: int, found: _Found, within: str = "") -> tuple[bool, list[str]]:
+    """Add what lies below the folder `start` of `path` to `found`, what is near before what is far.
+
+    Whether that was all, `limit` entries at most; and the linked folders that were passed over because they do not lie
+    `within` this real path, if it is given.
+    """
+    folders = deque([start])
+    linked: list[str] = []
     while folders:
-        folder = folders.pop()
+        folder = folders.popleft()
         try:
             status = os.stat(os.path.join(path, folder))
             names = sorted(os.listdir(os.path.join(path, folder)))
         except OSError as error:
-            lines.append(f"{folder}!{error.errno}")
-            newest_s = float("inf")
+            found.lines.append(f"{folder}!{error.errno}")
+            found.newest_s = float("inf")
             continue
-        if (status.st_dev, status.st_ino) in visited:  # a link back up
+        if (status.st_dev, status.st_ino) in found.visited:  # a link back up
             continue
-        visited.add((status.st_dev, status.st_ino))
-        newest_s = max(newest_s, status.st_ctime, status.st_mtime)
-        lines.append(f"{folder}/ {status.st_ctime_ns}")
-        for name in names:
+        found.visited.add((status.st_dev, status.st_ino))
+        found.newest_s = max(found.newest_s, status.st_ctime, status.st_mtime)
+        found.lines.append(f"{folder}/ {status.st_ctime_ns}")
+        for name in names[:limit]:
             child = os.path.join(folder, name)
-            if os.path.isdir(os.path.join(path, child)):
-                folders.append(child)
+            full = os.path.join(path, child)
+            if os.path.isdir(full):
+                (linked if within and _leaves(full, within) else folders).append(child)
                 continue
-            line, changed_s = _file(os.path.join(path, child))
-            lines.append(f"{child} {line}")
-            files.add(child)
-            newest_s = max(newest_s, changed_s)
-    return Tree(fingerprint(lines), frozenset(files), newest_s)
+            line, changed_s = _file(full)
+            found.lines.append(f"{child} {line}")
+            found.files.add(child)
+            found.newest_s = max(found.newest_s, changed_s)
+        if len(names) > limit:
+            return False, linked
+        limit -= len(names)
+    return True, linked
+
+
+def _leaves(folder: str, within: str) -> bool:
+    """Whether this folder is a link to one that does not lie within the real path `within`."""
+    return os.path.islink(folder) and not f"{os.path.realpath(folder)}/".startswith(f"{within}/")
 
 
 def fingerprint(lines: Iterable[str]) -> str:

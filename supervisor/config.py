@@ -64,10 +64,17 @@ class PoolConfig:
         """The models to serve, from the config file where there is one. Raises PoolError."""
         if not self.model_config_file:
             return single_model(self.model_name, self.model_base_path)
+        return self.parse_models(self.models_text(), previous)
+
+    def models_text(self) -> str:
+        """The text of the model config file. Raises ConfigError."""
         try:
-            text = Path(self.model_config_file).read_text(encoding="utf-8")
+            return Path(self.model_config_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"model_config_file: cannot read '{self.model_config_file}': {error}") from error
+
+    def parse_models(self, text: str, previous: tuple[ModelConfig, ...] = ()) -> tuple[ModelConfig, ...]:
+        """The models of the config file that has this text. Raises PoolError."""
         return parse_model_config(text, self.model_config_file, previous)
 
     @property

@@ -22,6 +22,7 @@ from .model import ModelSettings
 from .model_config import ModelConfig
 from .model_policy import ModelPolicy
 from .placement import DevicePolicy
+from .polled_file import PolledFile
 from .pool_config import PoolFile
 from .reload import Settled
 from .source import Poll, Source, SourceOptions
@@ -72,6 +73,8 @@ class Configuration:
         self._config = config
         self._models = tuple(models)
         self._pool_file = pool_file
+        self._models_file = PolledFile(config.models_text, config.parse_models)
+        self._pool_settings = PolledFile(partial(pool_config.text_of, config.pool_config_file), pool_config.parse)
         self._manager = manager
         self._seams = seams
         self._sources: dict[str, _Watch] = {}
@@ -202,7 +205,7 @@ class Configuration:
         if not self._config.model_config_file:
             return
         before = self._models
-        found = await self._read("model_config_file", self._config.read_models, before)
+        found = await self._read("model_config_file", self._models_file.read, before)
         async with self._reloading:
             if self._stopped or found is None or self._models is not before:
                 return  # or a reload came in between: the next look decides
@@ -220,7 +223,7 @@ class Configuration:
     async def _poll_pool_file(self) -> None:
         if not self._config.pool_config_file:
             return
-        found = await self._read("pool_config_file", pool_config.read, self._config.pool_config_file)
+        found = await self._read("pool_config_file", self._pool_settings.read, self._config.pool_config_file)
         async with self._reloading:
             if self._stopped or found is None:
                 return

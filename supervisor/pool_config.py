@@ -54,17 +54,19 @@ _KEYS = {each.name: "[defaults]" for each in fields(ModelPolicy)} | {
 
 def read(path: str) -> PoolFile:
     """The settings in the file at `path`; all defaults if `path` is "". Raises PoolFileError."""
-    if not path:
-        return PoolFile()
+    return parse(text_of(path), path) if path else PoolFile()
+
+
+def text_of(path: str) -> str:
+    """What is in the file at `path`. Raises PoolFileError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PoolFileError(
             f"{path}: expected UTF-8, got {error.object[error.start]:#04x} at byte {error.start}"
         ) from error
     except OSError as error:
         raise PoolFileError(f"pool_config_file: cannot read '{path}': {error.strerror}") from error
-    return parse(text, path)
 
 
 def parse(text: str, path: str) -> PoolFile:

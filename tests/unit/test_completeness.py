@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modelpool.supervisor import completeness
 from modelpool.supervisor.completeness import (
     Completeness,
     CompletenessRule,
@@ -139,3 +140,37 @@ def test_scan_of_what_cannot_be_read(tmp_path: Path) -> None:
     assert tree.newest_s == float("inf")
     assert tree == scan(str(tmp_path))
     assert scan(str(tmp_path / "nowhere")).plain
+
+
+def test_a_link_out_of_the_version_is_followed_to_a_small_folder_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "_MAX_LINKED_ENTRIES", 3)
+    version, shared, host = (tmp_path / name for name in ("1", "shared", "host"))
+    for folder in (version, shared / "deep", host / "a", host / "b"):
+        folder.mkdir(parents=True)
+    (version / "variables").symlink_to("../shared")
+    (version / "usr").symlink_to(host)
+    (version / "own").symlink_to(".")
+    (shared / "deep" / "x").write_text("x")
+    (host / "a" / "y").write_text("y")
+    (host / "b" / "z").write_text("z")
+    before = scan(str(version))
+    assert before.files == {"variables/deep/x"}
+    (host / "a" / "y").write_text("longer")
+    assert scan(str(version)) == before
+    (shared / "deep" / "x").write_text("longer")
+    assert scan(str(version)).fingerprint != before.fingerprint
+    (host / "b" / "z").unlink()
+    assert scan(str(version)).files == {"variables/deep/x", "usr/a/y"}
+
+
+def test_a_scan_ends_after_so_many_entries_the_near_ones_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completeness, "_MAX_ENTRIES", 6)
+    for folder in ("a", "b"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        (tmp_path / folder / "deep" / "x").write_text("x")
+        (tmp_path / folder / "y").write_text("y")
+    assert scan(str(tmp_path)).files == {"a/y", "b/y"}
+    monkeypatch.setattr(completeness, "_MAX_ENTRIES", 8)
+    assert scan(str(tmp_path)).files == {"a/y", "b/y", "a/deep/x", "b/deep/x"}

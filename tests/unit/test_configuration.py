@@ -272,3 +272,29 @@ def test_another_marker_moves_no_service_back(tmp_path: Path) -> None:
         assert stage.aspired() == [2]
 
     on_stage(tmp_path, play)
+
+
+def test_a_file_that_stays_as_it_is_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        looks, parsed = 0, 0
+        text, parse = Path.read_text, text_format.Parse
+
+        def look(*arguments: Any, **options: Any) -> str:
+            nonlocal looks
+            looks += 1
+            return text(*arguments, **options)
+
+        def count(*arguments: Any) -> Any:
+            nonlocal parsed
+            parsed += 1
+            return parse(*arguments)
+
+        monkeypatch.setattr(Path, "read_text", look)
+        monkeypatch.setattr(text_format, "Parse", count)
+        await stage.eventually(lambda: looks > 6)
+        assert parsed <= 1
+        stage.write("# emptied\n")
+        await stage.eventually(lambda: stage.configured() == set())
+        assert parsed <= 2
+
+    on_stage(tmp_path, play)
