@@ -246,13 +246,11 @@ class Manager:
         short = bool(self._options.places.inventory.gpus)
         waiting = self._turns.waiting(self.models.values(), now_s) if short else ()
         for model in self.models.values():
-            available = model.available_versions(self.board.acked_epoch)
             transition = next_transition(model.settings.transition, model.snapshots(self.board.acked_epoch))
             for version in transition.load if model.name not in waiting else ():
                 self._arrangement.place(model.servables[version], self.board.acked_epoch, now_s)
             for version in transition.unload:
-                if version in available:
-                    model.left(version)
+                model.leaves(version, self.board.acked_epoch)
                 for slot in model.servables[version].slots:
                     if slot.state not in {SlotState.STOPPED, SlotState.DRAINING}:
                         self.workers.unload(slot, now_s)
@@ -282,12 +280,13 @@ class Manager:
             phase = "while serving" if slot.was_ready else "while loading"
             slot.error = Status(Code.UNAVAILABLE, f"The worker of {slot.id.servable} died {phase}: {exit_.cause}")
         replacement = self._servable(slot).replacement(slot)
-        decision = slot.history.died(death, now_s)
+        model = self.models[slot.id.servable.name]
+        dispensable = model.good_instead_of(slot.id.servable.version) is not None
+        decision = slot.history.died(death, now_s, dispensable=dispensable)
         if isinstance(decision, GiveUp):
             slot.apply(SlotEvent.GIVE_UP, now_s)
             slot.retry_at_s, slot.gave_up = decision.retry_at_s, True
-            if slot.was_ready:
-                self._roll_back(slot)
+            self._roll_back(slot)
             if replacement is not None:
                 self.workers.unload(replacement, now_s)
             log.error("slot failed %s", fields(slot=slot.id, reason=decision.reason, error=slot.error))
@@ -312,10 +311,11 @@ class Manager:
                         slot.retry_at_s = now_s + self._options.restart.half_open_s
 
     def _roll_back(self, slot: Slot) -> None:
-        """A version that died too often after it was promoted gives way to the last one that served."""
+        """A version that was given up gives way to the last one that served, where nothing else does."""
         good = self.models[slot.id.servable.name].roll_back(slot.id.servable.version)
         if good is not None:
-            slot.retry_at_s = None
+            for each in self._servable(slot).slots:
+                each.retry_at_s = None
             slot.error = Status(slot.error.code, f"{slot.error.message}. Rolled back to version {good}")
             log.error("rolled back %s", fields(servable=slot.id.servable, to_version=good))
 

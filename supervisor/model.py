@@ -1,7 +1,7 @@
 """One model as the manager keeps it: what its source wants, what exists of it, and what it falls back to. Pure.
 
 Which versions are wanted comes from the source; in what order they come and go is `transition_policy`'s; here is what
-lies between: versions that come back, that failed and have changed since, and the roll-back of one that crash-loops.
+lies between: versions that come back, that failed and have changed since, and the roll-back of one that is given up.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ MAX_ENDED_VERSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How one model is handled. `rollback`: a crash-looping version gives way to the last one that served.
+    """How one model is handled. `rollback`: a version that is given up gives way to the last one that served.
 
     `required`: without it the server is not ready.
     `max_restarts` within `restart_period_s`, None for what holds for all. `run_timeout_s`: what one execution may take,
@@ -51,7 +51,7 @@ class Model:
     """What else the source has to say: versions that are absent or not complete yet."""
     servables: dict[int, Servable] = field(default_factory=dict)
     fallback: int | None = None
-    """The version that serves in place of one that crash-looped."""
+    """The version that serves in place of one that was given up."""
     _wanted: dict[int, str] = field(default_factory=dict)
     _on_disk: dict[int, str] = field(default_factory=dict)
     _last_good: int | None = None
@@ -85,22 +85,34 @@ class Model:
         self.polled, self.source_error = True, error
 
     def roll_back(self, version: int) -> int | None:
-        """`version` has crash-looped: want the last good one in its place; which one, None when there is none."""
-        good = self._last_good
-        if not self.settings.rollback or version not in self._wanted or good in {None, version}:
+        """A slot of `version` was given up: want the last good one in its place, where nothing serves any more that is
+        to; which one that is, None when there is none.
+        """
+        servable, good = self.servables[version], self.good_instead_of(version)
+        if good is None or not servable.is_given_up:
             return None
-        if good not in self._on_disk:
+        others = [each for each in self.servables.values() if each is not servable]
+        if any(each.presence is Presence.LIVE and not each.aspired for each in others):
+            return None  # it has taken over from nobody yet
+        serves = {Presence.NEW, Presence.LIVE}
+        if not servable.was_promoted and any(each.presence in serves for each in others):
             return None
         self.fallback = good
-        self.servables[version].rolled_back = True
+        servable.rolled_back = True
         self._refresh()
         return good
+
+    def good_instead_of(self, version: int) -> int | None:
+        """The version that served before the wanted `version` and could again; None: there is none, or it is not to."""
+        good = self._last_good
+        may = self.settings.rollback and version in self._wanted and good != version
+        return good if may and good in self._on_disk else None
 
     def refresh(self) -> None:
         """Account for what has happened since: a wanted version that is gone comes anew; a fallback may be no good."""
         if self.fallback is not None:
             servable = self.servables.get(self.fallback)
-            if self.fallback not in self._on_disk or (servable and servable.presence is Presence.FAILED):
+            if self.fallback not in self._on_disk or (servable and self._is_no_good(servable)):
                 self.fallback = None
         self._refresh()
 
@@ -108,9 +120,11 @@ class Model:
         """Wanted versions that were given up for a fallback which does not serve either."""
         return [s for s in self._aspired() if s.rolled_back and self.fallback is None]
 
-    def left(self, version: int) -> None:
-        """A version that answered is being unloaded in good order."""
-        self._last_good = version
+    def leaves(self, version: int, acked_epoch: int) -> None:
+        """A version is being unloaded in good order: the last good one, if it answers, or just comes back."""
+        servable = self.servables[version]
+        if servable.available(acked_epoch) or servable.is_good:
+            self._last_good = version
 
     def snapshots(self, acked_epoch: int) -> list[VersionSnapshot]:
         return [servable.snapshot(acked_epoch) for servable in self.servables.values()]
@@ -180,6 +194,13 @@ class Model:
 
     def _aspired(self) -> list[Servable]:
         return [servable for servable in self.servables.values() if servable.aspired]
+
+    def _is_no_good(self, fallback: Servable) -> bool:
+        """It failed, too. Where the others have failed for good it is kept, to be tried again as any that is wanted."""
+        if fallback.presence is not Presence.FAILED:
+            return False
+        others = [each for each in self._aspired() if each is not fallback]
+        return fallback.failed_for_good or not all(each.failed_for_good for each in others)
 
     def _want(self, wanted: Mapping[int, str], on_disk: Mapping[int, str]) -> None:
         if set(wanted) != set(self._wanted):

@@ -98,7 +98,8 @@ class ModelPolicy:
     golden_atol: float = key(1e-6, "How far it may be, absolutely.")
     rollback: bool = key(
         True,
-        "Go back to the last good version, where it is still on disk, when a version crash-loops after its promotion.",
+        "Go back to the last good version, where it is still on disk, when a version crash-loops after its promotion "
+        "or cannot be brought back.",
     )
     max_restarts: int = key(
         20,

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# One that serves for less than so many times what its load took is never worth its load.
+_LIVES_PER_LOAD = 10.0
+
 
 class Death(StrEnum):
     """How an incarnation ended, as far as the next try is concerned."""
@@ -30,13 +33,16 @@ class Death(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
     """`max_restarts` deaths within `period_s` are replaced; the one after is too many. So is a death before READY when
-    the wait before the last try was `backoff_limit_s` already.
+    the wait before the last try was `backoff_limit_s` already. Where another version could serve instead, so are
+    `max_short_lives` deaths in a row, each within `period_s` (or ten times what its load took) of its being ready: slow
+    crash loops are not seen by the intensity, and better endured than given up where there is nothing else.
     """
 
     max_load_retries: int = 5
     load_retry_interval_s: float = 60.0
     max_restarts: int = 20
     period_s: float = 60.0
+    max_short_lives: int = 10
     backoff_base_s: float = 1.0
     backoff_limit_s: float = 64.0
     half_open_s: float = 60.0
@@ -70,9 +76,11 @@ class RestartHistory:
     _not_started: int = 0
     _given_up: int = 0
     _ready_since_s: float | None = None
+    _load_s: float = 0.0
+    _short_lives: int = 0
 
-    def died(self, death: Death, now_s: float) -> TryAgain | GiveUp:
-        """What to do about one death at `now_s`."""
+    def died(self, death: Death, now_s: float, *, dispensable: bool = False) -> TryAgain | GiveUp:
+        """What to do about one death at `now_s`. `dispensable`: another version could serve instead."""
         match death:
             case Death.PERMANENT:
                 return GiveUp("the load failed for good", None)
@@ -81,7 +89,7 @@ class RestartHistory:
             case Death.NOT_STARTED:
                 return self._did_not_start(now_s)
             case _:
-                return self._process_died(death, now_s)
+                return self._process_died(death, now_s, dispensable=dispensable)
 
     @property
     def cannot_start(self) -> bool:
@@ -91,14 +99,19 @@ class RestartHistory:
         tries = self._not_started
         return tries > 2 and self._full_backoff_s(tries - 2) >= self.policy.backoff_limit_s
 
-    def became_ready(self, now_s: float) -> None:
+    @property
+    def is_steady(self) -> bool:
+        """A death now and then is no crash loop."""
+        return self._given_up == 0 and self._short_lives <= 1
+
+    def became_ready(self, now_s: float, load_s: float = 0.0) -> None:
         """The slot answers again: earlier failed loads are forgotten, deaths only after a quiet period."""
         self._failed_loads = self._not_started = 0
-        self._ready_since_s = now_s
+        self._ready_since_s, self._load_s = now_s, load_s
 
     def forget(self) -> None:
         """Start afresh: somebody has looked after it."""
-        self._failed_loads = self._early_deaths = self._not_started = self._given_up = 0
+        self._failed_loads = self._early_deaths = self._not_started = self._given_up = self._short_lives = 0
         self._deaths.clear()
 
     def _load_failed(self, now_s: float) -> TryAgain | GiveUp:
@@ -112,11 +125,13 @@ class RestartHistory:
         self._not_started += 1
         return TryAgain(now_s if self._not_started == 1 else now_s + self._backoff_s(self._not_started - 1))
 
-    def _process_died(self, death: Death, now_s: float) -> TryAgain | GiveUp:
+    def _process_died(self, death: Death, now_s: float, *, dispensable: bool) -> TryAgain | GiveUp:
         while self._deaths and self._deaths[0] <= now_s - self.policy.period_s:
             self._deaths.popleft()
         if self._ready_since_s is not None and now_s - self._ready_since_s >= self.policy.period_s:
             self._given_up = 0
+        if death is Death.AFTER_READY:
+            self._short_lives = self._short_lives + 1 if self._lived_short(now_s) else 0
         self._early_deaths = self._early_deaths + 1 if death is Death.BEFORE_READY else 0
         self._ready_since_s = None
         self._deaths.append(now_s)
@@ -124,6 +139,8 @@ class RestartHistory:
             return self._give_up(f"{len(self._deaths)} deaths within {self.policy.period_s:g} s", now_s)
         if self._given_up:
             return self._give_up("it died again on trial", now_s)
+        if dispensable and self._short_lives >= self.policy.max_short_lives:
+            return self._give_up(f"{self._short_lives} deaths in a row, each soon after it was ready", now_s)
         if death is Death.AFTER_READY:
             return TryAgain(now_s)
         if self._early_deaths > 1 and self._full_backoff_s(self._early_deaths - 1) >= self.policy.backoff_limit_s:
@@ -133,9 +150,15 @@ class RestartHistory:
     def _give_up(self, reason: str, now_s: float) -> GiveUp:
         wait_s = min(self.policy.half_open_limit_s, self.policy.half_open_s * _doubled(self._given_up))
         self._given_up += 1
-        self._failed_loads = self._early_deaths = 0
+        self._failed_loads = self._early_deaths = self._short_lives = 0
         self._deaths.clear()
         return GiveUp(reason, now_s + wait_s)
+
+    def _lived_short(self, now_s: float) -> bool:
+        """Its death counts as the next of a crash loop, however slow that is."""
+        if self._ready_since_s is None:
+            return False
+        return now_s - self._ready_since_s < max(self.policy.period_s, _LIVES_PER_LOAD * self._load_s)
 
     def _backoff_s(self, times: int) -> float:
         """1, 2, 4 ... seconds, less up to a quarter so that slots that died together do not come back together."""

@@ -157,7 +157,7 @@ class Servable:
     fingerprint: str | None = None
     """What its files looked like when it was first wanted."""
     rolled_back: bool = False
-    """It crash-looped and gave way to another version; it is not tried again while that one serves."""
+    """It was given up and gave way to another version; it is not tried again while that one serves."""
     slots: list[Slot] = field(default_factory=list)
     wanted_slots: int = 0
     refusal: str = ""
@@ -207,6 +207,27 @@ class Servable:
             return self.is_refused or self.presence is Presence.FAILED
         idle = {SlotState.FAILED, SlotState.STOPPED}
         return all(slot.history.cannot_start for slot in self.slots if slot.state not in idle)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Every place of it was: what is left has been let go of, or replaces what is dead."""
+        staying = [slot for slot in self.slots if slot.stays]
+        return bool(staying) and all(slot.state is SlotState.FAILED for slot in staying)
+
+    @property
+    def failed_for_good(self) -> bool:
+        """It was given up, and is not tried again as it is."""
+        return self.is_given_up and all(slot.permanent for slot in self.slots if slot.stays)
+
+    @property
+    def was_promoted(self) -> bool:
+        """It has served."""
+        return any(slot.ever_ready for slot in self.slots)
+
+    @property
+    def is_good(self) -> bool:
+        """It serves, or did and will again before long, as far as its deaths tell."""
+        return self.presence is Presence.LIVE and any(slot.ever_ready and slot.history.is_steady for slot in self.slots)
 
     @property
     def is_refused(self) -> bool:

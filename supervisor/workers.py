@@ -251,6 +251,6 @@ def _doubts(slot: Slot, now_s: float, *, late: bool) -> bool:
 def _became_ready(slot: Slot, load_s: float, warmup_s: float) -> None:
     slot.was_ready, slot.ever_ready, slot.error = True, True, OK
     slot.load_s, slot.warmup_s = load_s, warmup_s
-    slot.history.became_ready(slot.since_s)
+    slot.history.became_ready(slot.since_s, load_s + warmup_s)
     times = {"load_s": f"{load_s:.3f}", "warmup_s": f"{warmup_s:.3f}"}
     log.info("worker ready %s", fields(**slot.names(), pid=slot.pid, **times))

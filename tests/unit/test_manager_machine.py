@@ -70,10 +70,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.become_ready()
         self.ack()
 
-    @rule(versions=st.sets(st.integers(1, 4), min_size=1, max_size=3))
-    def aspire(self, versions: set[int]) -> None:
+    @rule(versions=st.sets(st.integers(1, 4), min_size=1, max_size=3), kept=st.booleans())
+    def aspire(self, versions: set[int], kept: bool = True) -> None:
+        """These are wanted; all others are on the disk, too, or none is."""
         self.wanted = versions
-        self._goes_on_answering(lambda: self.world.aspire(*versions))
+        paths = {version: f"/models/m/{version}" for version in range(1, 5)}
+        wanted = {version: paths[version] for version in versions}
+
+        def look() -> None:
+            self.world.manager.aspire("m", wanted, paths if kept else wanted)
+            self.world.advance()
+
+        self._goes_on_answering(look)
 
     @rule()
     def aspire_nothing(self) -> None:
@@ -260,6 +268,10 @@ class AnyOrder(RuleBasedStateMachine):
 
         A version that was rolled back waits for another to fail.
         """
+        model = self.world.manager.models["m"]
+        assert model.fallback is not None or not any(
+            each.rolled_back and each.aspired for each in self.world.servables()
+        )
         for slot in self._slots(lambda slot: slot.incarnation is None):
             servable = self.world.servable(slot.id.servable.version)
             if (
