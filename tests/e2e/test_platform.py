@@ -49,6 +49,9 @@ def extended(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "words": {"python_modules": ["tensorflow_text"]},
         "no_module": {"python_modules": ["no_such_module_of_anyone"]},
         "bad_module": {"python_modules": ["modelpool.worker.main", "antigravity_of_nobody.inner"]},
+        # Of the standard library, for another system: one raises as it is imported, one imports what is not there.
+        "raising_module": {"python_modules": ["asyncio.windows_events"]},
+        "lacking_module": {"python_modules": ["multiprocessing.popen_spawn_win32"]},
         "no_library": {"op_libraries": [str(directory / "nonesuch.so")]},
         "bad_library": {"op_libraries": [str(broken)]},
         "plus_seven": {"op_libraries": [str(library)]},
@@ -91,6 +94,17 @@ def test_without_the_module_the_load_fails_and_nobody_else_does(extended: Pool) 
     [
         ("no_module", grpc.StatusCode.NOT_FOUND, "python_modules: no module named 'no_such_module_of_anyone'"),
         ("bad_module", grpc.StatusCode.NOT_FOUND, "python_modules: no module named 'antigravity_of_nobody.inner'"),
+        (
+            "raising_module",
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "python_modules: cannot import 'asyncio.windows_events': ImportError: win32 only",
+        ),
+        (
+            "lacking_module",
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "python_modules: cannot import 'multiprocessing.popen_spawn_win32': "
+            "ModuleNotFoundError: No module named 'msvcrt'",
+        ),
         ("no_library", grpc.StatusCode.NOT_FOUND, "op_libraries: no such file: "),
         ("bad_library", grpc.StatusCode.FAILED_PRECONDITION, "op_libraries: cannot load "),
     ],

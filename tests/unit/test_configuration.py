@@ -123,6 +123,20 @@ def test_a_file_that_hangs_keeps_no_reload_waiting(tmp_path: Path) -> None:
     on_stage(tmp_path, play)
 
 
+def test_a_reload_tells_of_a_base_path_without_versions(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        (tmp_path / "empty").mkdir()
+        request = ReloadConfigRequest()
+        for name, place in {"m": stage.models, "new": tmp_path / "empty"}.items():
+            request.config.model_config_list.config.add(name=name, base_path=str(place), model_platform="tensorflow")
+        cause = "NOT_FOUND: No versions of servable new found under its base path"
+        text = f"1 model(s) did not become available: {{{{{{name: new}} due to error: {cause}}}, }}"
+        async with asyncio.timeout(20):
+            assert await stage.configuration.reload(request.SerializeToString()) == Status(Code.UNKNOWN, text)
+
+    on_stage(tmp_path, play)
+
+
 @pytest.mark.parametrize("moved", [False, True], ids=["the same base path", "another base path"])
 def test_what_is_served_stays_until_what_replaces_it_is_whole(moved: bool, tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:

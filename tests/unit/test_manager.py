@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelpool.supervisor.commands import AnnounceDeath, Stop
+from modelpool.supervisor.commands import AnnounceDeath, Kill, Stop
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.restart import RestartPolicy
 from modelpool.supervisor.transition_policy import TransitionPolicy
@@ -353,7 +353,9 @@ def test_a_worker_that_speaks_out_of_turn_is_killed_and_harms_nobody(message: Wo
     world.aspire(1)
     incarnation = world.ready(1)
     world.manager.worker_message(incarnation, message, world.now_s)
-    world.advance()
+    assert [each for each in world.advance() if isinstance(each, Kill)] == [Kill(incarnation, "it spoke out of turn")]
+    said = message.phase if isinstance(message, WorkerProgress) else "ready"
+    assert str(world.slot(1).error) == f"INTERNAL: The worker of m/1 said {said} while ready"
     assert world.doomed == {incarnation: KILLED}
     assert world.routed() == set()
     world.bury()

@@ -28,6 +28,10 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
         self._strike("ls", path)
         return super().ls(path, detail, **kwargs)
 
+    def find(self, path: str, **kwargs: Any) -> Any:
+        self._strike("find", path)
+        return super().find(path, **kwargs)
+
     def get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
         super().get_file(rpath, lpath, **kwargs)
         self._strike("get_file", lpath)
@@ -229,6 +233,35 @@ def test_errors_change_nothing(tmp_path: Path, clock: Clock, store: Any, raised:
     assert source.poll() == Poll("m", {}, error=Status(expected.code, text))
     FaultyFileSystem.faults.clear()
     assert source.poll() == before
+
+
+def test_a_version_that_cannot_be_listed(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    source = source_of(tmp_path, clock)
+
+    FaultyFileSystem.faults["find"] = PermissionError("no key")
+    text = "Could not read version directory 1 of base path faulty://base/m for servable m: PermissionError: no key"
+    assert source.poll() == Poll("m", {}, error=Status(Code.PERMISSION_DENIED, text))
+
+
+def test_a_cache_that_cannot_be_used(tmp_path: Path, clock: Clock, store: Any) -> None:
+    save(store, "/base/m/1")
+    (tmp_path / "cache").write_text("no folder")
+    cause = "NotADirectoryError: Not a directory"
+    text = f"Could not use cache {tmp_path}/cache for servable m: {cause}"
+    assert settled(source_of(tmp_path, clock), clock).error == Status(Code.FAILED_PRECONDITION, text)
+
+
+def test_a_file_system_that_cannot_be_opened(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_endpoint(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no endpoint is configured")
+
+    monkeypatch.setattr("modelpool.supervisor.remote.url_to_fs", no_endpoint)
+    text = (
+        "Base path faulty://base/m for servable m: file system 'faulty://' cannot be used: "
+        "RuntimeError: no endpoint is configured"
+    )
+    assert source_of(tmp_path, clock).poll().error == Status(Code.UNAVAILABLE, text)
 
 
 def test_http_statuses_of_client_libraries(tmp_path: Path, clock: Clock) -> None:
