@@ -30,7 +30,7 @@ from modelpool.supervisor.wire.worker_messages import (
 )
 from modelpool.supervisor.wire.worker_spec import WorkerSpec
 
-from . import cpu_share, oom_score, priority
+from . import cpu_share, oom_score, permanence, priority
 from . import session as sessions
 from .chaos import Chaos
 from .control import ControlLink
@@ -52,18 +52,6 @@ NOT_STARTED_EXIT_CODE = 5
 _NO_GPU = "-1"
 _PR_SET_NAME = 15
 _LINK_CLOSE_S = 2.0
-# What another try would end the same with. NOT_FOUND is not among them: a file may be on its way.
-_PERMANENT = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.FAILED_PRECONDITION,
-        Code.OUT_OF_RANGE,
-        Code.UNIMPLEMENTED,
-        Code.DATA_LOSS,
-        Code.ALREADY_EXISTS,
-        Code.PERMISSION_DENIED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +287,7 @@ def _check_golden(spec: WorkerSpec, calls: "Calls") -> None:
 def _load_failed(status: Status, phase: WorkerPhase) -> WorkerLoadFailed:
     """The last words of a worker that could not load its model."""
     log.error("load failed %s", fields(status=status))
-    return WorkerLoadFailed(status.code, truncated(status.message), status.code in _PERMANENT, phase)
+    return WorkerLoadFailed(status.code, truncated(status.message), permanence.is_permanent(status), phase)
 
 
 def tie_to_supervisor(middle_pid: int, lifeline_fd: int) -> None:
