@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from .completeness import Tree, fingerprint
@@ -114,7 +115,7 @@ class RemoteFolder:
         root = f"{self._root}/{name}"
         with self._mapped(f"read version directory {name} of base path"):
             self._fs.invalidate_cache()
-            found = self._fs.find(root, detail=True)
+            found = self._fs.find(root, detail=True) if _finds_by_itself(self._fs) else _find(self._fs, root)
         files = {_relative(path, root): info for path, info in found.items() if not path.endswith("/")}
         files.pop("", None)  # the empty object that some tools write for a directory
         for relative in files:
@@ -175,6 +176,27 @@ def _open(model: ModelConfig) -> tuple[Any, str]:
             raise Unimplemented(f"{subject} is not supported") from error
         raise StatusError(Status(remote_code(error), f"{subject} cannot be used: {describe(error)}")) from error
     return fs, str(root)
+
+
+def _finds_by_itself(fs: Any) -> bool:
+    """Whether it lists all that lies below a prefix at once, as object stores do."""
+    return type(fs).find is not AbstractFileSystem.find
+
+
+def _find(fs: Any, root: str) -> dict[str, Any]:
+    """fsspec's `find` for all others, which passes over a directory that cannot be listed: a version would be whole
+    without its variables. Raises what the file system's `ls` raises.
+    """
+    found: dict[str, Any] = {}
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        for info in fs.ls(folder, detail=True):
+            if info["type"] != "directory":
+                found[info["name"]] = info
+            elif info["name"].strip("/") != folder.strip("/"):  # some list the folder itself, too
+                folders.append(info["name"])
+    return found
 
 
 def _relative(path: str, root: str) -> str:

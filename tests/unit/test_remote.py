@@ -1,5 +1,6 @@
 """Remote base paths through fsspec: looks, downloads into the cache, broken downloads, and pools that share a cache."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from modelpool.supervisor.model_config import ModelConfig
@@ -242,6 +244,32 @@ def test_a_version_that_cannot_be_listed(tmp_path: Path, clock: Clock, store: An
     FaultyFileSystem.faults["find"] = PermissionError("no key")
     text = "Could not read version directory 1 of base path faulty://base/m for servable m: PermissionError: no key"
     assert source.poll() == Poll("m", {}, error=Status(Code.PERMISSION_DENIED, text))
+
+
+def test_a_part_of_a_version_that_cannot_be_listed(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base" / "1" / "variables").mkdir(parents=True)
+    (tmp_path / "base" / "1" / "saved_model.pb").write_text("graph")
+    (tmp_path / "base" / "1" / "variables" / "variables.index").write_text("index")
+    (tmp_path / "base" / "1" / "variables" / "variables.data-00000-of-00001").write_text("data")
+    real = LocalFileSystem.ls
+
+    def away(fs: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+        if path.endswith("/variables"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fs, path, *args, **kwargs)
+
+    source = source_of(tmp_path, clock, f"local://{tmp_path}/base")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "ls", away)
+        text = (
+            f"Could not read version directory 1 of base path local://{tmp_path}/base for servable m: "
+            "OSError: Input/output error"
+        )
+        assert settled(source, clock) == Poll("m", {}, error=Status(Code.UNAVAILABLE, text))
+    found = settled(source, clock)
+    assert sorted(os.listdir(found.versions[1])) == ["saved_model.pb", "variables"]
 
 
 def test_a_cache_that_cannot_be_used(tmp_path: Path, clock: Clock, store: Any) -> None:
