@@ -1,6 +1,7 @@
 """Looks at the GPUs again and again, and keeps what was learnt of their memory. In the event loop; NVML in a thread.
 
-Not started on a host without GPUs. NVML may hang with the driver: then there are no news, and nothing else stops.
+Where there is no GPU it looks now and then: a driver may be loaded after the pool. NVML may hang with the driver: then
+there are no news, and nothing else stops.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # Between two looks; and when somebody waits for the next one.
 _PERIOD_S, _SOON_S = 1.0, 0.1
+# Between two looks for GPUs where there are none; a GPU that is there and does not answer is looked at as any.
+_ABSENT_PERIOD_S = 30.0
 
 
 class DeviceWatch:
@@ -41,6 +44,9 @@ class DeviceWatch:
         """Never returns."""
         while True:
             await self._look()
+            if not (self._places.inventory.gpus or self._places.inventory.silent):
+                await asyncio.sleep(_ABSENT_PERIOD_S)
+                continue
             await asyncio.sleep(_SOON_S)
             try:
                 async with asyncio.timeout(_PERIOD_S - _SOON_S):

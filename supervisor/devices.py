@@ -117,6 +117,8 @@ class Inventory:
         self.devices = tuple(devices)
         self.readings: dict[str, Reading] = {}
         self.lost: dict[str, str] = {}
+        self.silent: dict[str, str] = {}
+        """GPUs that are there and have never answered, so that nothing is known of them, and why."""
         self._broken: dict[str, str] = {}
         self._silent: dict[str, int] = {}
 
@@ -144,6 +146,7 @@ class Inventory:
         self.readings = {each.device.id: each for each in snapshot.readings}
         for id_, reading in self.readings.items():
             self._silent[id_] = self._silent.get(id_, 0) + 1 if reading.error else 0
+        self.silent = {id_: each.error for id_, each in self.readings.items() if not each.device.cuda_visible_devices}
         self.lost = {device.id: why for device in gpus if (why := self._why_lost(device.id))}
         return before != (self.devices, self.lost)
 

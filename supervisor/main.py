@@ -127,7 +127,8 @@ def _chaos(argv: Sequence[str], base: Path) -> int:
 
 def _plan(argv: Sequence[str]) -> int:
     try:
-        return plan_command.run(argv, RealNvml(), _default_cache_dir())
+        base = runtime_dir.base_dir(os.environ.get("XDG_RUNTIME_DIR"))
+        return plan_command.run(argv, RealNvml(), _default_cache_dir(), base)
     except UsageError as error:
         print(f"modelpool plan: {error.message}", file=sys.stderr)
         return USAGE_EXIT_CODE
@@ -206,4 +207,6 @@ def _inventory(nvml: RealNvml) -> Inventory:
         log.error("GPUs not used %s", fields(why=error.message))
         return Inventory()
     log.info("devices %s", fields(devices=",".join(device.id for device in found.devices)))
+    for id_, why in found.silent.items():
+        log.error("GPU cannot be used %s", fields(device=id_, why=why))
     return found

@@ -14,6 +14,7 @@ from .devices import Device, DeviceError, Reading, Snapshot, Xid, gpu_of
 # Xids of a GPU that one look takes in; what is left comes with the next.
 _MAX_XIDS = 64
 _GONE = "NVML does not list it any more"
+_NO_INSTANCE = "it is in MIG mode and has no instance"
 
 
 class RealNvml:
@@ -70,6 +71,8 @@ class RealNvml:
             known = [device for device in self._known.values() if gpu_of(device.id) == name]
             yield from (_failed(device, error) for device in known or [Device(name, "")])
             return
+        if not found:
+            yield Reading(self._known.get(name, Device(name, "")), error=_NO_INSTANCE, gone=True)
         for id_, each in found:
             yield self._reading(id_, each)
 

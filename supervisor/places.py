@@ -48,13 +48,15 @@ class Places:
         """NVML was read, beginning at `taken_s`; whether the book has news to be kept."""
         for xid in snapshot.xids:
             log.error("the driver reports an error %s", fields(device=xid.gpu, xid=xid.number))
-        lost_before = self.inventory.lost
+        lost_before, silent_before = self.inventory.lost, self.inventory.silent
         if self.inventory.update(snapshot):
             self.generation += 1
         for id_ in self.inventory.lost.keys() - lost_before.keys():
             log.error("device lost %s", fields(device=id_, why=self.inventory.lost[id_]))
         for id_ in lost_before.keys() - self.inventory.lost.keys():
             log.info("device is back %s", fields(device=id_))
+        for id_ in self.inventory.silent.keys() - silent_before.keys():
+            log.error("GPU cannot be used %s", fields(device=id_, why=self.inventory.silent[id_]))
         news = False
         for each in self.ledger.read(snapshot.readings, taken_s):
             product = each.device.product

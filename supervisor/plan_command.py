@@ -1,17 +1,19 @@
 """The command `modelpool plan`: where everything would go, and what does not fit and why. Starts nothing.
 
 Reads what `modelpool serve` with the same flags would read: the configuration, the versions that are there, NVML, and
-the figures of earlier runs. Decides by the same `places`.
+the figures of earlier runs. Decides by the same `places`. Where the pool with these flags runs, it is asked what others
+than its own workers hold.
 """
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import command_line, config, memory_book, pool_config, session_config, source
+from . import command_line, config, control_client, memory_book, pool_config, runtime_dir, session_config, source
 from .command_options import UsageError
 from .configuration import device_policy
 from .devices import Device, Inventory, Nvml
@@ -45,41 +47,87 @@ class Plan:
         return not any(decision.refusal for _, decision in self.decisions)
 
 
-def run(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -> int:
-    """Print the plan; 0 when everything fits, 1 when not, or when it cannot be made. Raises UsageError."""
+def run(
+    argv: Sequence[str],
+    nvml: Nvml,
+    default_cache_dir: Path,
+    base: Path,
+    ask_pool: Callable[[Path], bytes] = control_client.status,
+) -> int:
+    """Print the plan; 0 when everything fits, 1 when not, or when it cannot be made. Raises UsageError.
+
+    `base`: where runtime directories of pools are; `ask_pool`: the status document of the pool that has one.
+    """
     if "--help" in argv:
         print(_USAGE, end="")
         return 0
     try:
-        made = _of_command_line([arg for arg in argv if arg != "--json"], nvml, default_cache_dir)
+        made = _of_command_line([arg for arg in argv if arg != "--json"], nvml, default_cache_dir, base, ask_pool)
     except UsageError:
         raise
     except PoolError as error:
         print(f"modelpool plan: {error.message}", file=sys.stderr)
         return 1
-    print(json.dumps(document(made), indent=1) if "--json" in argv else "\n".join(lines(made)))
+    try:
+        print(json.dumps(document(made), indent=1) if "--json" in argv else "\n".join(lines(made)), flush=True)
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` has; what is left in the buffer is not to be tried again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if made.fits else 1
 
 
-def _of_command_line(argv: Sequence[str], nvml: Nvml, default_cache_dir: Path) -> Plan:
+def _of_command_line(
+    argv: Sequence[str], nvml: Nvml, default_cache_dir: Path, base: Path, ask_pool: Callable[[Path], bytes]
+) -> Plan:
     if argv and not argv[0].startswith("-"):
         argv = [f"--model_config_file={argv[0]}", *argv[1:]]
     if not argv:
         raise UsageError(f"expected a model config file\n{_USAGE}".rstrip())
-    settings = config.from_flags(command_line.parse(argv), Path(), default_cache_dir, 1)
+    given = command_line.parse(argv)
+    settings = config.from_flags(given, Path(), default_cache_dir, 1)
     pool_file = pool_config.read(settings.pool_config_file)
     folder = Path(pool_file.source.cache_dir or default_cache_dir)
     fraction = session_config.gpu_memory_fraction(settings.platform)
     places = Places(Inventory.of(nvml.look()), memory_book.read(folder), fraction)
-    return plan(settings.read_models(), pool_file, places, str(folder))
+    path = (
+        Path(given.runtime_dir)
+        if given.runtime_dir
+        else runtime_dir.default_path(base, given.port, given.rest_api_port)
+    )
+    budgets: Mapping[str, int] = {}
+    notes = []
+    if places.inventory.gpus and runtime_dir.is_live(path):
+        try:
+            budgets = _budgets(json.loads(ask_pool(path)))
+        except PoolError as error:
+            notes.append(f"{error.message}: what its workers hold counts as OTHERS here")
+        else:
+            notes.append(f"the pool at {path} runs: the plan is for its models' being loaded anew")
+    made = plan(settings.read_models(), pool_file, places, str(folder), budgets)
+    return replace(made, notes=(*notes, *made.notes))
 
 
-def plan(models: Sequence[ModelConfig], pool_file: PoolFile, places: Places, cache_dir: str = "") -> Plan:
+def _budgets(status: Mapping[str, Any]) -> dict[str, int]:
+    """What others leave to this pool of each GPU, by UUID."""
+    return {each["uuid"]: each["budget_bytes"] for each in status["devices"] if each["budget_bytes"] is not None}
+
+
+def plan(
+    models: Sequence[ModelConfig],
+    pool_file: PoolFile,
+    places: Places,
+    cache_dir: str = "",
+    budgets: Mapping[str, int] | None = None,
+) -> Plan:
     """Place every version that a start would load, in the order of the configuration, which is also a start's.
 
     But for a folder that takes longer than `turns.LOOK_S` to look at, or to become whole: others go before it.
+    `budgets`: what is there for our slots, by UUID, where that is known better than by NVML.
     """
-    rooms, notes = places.rooms(()), []
+    rooms = places.rooms(())
+    notes = [f"{id_} cannot be used: {why}" for id_, why in places.inventory.silent.items()]
+    for room in rooms:
+        room.budget_bytes = (budgets or {}).get(room.device.cuda_visible_devices, room.budget_bytes)
     decisions: list[tuple[ServableId, Decision]] = []
     for model in models:
         policy = device_policy(pool_file.policy(model.name))

@@ -159,8 +159,7 @@ class Pool:
             self._processes.start_fork_server()
             self._frontends.start()
             self._configuration.start()
-            if self._places.inventory.gpus:
-                self._tasks.background(self._device_watch.run(), "devices")
+            self._tasks.background(self._device_watch.run(), "devices")
             self._tasks.background(run_loading_progress(self._manager, self._loop.time), "loading progress")
             self._tasks.background(CpuWatch(self._tenants).run(), "CPUs")
             await self._tasks.ended

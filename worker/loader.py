@@ -91,14 +91,16 @@ def session_config(given: bytes, gpu_limit_bytes: int = 0) -> Any:
 
     GPU memory is taken as it is needed unless the operator sets a share: TensorFlow's default is all of it, which
     would starve the neighbours. `gpu_limit_bytes` bounds the one GPU that the process sees, by a logical device, which
-    TensorFlow refuses beside a share (gpu_device.cc: VerifyVirtualDeviceSettings). Operations that a device lacks run
-    elsewhere.
+    TensorFlow refuses beside a share (gpu_device.cc: VerifyVirtualDeviceSettings). Which GPUs a server sees says the
+    pool's file: here there is one, so that its number in `visible_device_list` would be wrong. Operations that a device
+    lacks run elsewhere.
     """
     config = config_pb2.ConfigProto.FromString(given)
     config.allow_soft_placement = True
     if config.intra_op_parallelism_threads == 0 and not config.use_per_session_threads:
         config.intra_op_parallelism_threads = cpu_count.available()
     options = config.gpu_options
+    options.visible_device_list = ""
     if gpu_limit_bytes:
         options.per_process_gpu_memory_fraction = 0
         del options.experimental.virtual_devices[:]

@@ -142,10 +142,12 @@ def shown(text):
     return [config.allow_soft_placement, config.gpu_options.allow_growth, loader.wants_pool(config)]
 
 def limited():
-    given = text_format.Parse("gpu_options { per_process_gpu_memory_fraction: 0.5 }", config_pb2.ConfigProto())
+    given = text_format.Parse(
+        "gpu_options { per_process_gpu_memory_fraction: 0.5 visible_device_list: '1' }", config_pb2.ConfigProto()
+    )
     options = loader.session_config(given.SerializeToString(), 3 << 30).gpu_options
     limits = [list(device.memory_limit_mb) for device in options.experimental.virtual_devices]
-    return [options.per_process_gpu_memory_fraction, options.allow_growth, limits]
+    return [options.per_process_gpu_memory_fraction, options.allow_growth, limits, options.visible_device_list]
 
 print(json.dumps([[shown(text) for text in json.loads(sys.argv[1])], limited()]))
 """
@@ -166,7 +168,8 @@ def test_our_defaults_of_a_session_give_way_to_the_operators() -> None:
     assert done.returncode == 0, done.stderr
     shown, limited = json.loads(done.stdout)
     assert dict(zip(wanted, shown, strict=True)) == wanted
-    assert limited == [0, True, [[3072]]]  # TensorFlow takes a share or a limit, not both
+    # TensorFlow takes a share or a limit, not both; and a number of a device means another one here.
+    assert limited == [0, True, [[3072]], ""]
 
 
 def test_xla_by_flag(start_pool: StartPool, models: Path) -> None:

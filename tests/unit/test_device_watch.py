@@ -8,7 +8,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from modelpool.supervisor import memory_book
+from modelpool.supervisor import device_watch, memory_book
 from modelpool.supervisor.device_watch import DeviceWatch
 from modelpool.supervisor.devices import Inventory
 from modelpool.supervisor.nvml import RealNvml
@@ -97,3 +97,28 @@ def test_nothing_is_moved_when_nvml_itself_fails(tmp_path: Path, caplog: pytest.
         assert caplog.text.count("GPUs cannot be watched") == 1
 
     watching(tmp_path, test)
+
+
+def test_a_driver_that_is_loaded_after_the_pool_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device_watch, "_ABSENT_PERIOD_S", 0.01)
+
+    async def run() -> None:
+        gpu = FakeGpu("GPU-a", error=pynvml.NVML_ERROR_UNKNOWN)
+        library = FakeLibrary(gpu, start_error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        places, looks = Places(), asyncio.Semaphore(0)
+        task = asyncio.create_task(DeviceWatch(RealNvml(library), places, tmp_path, looks.release).run())
+        async with asyncio.timeout(WITHIN_S):
+            await looks.acquire()
+            assert places.inventory.gpus == ()
+            library.start_error = 0
+            while not places.inventory.silent:
+                await looks.acquire()
+            gpu.error = 0
+            while not places.inventory.gpus:
+                await looks.acquire()
+        task.cancel()
+
+    asyncio.run(run())
+    assert caplog.text.count("GPU cannot be used") == 1

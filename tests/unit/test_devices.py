@@ -20,6 +20,13 @@ def test_a_host_without_gpus_has_its_cpu() -> None:
     assert (found.devices, found.gpus, found.lost) == ((CPU,), (), {})
 
 
+def test_a_gpu_that_never_answered_is_no_device_but_is_known_of() -> None:
+    found = Inventory.of(snapshot(Reading(Device("gpu:0", ""), error=ERROR, gone=True)))
+    assert (found.devices, found.silent) == ((CPU,), {"gpu:0": ERROR})
+    assert found.update(snapshot(Reading(A)))
+    assert (found.devices, found.silent) == ((A, CPU), {})
+
+
 def test_names() -> None:
     assert A.is_called("gpu:0")
     assert A.is_called("GPU-a")

@@ -1,16 +1,22 @@
 """`modelpool plan`: what would go where, over a scripted NVML and folders of empty versions."""
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from modelpool.supervisor import memory_book, plan_command
 from modelpool.supervisor.command_options import UsageError
 from modelpool.supervisor.memory_book import MemoryBook
 from modelpool.supervisor.nvml import RealNvml
+from modelpool.supervisor.runtime_dir import RuntimeDir
 from modelpool.supervisor.wire.ids import ServableId
+from modelpool.supervisor.wire.status import DeadlineExceeded
 from tests.fake_nvml import GIB, FakeGpu, FakeLibrary
 
 POOL_FILE = """
@@ -28,9 +34,11 @@ replicas = 2
 class Bench:
     def __init__(self, folder: Path, *gpus: FakeGpu) -> None:
         self.folder = folder
+        self.gpus = gpus
         self.nvml = RealNvml(FakeLibrary(*gpus))
         self.cache = folder / "cache"
         self.models: dict[str, str] = {}
+        self.status = b"{}"
         (folder / "pool.toml").write_text(POOL_FILE)
 
     def model(self, name: str, *versions: int, policy: str = "") -> None:
@@ -49,7 +57,13 @@ class Bench:
 
     def run(self, *flags: str) -> int:
         pool_file = f"--pool_config_file={self.folder / 'pool.toml'}"
-        return plan_command.run([self.config(), pool_file, *flags], self.nvml, self.cache)
+        return plan_command.run([self.config(), pool_file, *flags], self.nvml, self.cache, self.folder, self.ask)
+
+    def ask(self, path: Path) -> bytes:
+        """What the pool with this runtime directory answers."""
+        if not self.status:
+            raise DeadlineExceeded(f"the pool at {path} does not answer")
+        return self.status
 
     def document(self, capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
         self.run("--json", *flags)
@@ -134,11 +148,58 @@ def test_a_host_without_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_wrong_command_line(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> int:
+        return plan_command.run(words, bench.nvml, bench.cache, bench.folder)
+
     with pytest.raises(UsageError, match="expected a model config file"):
-        plan_command.run([], bench.nvml, bench.cache)
+        run()
     with pytest.raises(UsageError, match="unknown flag --prot"):
-        plan_command.run(["x.config", "--prot=1"], bench.nvml, bench.cache)
-    assert plan_command.run(["nowhere.config"], bench.nvml, bench.cache) == 1
+        run("x.config", "--prot=1")
+    assert run("nowhere.config") == 1
     assert "model_config_file: cannot read 'nowhere.config'" in capsys.readouterr().err
-    assert plan_command.run(["--help"], bench.nvml, bench.cache) == 0
+    assert run("--help") == 0
     assert "usage: modelpool plan CONFIG" in capsys.readouterr().out
+
+
+def test_gpus_that_never_answered_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = FakeGpu("GPU-aa", error=pynvml.NVML_ERROR_GPU_IS_LOST)
+    bench = Bench(tmp_path, silent, FakeGpu("GPU-bb", mig={}))
+    bench.model("big", 1)
+    bench.run()
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "note: gpu:0 cannot be used: GPU is lost",
+        "note: gpu:1 cannot be used: it is in MIG mode and has no instance",
+    ]
+
+
+def test_beside_the_pool_itself_its_own_workers_are_not_others(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.model("big", 1)
+    gpu, other = bench.gpus
+    gpu.held_bytes["big/1"], other.held_bytes["somebody"] = 5 * GIB, 2 * GIB
+    assert bench.run() == 1  # nobody knows whose that is
+    assert "does not fit: big/1" in capsys.readouterr().out
+    devices = [{"uuid": "GPU-aa", "budget_bytes": 15 * GIB // 2}, {"uuid": "", "budget_bytes": None}]
+    bench.status = json.dumps({"devices": devices}).encode()
+    directory = RuntimeDir(bench.folder / "8500")
+    try:
+        assert bench.run() == 0
+        out = capsys.readouterr().out
+        assert "gpu:0   Fake H1  8.0 GiB  512 MiB  5.0 GiB  2.5 GiB  GPU-aa" in out
+        assert "gpu:1   Fake H1  4.0 GiB  2.0 GiB" in out
+        assert f"note: the pool at {directory.path} runs: the plan is for its models' being loaded anew" in out
+        bench.status = b""
+        assert bench.run() == 1
+        assert "does not answer: what its workers hold counts as OTHERS here" in capsys.readouterr().out
+    finally:
+        directory.remove()
+
+
+def test_who_has_read_enough_need_not_read_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.model("big", 1)
+    reads, writes = os.pipe()
+    os.close(reads)
+    with io.TextIOWrapper(os.fdopen(writes, "wb")) as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert bench.run() == 0
