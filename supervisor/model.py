@@ -72,9 +72,7 @@ class Model:
         for version, fingerprint in fingerprints.items():
             servable = self.servables.get(version)
             if servable is not None and servable.presence is Presence.FAILED and servable.fingerprint != fingerprint:
-                # Its files are not those that failed: it is tried afresh.
-                self.servables[version] = Servable(servable.id, wanted.get(version, servable.path))
-                self.fallback = None
+                self._try_afresh(servable, wanted.get(version, servable.path))  # its files are not those that failed
         self._want(wanted, on_disk)
         for version, fingerprint in fingerprints.items():
             if version in self.servables and self.servables[version].fingerprint is None:
@@ -202,6 +200,11 @@ class Model:
         others = [each for each in self._aspired() if each is not fallback]
         return fallback.failed_for_good or not all(each.failed_for_good for each in others)
 
+    def _try_afresh(self, servable: Servable, path: str) -> None:
+        """One that was given up has another chance, and whatever serves in its place has done its duty."""
+        self.servables[servable.id.version] = Servable(servable.id, path)
+        self.fallback = None
+
     def _want(self, wanted: Mapping[int, str], on_disk: Mapping[int, str]) -> None:
         if set(wanted) != set(self._wanted):
             self.fallback = None
@@ -209,7 +212,11 @@ class Model:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Mark what is wanted, with a fresh record for what has come to its end before."""
+        """Mark what is wanted, with a fresh record for what has come to its end before, or failed in another folder."""
+        for version, path in self._wanted.items():
+            servable = self.servables.get(version)
+            if servable is not None and servable.presence is Presence.FAILED and servable.path != path:
+                self._try_afresh(servable, path)
         paths = dict(self._wanted)
         if self.fallback is not None and self.fallback in self._on_disk:
             paths.setdefault(self.fallback, self._on_disk[self.fallback])
@@ -218,7 +225,8 @@ class Model:
             if servable is None or servable.presence is Presence.GONE or _came_back_failed(servable):
                 servable = self.servables[version] = Servable(ServableId(self.name, version), path)
             servable.aspired = True
-            servable.path = path
+            if not servable.keeps_its_path:
+                servable.path = path
         for version, servable in list(self.servables.items()):
             servable.aspired = version in paths
             if not servable.aspired and not servable.slots:

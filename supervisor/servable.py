@@ -153,6 +153,7 @@ class Servable:
 
     id: ServableId
     path: str
+    """Where its workers load it from."""
     aspired: bool = True
     fingerprint: str | None = None
     """What its files looked like when it was first wanted."""
@@ -207,6 +208,11 @@ class Servable:
             return self.is_refused or self.presence is Presence.FAILED
         idle = {SlotState.FAILED, SlotState.STOPPED}
         return all(slot.history.cannot_start for slot in self.slots if slot.state not in idle)
+
+    @property
+    def keeps_its_path(self) -> bool:
+        """It was, or is being, loaded from there, and can be again as far as is known."""
+        return any(slot.incarnation is not None or (slot.ever_ready and not slot.load_failed) for slot in self.slots)
 
     @property
     def is_given_up(self) -> bool:

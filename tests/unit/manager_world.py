@@ -89,6 +89,11 @@ class World:
         self.manager.aspire("m", {version: f"/models/m/{version}" for version in versions})
         self.advance()
 
+    def aspire_in(self, folder: str, *versions: int) -> None:
+        """As `aspire`, at another base path."""
+        self.manager.aspire("m", {version: f"{folder}/{version}" for version in versions})
+        self.advance()
+
     def incarnation(self, version: int) -> Incarnation:
         return next(i for i, spawn in self.alive.items() if spawn.slot.servable.version == version)
 
@@ -153,6 +158,10 @@ class World:
 
     def slot(self, version: int) -> Slot:
         return self.servable(version).slots[0]
+
+    def loads_from(self, version: int) -> str:
+        """The folder that the living worker of this version was told."""
+        return self.alive[self.incarnation(version)].path
 
     def states(self) -> dict[int, ServableState]:
         return {version: servable.state for version, servable in self.manager.models["m"].servables.items()}

@@ -323,16 +323,6 @@ def test_a_version_that_comes_back_while_it_drains_needs_no_second_news() -> Non
     assert world.states() == {1: ServableState.AVAILABLE}
 
 
-def test_a_new_base_path_is_where_the_next_worker_loads_from() -> None:
-    world = World()
-    world.aspire(1)
-    first = world.ready(1)
-    world.manager.aspire("m", {1: "/elsewhere/m/1"})
-    world.advance()
-    world.die(first, KILLED)
-    assert world.alive[world.incarnation(1)].path == "/elsewhere/m/1"
-
-
 def test_a_failed_version_is_tried_again_when_its_files_change() -> None:
     world = World()
     world.manager.aspire("m", {1: "/models/m/1"}, None, {1: "a"})
