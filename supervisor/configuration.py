@@ -6,6 +6,7 @@ Tells the manager what is wanted and knows nothing of processes.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ class Configuration:
         self._models, self._pool_file = tuple(models), pool_file
         self._manager.configure({model.name: self._settings(model) for model in models})
         for name in set(self._sources) - {model.name for model in models}:
-            self._sources.pop(name).task.cancel()
+            self._leave(name, self._sources.pop(name))
         for model in models:
             self._watch(model)
         self._seams.advance()
@@ -155,11 +156,32 @@ class Configuration:
             source = watch.source
         else:
             if watch is not None:
-                watch.task.cancel()
+                self._leave(model.name, watch)
             source = Source(model, options)
         changed = asyncio.Event()
         task = self._seams.background(self._poll_source(source, model.name, changed), f"source {model.name}")
         self._sources[model.name] = _Watch(place, source, task, changed)
+
+    def _leave(self, name: str, watch: _Watch) -> None:
+        """The model is gone, or lies elsewhere. Its local copies go with the last worker that was started from them."""
+        watch.task.cancel()
+        if watch.source.copies:
+            self._seams.background(self._empty_cache(name, watch.source), f"cache {name}")
+
+    async def _empty_cache(self, name: str, source: Source) -> None:
+        """Once nothing runs from it. Where the model came back, another source has it, and this one lets go of it."""
+        folder = source.copies
+
+        def is_looked_at() -> bool:
+            return any(watch.source.copies == folder for watch in self._sources.values())
+
+        def is_needed() -> bool:
+            model = self._manager.models.get(name)
+            return model is not None and any(path.startswith(f"{folder}/") for path in model.needed_paths())
+
+        await self._seams.until(lambda: is_looked_at() or not is_needed(), math.inf)
+        if not is_looked_at():
+            await looks.empty(source)
 
     def _settings(self, model: ModelConfig) -> ModelSettings:
         policy = self._pool_file.policy(model.name)

@@ -46,6 +46,14 @@ async def look(source: Source, needed: frozenset[int], patience: Patience, overd
         looking.cancel()
 
 
+async def empty(source: Source) -> None:
+    """Remove the copies of all versions: nobody looks by this source any more, and nothing runs from them."""
+    try:
+        await call_in_thread(_tidy, source, frozenset(), name=f"cache {source.model_name}")
+    except Exception as error:  # noqa: BLE001 - what is left is only in the way
+        log.warning("cache not emptied %s", fields(folder=source.copies, error=describe(error)))
+
+
 async def _hang(source: Source, looking: "asyncio.Future[Poll]", patience: Patience) -> Status | None:
     """Wait until it has looked; what does not come to its end in time, if anything."""
     started_s = time.monotonic()

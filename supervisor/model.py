@@ -140,6 +140,11 @@ class Model:
         kept = {version for version, servable in self.servables.items() if servable.presence is not Presence.GONE}
         return frozenset(kept | set(self._wanted) | ({self._last_good} if self._last_good is not None else set()))
 
+    def needed_paths(self) -> frozenset[str]:
+        """Where their files lie."""
+        kept = {servable.path for servable in self.servables.values() if servable.presence is not Presence.GONE}
+        return frozenset(kept | set(self._wanted.values()) | set(self._on_disk.values()))
+
     def available_versions(self, acked_epoch: int) -> tuple[int, ...]:
         return tuple(version for version, servable in self.servables.items() if servable.available(acked_epoch))
 

@@ -21,13 +21,13 @@ class ModelCache:
     """One model's entries below `folder`. What it has handed out stays locked until `prune` or its own end."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._held: dict[str, int] = {}
         weakref.finalize(self, _close_all, self._held)
 
     def hold(self, entry: str) -> str | None:
         """The path of a finished entry, which nobody removes from now on; None if there is none. Raises OSError."""
-        path = os.path.join(self._folder, entry)
+        path = os.path.join(self.folder, entry)
         if entry in self._held:
             if os.path.isdir(path):
                 return path
@@ -44,8 +44,8 @@ class ModelCache:
         `fill` gets an empty directory. Whatever it raises leaves nothing behind. Raises OSError for the cache itself,
         Unavailable if another process is removing just this entry.
         """
-        os.makedirs(self._folder, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=f".{entry}.", suffix=".tmp", dir=self._folder)
+        os.makedirs(self.folder, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f".{entry}.", suffix=".tmp", dir=self.folder)
         lock = _lock(temporary, fcntl.LOCK_SH)
         if lock is None:
             raise Unavailable(f"Another process is removing {temporary}")
@@ -61,24 +61,24 @@ class ModelCache:
                 shutil.rmtree(temporary, ignore_errors=True)
                 os.close(lock)
         if (path := self.hold(entry)) is None:  # another pool was faster, and is removing it again
-            raise Unavailable(f"Another process is removing {entry} in {self._folder}")
+            raise Unavailable(f"Another process is removing {entry} in {self.folder}")
         return path
 
     def prune(self, keeps: Callable[[str], bool]) -> None:
         """Remove all entries but those that `keeps` names, and what crashes left; nothing that others use."""
         try:
-            entries = os.listdir(self._folder)
+            entries = os.listdir(self.folder)
         except FileNotFoundError:
             return
         for entry in sorted(entry for entry in entries if not keeps(entry)):
             if (held := self._held.pop(entry, None)) is not None:
                 os.close(held)
-            path = os.path.join(self._folder, entry)
+            path = os.path.join(self.folder, entry)
             lock = _lock(path, fcntl.LOCK_EX)
             if lock is None:
                 continue
             try:
-                doomed = os.path.join(self._folder, f".removed.{uuid.uuid4().hex}.tmp")
+                doomed = os.path.join(self.folder, f".removed.{uuid.uuid4().hex}.tmp")
                 os.rename(path, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
             except FileNotFoundError:
@@ -88,14 +88,14 @@ class ModelCache:
 
     def _publish(self, temporary: str, entry: str) -> str | None:
         """Give a finished directory its name; None if another pool has done so meanwhile."""
-        path = os.path.join(self._folder, entry)
+        path = os.path.join(self.folder, entry)
         try:
             os.rename(temporary, path)
         except OSError:
             if os.path.isdir(path):
                 return None
             raise
-        _sync(self._folder)
+        _sync(self.folder)
         return path
 
 

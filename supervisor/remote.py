@@ -44,6 +44,11 @@ class RemoteFolder:
         self._fs: Any = None
         self._root = ""
 
+    @property
+    def copies(self) -> str:
+        """The folder of the local copies, of no other model."""
+        return self._cache.folder
+
     def names(self) -> list[str]:
         """The names of the directories right below the base path."""
         fs = self._connected()

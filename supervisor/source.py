@@ -65,6 +65,10 @@ class Storage(Protocol):
 
     eager: bool
 
+    @property
+    def copies(self) -> str:
+        """The folder below which copies of versions lie; "" where versions are loaded from where they are."""
+
     def names(self) -> list[str]:
         """Names right below the base path."""
 
@@ -85,6 +89,7 @@ class LocalFolder:
     """A base path on a file system of this machine: versions are loaded from that very folder."""
 
     eager = True
+    copies = ""
 
     def __init__(self, model: ModelConfig) -> None:
         self._model = model
@@ -159,6 +164,11 @@ class Source:
     def model_name(self) -> str:
         return self._model.name
 
+    @property
+    def copies(self) -> str:
+        """The folder below which the local copies of its versions lie; "" where there are none."""
+        return self._storage.copies
+
     def watch(self, versions: Iterable[int]) -> None:
         """From the next poll on, follow the content of just these versions (those whose load failed).
 
@@ -191,7 +201,8 @@ class Source:
     def prune(self, keep: Iterable[int]) -> None:
         """Remove the local copies of all versions but these; nothing where the base path is local.
 
-        The caller keeps what is aspired, what still runs, and the last good one; nothing when the model is gone.
+        The caller keeps what is aspired, what still runs, and the last good one; nothing when the model is gone, or
+        lies elsewhere.
         A version whose origin is gone can be kept too. Blocks as `poll` does. Raises a PoolError for a broken cache.
         """
         with self._lock:
