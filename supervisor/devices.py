@@ -156,7 +156,9 @@ class Inventory:
         reading = self.readings.get(id_)
         if reading is None or not reading.error:
             return ""
-        return reading.error if reading.gone or self._silent[id_] >= SILENT_LOOKS else ""
+        # One that is lost comes back by an answer alone: a MIG instance that went does not when its GPU falls silent.
+        lost = reading.gone or self._silent[id_] >= SILENT_LOOKS or id_ in self.lost
+        return reading.error if lost else ""
 
 
 def gpu_of(device_id: str) -> str:

@@ -78,3 +78,12 @@ def test_xids_of_a_process_take_no_gpu_away(number: int) -> None:
     found = Inventory.of(snapshot(Reading(A)))
     assert not found.update(snapshot(Reading(A), xids=[Xid("gpu:0", number)]))
     assert found.lost == {}
+
+
+def test_what_went_is_not_back_because_its_gpu_falls_silent() -> None:
+    found = Inventory.of(snapshot(Reading(MIG)))
+    assert found.update(snapshot(Reading(MIG, error="no such instance", gone=True)))
+    found.update(snapshot(Reading(MIG, error=ERROR)))
+    assert set(found.lost) == {"gpu:1:mig:0"}
+    assert found.update(snapshot(Reading(MIG)))
+    assert found.lost == {}

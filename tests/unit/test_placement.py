@@ -1,10 +1,10 @@
 """Where replicas go: by example, and over random rooms."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor.devices import CPU, Device
@@ -21,6 +21,7 @@ from modelpool.supervisor.placement import (
     unknown_names,
 )
 from modelpool.supervisor.wire.ids import ServableId, SlotId
+from tests.unit.refusal_text import Full, full_devices, named_devices
 
 M = ServableId("m", 1)
 
@@ -156,14 +157,17 @@ def test_amounts() -> None:
 
 SIZES = st.integers(1, 9).map(lambda gib: gib * GIB)
 NAMES = ["auto", "all", "cpu", "gpu:0", "gpu:1", "gpu:2", "gpu:9", "GPU-1"]
+# Hardly less than all of the memory, so that much is placed: it is claims that use it up.
+TAKEN = st.sampled_from([0, 0, 0, GIB, 3 * GIB])
 
 
 @st.composite
 def hosts(draw: st.DrawFn) -> list[Room]:
     rooms = []
-    for number in range(draw(st.integers(0, 3))):
+    for number in range(draw(st.sampled_from([1, 2, 3, 3, 0]))):
         device = Device(f"gpu:{number}", f"GPU-{number}", "H1", draw(SIZES))
-        rooms.append(Room(device, draw(st.integers(0, device.memory_bytes)), draw(st.sampled_from(["", "", "lost"]))))
+        budget_bytes = max(0, device.memory_bytes - draw(TAKEN))
+        rooms.append(Room(device, budget_bytes, draw(st.sampled_from(["", "", "", "Xid 79"]))))
     return [*rooms, room(CPU)]
 
 
@@ -171,47 +175,131 @@ def hosts(draw: st.DrawFn) -> list[Room]:
 def policies(draw: st.DrawFn) -> DevicePolicy:
     first = draw(st.sampled_from(NAMES))
     more = draw(st.lists(st.sampled_from(NAMES[2:]), max_size=2)) if first not in {"auto", "all"} else []
-    return DevicePolicy((first, *more), draw(st.integers(1, 4)), draw(SIZES), draw(st.sampled_from(Order)))
+    sizes = st.integers(1, 5).map(lambda gib: gib * GIB)
+    return DevicePolicy((first, *more), draw(st.integers(1, 4)), draw(sizes), draw(st.sampled_from(Order)))
 
 
-@given(hosts(), st.lists(policies(), min_size=1, max_size=6), policies())
-def test_whatever_is_asked(rooms: list[Room], wishes: list[DevicePolicy], changed: DevicePolicy) -> None:
-    """Never over budget, no slot without a living device that is allowed, reasons for what is missing, no moves."""
-    decisions: list[tuple[ServableId, DevicePolicy, Decision]] = []
+class Host:
+    """Rooms, and by the test's own account what is on them."""
 
-    def decide_for(id_: ServableId, policy: DevicePolicy, mine: Sequence[SlotId]) -> Decision:
+    def __init__(self, rooms: list[Room]) -> None:
+        self.rooms = rooms
+        self.claims: dict[SlotId, int] = {}
+
+    def allows(self, policy: DevicePolicy, device: Device) -> bool:
+        if policy.devices[0] in {"auto", "all"}:
+            return device.is_gpu or len(self.rooms) == 1
+        return any(device.is_called(name) for name in policy.devices)
+
+    def living(self, policy: DevicePolicy) -> list[Room]:
+        return [each for each in self.rooms if self.allows(policy, each.device) and not each.lost]
+
+    def on(self, device_id: str) -> dict[SlotId, int]:
+        return {slot: claim_bytes for slot, claim_bytes in self.claims.items() if slot.device == device_id}
+
+    def fits(self, each: Room, need_bytes: int, without: Collection[SlotId] = ()) -> bool:
+        held_bytes = sum(size for slot, size in self.on(each.device.id).items() if slot not in without)
+        return not each.device.is_gpu or held_bytes + need_bytes <= each.budget_bytes
+
+    def decide(self, id_: ServableId, policy: DevicePolicy, mine: Sequence[SlotId] = ()) -> Decision:
+        """Place it; what always holds of a decision. Slots that are let go of stay in their rooms, as they drain."""
         need = Need(policy.memory_bytes)
-        return place(id_, policy, rooms, mine=mine, need=lambda room: need if room.accounted else Need(0))
-
-    for number, policy in enumerate(wishes):
-        id_ = ServableId(f"m{number}", 1)
-        decisions.append((id_, policy, decide_for(id_, policy, ())))
-    for _, policy, decision in decisions:
-        assert (len(decision.add) < decision.wanted) == bool(decision.refusal)
-        assert len(decision.add) <= decision.wanted
-        assert not decision.drop
+        before = {each.device.id: sum(self.on(each.device.id).values()) for each in self.rooms}
+        decision = place(id_, policy, self.rooms, mine=mine, need=lambda each: need if each.accounted else Need(0))
         for new in decision.add:
-            named = any(new.device.is_called(name) for name in policy.devices)
-            auto = policy.devices[0] in {"auto", "all"} and (new.device.is_gpu or len(rooms) == 1)
-            assert named or auto
-            assert not next(each.lost for each in rooms if each.device.id == new.device.id)
-    for each in rooms:
-        assert not each.accounted or sum(tenant.claim_bytes for tenant in each.tenants) <= each.budget_bytes
-    # The same again changes nothing; another wish moves only what must move.
-    id_, policy, decision = decisions[0]
-    mine = [new.slot for new in decision.add]
-    again = decide_for(id_, policy, mine)
-    assert (again.drop, len(again.add)) == ((), 0)
-    after = decide_for(id_, changed, mine)
-    kept = [slot for slot in mine if slot not in after.drop]
-    may_stay = [slot for slot in mine if _may_stay(slot, changed, rooms)]
-    assert set(kept) <= set(may_stay)
-    assert len(kept) >= min(len(may_stay), after.wanted) or changed.devices == ("all",)
-    assert not set(after.drop) & {new.slot for new in after.add}
+            assert new.slot not in self.claims
+            self.claims[new.slot] = new.claim_bytes
+            assert new.claim_bytes == (policy.memory_bytes if new.device.is_gpu else 0)
+            assert new.device in [each.device for each in self.living(policy)]
+        for each in self.rooms:
+            assert (
+                each.device.id == "cpu"
+                or before[each.device.id] == sum(self.on(each.device.id).values())
+                or (sum(self.on(each.device.id).values()) <= each.budget_bytes)
+            )
+        self.check_moves(policy, mine, decision)
+        self.check_refusal(id_, policy, mine, decision)
+        return decision
+
+    def check_moves(self, policy: DevicePolicy, mine: Sequence[SlotId], decision: Decision) -> None:
+        """As many stay as may, and no more come than lack then."""
+        living = [each.device.id for each in self.living(policy)]
+        if policy.devices == ("all",):
+            wanted = dict.fromkeys(living, policy.replicas)
+            assert decision.wanted == policy.replicas * max(1, len(living))
+        else:
+            wanted = {"": policy.replicas}
+            assert decision.wanted == policy.replicas
+        kept = [slot for slot in mine if slot not in decision.drop]
+        for device, number in wanted.items():
+            may_stay = [slot for slot in mine if slot.device in ([device] if device else living)]
+            assert sum(slot in may_stay for slot in kept) == min(number, len(may_stay))
+            coming = [new for new in decision.add if device in {"", new.device.id}]
+            assert len(coming) <= max(0, number - len(may_stay))
+        assert all(slot.device in living for slot in kept)
+
+    def check_refusal(self, id_: ServableId, policy: DevicePolicy, mine: Sequence[SlotId], decision: Decision) -> None:
+        """There is one exactly where some are missing; it names each device, and what it says is so."""
+        kept = [slot for slot in mine if slot not in decision.drop]
+        missing = decision.wanted - len(kept) - len(decision.add)
+        assert missing >= 0
+        assert bool(missing) == bool(decision.refusal)
+        if not missing:
+            return
+        assert decision.refusal.startswith(f"{id_}: ")
+        assert (f"{missing} of {decision.wanted} replicas" in decision.refusal) == (decision.wanted > 1)
+        on = Counter([slot.device for slot in kept] + where(decision))
+        allowed = [each for each in self.rooms if self.allows(policy, each.device)]
+        full = {each.device: each for each in full_devices(decision.refusal)}
+        if not allowed:
+            assert "devices names " in decision.refusal
+        for each in allowed:
+            complete = policy.devices == ("all",) and on[each.device.id] == policy.replicas
+            assert (each.device.id in named_devices(decision.refusal)) == (bool(each.lost) or not complete)
+            assert each.lost or complete or not self.fits(each, policy.memory_bytes)
+            if not each.lost and not complete:
+                self.check_advice(id_, each, policy.memory_bytes, full[each.device.id])
+
+    def check_advice(self, id_: ServableId, each: Room, need_bytes: int, said: Full) -> None:
+        """Done what it says, the next one fits; with less done it would not. Where it says nothing, nothing helps."""
+        held = self.on(each.device.id)
+        assert said.needs_bytes == need_bytes
+        assert abs(max(0, each.budget_bytes - sum(held.values())) - said.free_bytes) <= said.shown_to_bytes
+        leaving = {slot for slot in held if {str(slot), str(slot.servable)} & set(said.leaving)}
+        own = {slot for slot in leaving if slot.servable == id_}
+        assert all(str(slot) in said.leaving for slot in own)
+        if said.leaving:
+            assert self.fits(each, need_bytes, leaving)
+            for name in said.leaving:
+                assert not self.fits(each, need_bytes, {s for s in leaving if name not in {str(s), str(s.servable)}})
+        else:
+            assert not self.fits(each, need_bytes, held)
 
 
-def _may_stay(slot: SlotId, policy: DevicePolicy, rooms: Sequence[Room]) -> bool:
-    home = next(each for each in rooms if each.device.id == slot.device)
-    if policy.devices[0] in {"auto", "all"}:
-        return home.device.is_gpu or len(rooms) == 1
-    return any(home.device.is_called(name) for name in policy.devices)
+@settings(max_examples=300)
+@given(hosts(), st.lists(policies(), min_size=1, max_size=6), policies(), st.integers(0, 2), TAKEN)
+def test_whatever_is_asked(
+    rooms: list[Room], wishes: list[DevicePolicy], changed: DevicePolicy, number: int, taken_bytes: int
+) -> None:
+    """Never over budget, no slot without a living device that is allowed, reasons for what is missing, no moves."""
+    host = Host(rooms)
+    placed: dict[ServableId, tuple[DevicePolicy, list[SlotId]]] = {}
+    for each, policy in enumerate(wishes):
+        id_ = ServableId(f"m{each}", 1)
+        placed[id_] = (policy, [new.slot for new in host.decide(id_, policy).add])
+    # The same again changes nothing.
+    for id_, (policy, mine) in placed.items():
+        again = host.decide(id_, policy, mine)
+        assert (again.add, again.drop) == ((), ())
+    # A device is lost, or somebody takes of its memory: what was elsewhere, or has its place, stays.
+    if number < len(rooms) - 1:
+        if taken_bytes:
+            rooms[number].budget_bytes = max(0, rooms[number].budget_bytes - taken_bytes)
+        else:
+            rooms[number].lost = "Xid 48"
+    for id_, (policy, mine) in placed.items():
+        moved = host.decide(id_, policy, mine)
+        mine[:] = [*(slot for slot in mine if slot not in moved.drop), *(new.slot for new in moved.add)]
+    # Another wish moves only what must move.
+    id_ = next(iter(placed))
+    host.decide(id_, changed, placed[id_][1])
