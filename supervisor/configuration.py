@@ -195,6 +195,7 @@ class Configuration:
             max_restarts=policy.max_restarts,
             restart_period_s=policy.restart_period_s,
             run_timeout_s=policy.run_timeout_s,
+            of_loads=policy.of_loads(),
         )
 
     def _source_options(self, name: str) -> SourceOptions:

@@ -356,8 +356,7 @@ class Manager:
             case SlotState.READY:
                 return renewals.begin(servable, slot, urgent=False, now_s=now_s)
             case SlotState.BACKOFF | SlotState.FAILED:
-                slot.history.forget()
-                slot.permanent, slot.retry_at_s = False, now_s
+                slot.try_at(now_s)
             case SlotState.STARTING | SlotState.LOADING | SlotState.WARMING:
                 slot.history.forget()
                 self.workers.kill(slot, "it was restarted by hand", ExitKind.KILLED, now_s)

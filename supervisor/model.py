@@ -7,6 +7,7 @@ lies between: versions that come back, that failed and have changed since, and t
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from .lifecycle import SlotState
 from .placement import DevicePolicy
 from .servable import Servable
 from .transition_policy import Presence, TransitionPolicy, VersionSnapshot
@@ -24,7 +25,7 @@ class ModelSettings:
 
     `required`: without it the server is not ready.
     `max_restarts` within `restart_period_s`, None for what holds for all. `run_timeout_s`: what one execution may take,
-    0 for as long as it likes.
+    0 for as long as it likes. `of_loads`: what else may decide how a load ends.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class ModelSettings:
     max_restarts: int | None = None
     restart_period_s: float | None = None
     run_timeout_s: float = 0.0
+    of_loads: tuple[object, ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,7 +59,11 @@ class Model:
     _last_good: int | None = None
 
     def configure(self, settings: ModelSettings) -> None:
+        """How it is handled from now on. Where that says how loads go, what was given up is tried once more."""
+        changed = settings.of_loads != self.settings.of_loads
         self.configured, self.settings = True, settings
+        if changed:
+            self._try_failed()
 
     def retire(self) -> None:
         """The model is not configured any more: nothing of it is wanted."""
@@ -204,6 +210,17 @@ class Model:
             return False
         others = [each for each in self._aspired() if each is not fallback]
         return fallback.failed_for_good or not all(each.failed_for_good for each in others)
+
+    def _try_failed(self) -> None:
+        """Of what is wanted: what was given up, be it one place of a version that serves in others."""
+        for servable in self._aspired():
+            if servable.presence is Presence.FAILED:
+                self._try_afresh(servable, servable.path)
+            else:
+                for slot in servable.slots:
+                    if slot.state is SlotState.FAILED:
+                        slot.try_at(slot.since_s)
+        self._refresh()
 
     def _try_afresh(self, servable: Servable, path: str) -> None:
         """One that was given up has another chance, and whatever serves in its place has done its duty."""

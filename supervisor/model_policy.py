@@ -236,6 +236,15 @@ class ModelPolicy:
             found.update(range(int(first), int(last or first) + 1))
         return tuple(sorted(found))
 
+    def of_loads(self) -> tuple[object, ...]:
+        """What may decide how a load ends, beside the model's files."""
+        return (
+            (self.auto_warmup, self.golden_rtol, self.golden_atol),
+            (self.op_libraries, self.python_modules),
+            (self.host_memory_mb, self.gpu_memory_mb, self.devices, self.cpus, self.divide_cpus),
+            (self.batching, self.executors),
+        )
+
     def request_rules(self) -> RequestRules:
         """What the frontends need to know of it."""
         return RequestRules(self.retry_on_crash, self.quarantine_s, self.max_queued_requests, self.poison_dir)

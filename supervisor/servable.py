@@ -109,6 +109,11 @@ class Slot:
         if self.last_exit is not None:
             self.restarts += 1
 
+    def try_at(self, at_s: float) -> None:
+        """Somebody has looked after it: its deaths are forgotten, and the next try is then."""
+        self.history.forget()
+        self.permanent, self.retry_at_s = False, at_s
+
     def ended(self, exit_: Exit) -> None:
         """Its process is gone."""
         self.last_exit, self.last_ended = exit_, self.incarnation

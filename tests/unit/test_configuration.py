@@ -312,3 +312,10 @@ def test_a_file_that_stays_as_it_is_is_not_parsed_again(tmp_path: Path, monkeypa
         assert parsed <= 2
 
     on_stage(tmp_path, play)
+
+
+def test_the_manager_is_told_what_loads_depend_on(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        assert stage.manager.models["m"].settings.of_loads == stage.configuration.policy("m").of_loads()
+
+    on_stage(tmp_path, play)
