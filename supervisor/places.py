@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from . import placement
-from .devices import Device, Inventory, Snapshot
+from .devices import CPU, Device, Inventory, Snapshot
 from .ledger import SLACK_BYTES, Ledger
 from .memory_book import MemoryBook
 from .placement import Decision, DevicePolicy, Need, Room, Tenant, amount
@@ -29,15 +29,23 @@ _LEAST_LIMIT_BYTES = 64 << 20
 
 
 class Places:
-    """`fraction`: per_process_gpu_memory_fraction, TensorFlow's share of a GPU per process; 0 for none."""
+    """`fraction`: per_process_gpu_memory_fraction, TensorFlow's share of a GPU per process; 0 for none.
+
+    `runs_on_cpu`: whether what lies in a version's folder can use no GPU, wherever it is placed.
+    """
 
     def __init__(
-        self, inventory: Inventory | None = None, book: MemoryBook | None = None, fraction: float = 0.0
+        self,
+        inventory: Inventory | None = None,
+        book: MemoryBook | None = None,
+        fraction: float = 0.0,
+        runs_on_cpu: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.inventory = inventory or Inventory()
         self.book = book or MemoryBook()
         self.ledger = Ledger()
         self._fraction = fraction
+        self._runs_on_cpu = runs_on_cpu
         self.ledger.read(self.inventory.readings.values(), 0.0)
         self.generation = 0
         """Grows when slots may have to move."""
@@ -84,6 +92,8 @@ class Places:
 
     def arrange(self, servable: Servable, policy: DevicePolicy, rooms: Sequence[Room]) -> Decision:
         """Which slots to make, and which of those on living devices to let go of; new ones are entered in `rooms`."""
+        if policy.devices == (placement.AUTO,) and self._runs_on_cpu(servable.path):
+            policy = replace(policy, devices=(CPU.id,))
         mine = [slot.id for slot in servable.slots if slot.stays and not self.why_lost(slot.device)]
         numbers = {slot.id.replica for slot in servable.slots}
         return placement.place(

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from . import command_line, config, control_client, memory_book, pool_config, ru
 from .command_options import UsageError
 from .configuration import device_policy
 from .devices import Device, Inventory, Nvml
-from .model_config import ModelConfig
+from .model_config import ModelConfig, split_uri
 from .placement import Decision, Room, amount, unknown_names
 from .places import Places
 from .pool_config import PoolFile
@@ -88,7 +89,8 @@ def _of_command_line(
     pool_file = pool_config.read(settings.pool_config_file)
     folder = Path(pool_file.source.cache_dir or default_cache_dir)
     fraction = session_config.gpu_memory_fraction(settings.platform)
-    places = Places(Inventory.of(nvml.look()), memory_book.read(folder), fraction)
+    runs_on_cpu = partial(session_config.runs_on_cpu, settings.platform)
+    places = Places(Inventory.of(nvml.look()), memory_book.read(folder), fraction, runs_on_cpu)
     path = (
         Path(given.runtime_dir)
         if given.runtime_dir
@@ -141,7 +143,7 @@ def plan(
         if not versions:
             notes.append(f"{model.name}: no version below {model.base_path}")
         for version in reversed(versions):
-            servable = Servable(ServableId(model.name, version), "")
+            servable = Servable(ServableId(model.name, version), str(Path(split_uri(model.base_path)[1], str(version))))
             decisions.append((servable.id, places.arrange(servable, policy, rooms)))
     return Plan(tuple(rooms), tuple(decisions), tuple(notes))
 

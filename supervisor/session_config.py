@@ -5,6 +5,7 @@ TF Serving's `model_servers/server.cc:BuildAndStart`, `main.cc` and `servables/t
 """
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from .model_config import TENSORFLOW_PLATFORM
 from .wire import batching_params
 from .wire.log import fields
 from .wire.status import InvalidArgument
-from .wire.worker_spec import Batching
+from .wire.worker_spec import TFLITE_FILE, Batching
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ def gpu_memory_fraction(platform: Platform) -> float:
     """The share of a GPU that each process takes at once; 0 when none is set (TF Serving would take all of it)."""
     config = config_protos.ConfigProto.FromString(platform.session_config)
     return float(config.gpu_options.per_process_gpu_memory_fraction)
+
+
+def runs_on_cpu(platform: Platform, path: str) -> bool:
+    """Whether workers load the version in this folder by TensorFlow Lite, which has no use for a GPU here."""
+    return platform.prefer_tflite and os.path.isfile(os.path.join(path, TFLITE_FILE))
 
 
 def _batching(flags: Flags) -> Batching | None:

@@ -247,9 +247,11 @@ def _load(spec: WorkerSpec) -> "Model":
 
 
 def _gpu_peak_bytes(spec: WorkerSpec) -> int:
-    from . import loader  # noqa: PLC0415
+    from . import loader, tflite  # noqa: PLC0415
 
-    return 0 if spec.cuda_visible_devices == _NO_GPU else loader.gpu_peak_bytes()
+    # To ask takes a context of TensorFlow's on the GPU, which one that runs on the CPU shall not have.
+    on_cpu = spec.cuda_visible_devices == _NO_GPU or (spec.prefer_tflite and tflite.exists(spec.path))
+    return 0 if on_cpu else loader.gpu_peak_bytes()
 
 
 def _warm_up(spec: WorkerSpec, calls: "Calls", metrics: WorkerMetrics) -> None:

@@ -17,12 +17,12 @@ from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
+from modelpool.supervisor.wire.worker_spec import TFLITE_FILE
 
 from . import tflite_parsing, tflite_signatures
 from .model_spec import DEFAULT_SIGNATURE
 from .tflite_parsing import Parser
 
-FILE = "model.tflite"
 _PREDICT = "tensorflow/serving/predict"
 _INDEX = ":0"
 
@@ -52,7 +52,7 @@ class _Signature:
 
 def exists(path: str) -> bool:
     """Whether the version directory has a model of this kind."""
-    return os.path.isfile(os.path.join(path, FILE))
+    return os.path.isfile(os.path.join(path, TFLITE_FILE))
 
 
 class TfliteModel:
@@ -131,7 +131,7 @@ class TfliteModel:
 
 def load(path: str, interpreters: int) -> TfliteModel:
     """Load `model.tflite` of the version directory `path`. Raises InvalidArgument for one that is none."""
-    file = os.path.join(path, FILE)
+    file = os.path.join(path, TFLITE_FILE)
     with open(file, "rb") as source:
         content = source.read()
     try:

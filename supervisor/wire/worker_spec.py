@@ -42,6 +42,10 @@ class Batching:
     max_execution_batch_size: int = 0
 
 
+# Of a version's folder, where its model is one of TensorFlow Lite.
+TFLITE_FILE = "model.tflite"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All a worker needs to know; given to the fork server, which forks the worker with it.

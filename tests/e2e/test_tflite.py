@@ -1,5 +1,7 @@
 """TensorFlow Lite models: with and without signature definitions, beside a SavedModel, split over interpreters."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,3 +134,22 @@ def test_operations_that_are_not_there_end_the_load(pool: Pool) -> None:
 
 def test_the_saved_model_without_the_flag(shared_pool: Pool) -> None:
     assert values(predict(shared_pool, "tflite", [[1.0, 2.0, 3.0]]).outputs["y"]) == [[7.0]]
+
+
+_ASKED = """
+import sys
+from types import SimpleNamespace
+from modelpool.worker import loader, main
+loader.gpu_peak_bytes = lambda: 7
+for path in sys.argv[1:]:
+    print(main._gpu_peak_bytes(SimpleNamespace(cuda_visible_devices="GPU-a", prefer_tflite=True, path=path)))
+"""
+
+
+def test_on_a_gpu_nothing_is_asked_of_it_for_a_model_that_does_not_use_it(tmp_path: Path) -> None:
+    """To ask TensorFlow would make a context there."""
+    (tmp_path / "lite").mkdir()
+    (tmp_path / "lite" / "model.tflite").write_bytes(b"")
+    command = [sys.executable, "-c", _ASKED, str(tmp_path / "lite"), str(tmp_path / "saved_model")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["0", "7"], done.stderr

@@ -140,6 +140,21 @@ def test_figures_of_earlier_runs_and_flags_count(bench: Bench, capsys: pytest.Ca
     assert servable["workers"][0]["gpu_claim_bytes"] == 4 * GIB + GIB // 2
 
 
+def test_a_model_of_tensorflow_lite_takes_no_gpu_for_which_it_has_no_use(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.model("lite", 1)
+    bench.model("other", 1)
+    (bench.folder / "lite" / "1" / "model.tflite").write_bytes(b"")
+
+    def devices(*flags: str) -> list[str]:
+        plan = bench.document(capsys, *flags)
+        return [worker["device"] for each in plan["servables"] for worker in each["workers"]]
+
+    assert devices("--prefer_tflite_model") == ["cpu", "gpu:0"]
+    assert devices()[0] != "cpu"
+
+
 def test_a_host_without_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench = Bench(tmp_path)
     bench.model("big", 1)
