@@ -70,7 +70,7 @@ class GrpcServer:
         """grpc.aio gives its server up for what its loop did not foresee, such as a path that is no UTF-8. It says so
         to nobody else, and a process whose port is closed serves nobody: so it ends, and is replaced.
         """
-        if not self._stopping:
+        if not self._stopping and not termination.cancelled():
             raise RuntimeError("grpc.aio has ended its server") from termination.exception()
 
     async def stop(self, grace_s: float) -> None:

@@ -47,12 +47,16 @@ def measure(scratch: Path, pool: Pool, workload: str, requests: int) -> dict[str
 
 
 def trends(marks: Marks) -> dict[str, Any]:
-    """Of each process that was there at all marks, and of all together.
+    """Of each process, and of all together.
 
-    `growth_bytes`: over `PER` requests, and what it is at least and at most.
+    `growth_bytes`: over `PER` requests, and what it is at least and at most. Ends the bench where a process was
+    replaced on the way: its growth would go with it.
     """
     requests = marks[-1][0] - marks[0][0]
-    names = [name for name in marks[0][1] if all(name in rss for _, rss in marks)]
+    names = list(marks[0][1])
+    came_or_went = {name for _, rss in marks for name in rss.keys() ^ set(names)}
+    if came_or_went:
+        raise SystemExit(f"no figures of growth: not there at all marks: {', '.join(sorted(came_or_went))}")
     series = {name: [(done, rss[name]) for done, rss in marks] for name in names}
     together = [(done, sum(rss[name] for name in names)) for done, rss in marks]
     processes = {name: _trend(points) for name, points in series.items()}

@@ -56,6 +56,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in _POSITIVE:
         if getattr(args, name) <= 0:
             parser.error(f"--{name} must be positive")
+    if "limits" in args.what and args.frontends > 1:
+        parser.error("--what=limits measures one frontend's parts; --frontends must be 1")
     if args.engines is None:
         args.engines = list(bench_contenders.default_engines())
     return args

@@ -65,10 +65,14 @@ def test_each_process_has_its_own_trend() -> None:
     assert processes["worker 2"]["growth_least_bytes"] == pytest.approx(2048 * bench_growth.PER, rel=1e-3)
 
 
-def test_a_process_that_was_not_there_all_the_time_has_none() -> None:
+@pytest.mark.parametrize(
+    "held", [{"frontend 1": 100 * MIB}, {"frontend 1": 100 * MIB, "worker 2": 200 * MIB, "worker 3": MIB}]
+)
+def test_a_process_that_was_not_there_all_the_time_leaves_no_verdict(held: dict[str, int]) -> None:
     recorded = list(marks())
-    recorded[3] = (recorded[3][0], {"frontend 1": 100 * MIB})
-    assert list(bench_growth.trends(recorded)["processes"]) == ["frontend 1"]
+    recorded[3] = (recorded[3][0], held)
+    with pytest.raises(SystemExit, match=r"no figures of growth: not there at all marks: worker [23]"):
+        bench_growth.trends(recorded)
 
 
 def test_the_table_has_the_bounds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -245,3 +245,9 @@ def test_wrong_options_end_the_program(argument: str, capsys: pytest.CaptureFixt
         bench_options.parse([argument])
     assert ended.value.code == 2
     assert argument.partition("=")[0] in capsys.readouterr().err
+
+
+def test_the_limits_are_those_of_one_frontend(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench_options.parse(["--what=limits", "--frontends=2"])
+    assert "--frontends must be 1" in capsys.readouterr().err
