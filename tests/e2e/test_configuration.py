@@ -75,8 +75,13 @@ def served(pool: Pool) -> set[int]:
         ),
         (model_config({"numbered": "relative/path"}), "Expected model numbered to have an absolute path or URI; "),
         ("custom_model_config {}", "ModelServer does not yet support custom model config."),
+        (
+            "custom_model_config { [type.googleapis.com/tensorflow.serving.ModelServerConfig] {" * 3000 + "}}" * 3000,
+            "Invalid protobuf file: '{file}'. Error parsing text-format tensorflow.serving.ModelServerConfig: "
+            "messages are nested too deeply",
+        ),
     ],
-    ids=["syntax", "relative", "custom"],
+    ids=["syntax", "relative", "custom", "deep"],
 )
 def test_a_bad_model_config_file_keeps_the_last_good_one(files: Files, bad: str, text: str) -> None:
     pool = files.pool
