@@ -176,3 +176,5 @@ def test_a_remote_base_path(start_pool: StartPool, models: Path, tmp_path: Path)
     error = {"code": "NOT_FOUND", "message": text}
     eventually(lambda: pool.model("numbered")["source_error"] == error, WITHIN_S)
     assert pool.number_by_grpc("numbered") == 2, "what is in the cache is served on"
+    pool.reload("model_config_list {}")
+    eventually(lambda: list(cache.glob("*/numbered/*")) == [], WITHIN_S, "no copy is left of a model that is gone")
