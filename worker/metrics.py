@@ -199,7 +199,7 @@ class WorkerMetrics:
     ) -> None:
         self._registry = registry
         self._worker = worker
-        self._on = on
+        self.on = on
         self._name = name
         self._version = str(version)
         self._path = path
@@ -208,7 +208,7 @@ class WorkerMetrics:
 
     def batches(self, thread_pool_name: str) -> None:
         """There will be batches."""
-        if self._on:
+        if self.on:
             self._batches = _Batches(self._registry, self._name, self._version, thread_pool_name)
 
     def batch(self, job: Job) -> None:
@@ -218,7 +218,7 @@ class WorkerMetrics:
 
     def learned(self, signature: str, rows: int, rows_per_s: float) -> None:
         """What `batching = "auto"` takes for the best now."""
-        if not self._on:
+        if not self.on:
             return
         labels = (self._name, self._version, signature)
         self._registry.gauge(families.BATCH_LEARNED_ROWS, *labels).set(rows)
@@ -226,12 +226,12 @@ class WorkerMetrics:
 
     def executors(self, count: int) -> None:
         """How many runs of the model are found to pay at the same time."""
-        if self._on:
+        if self.on:
             self._registry.gauge(families.LEARNED_EXECUTORS, self._name, self._version).set(count)
 
     def finished(self, task: Task) -> None:
         """A request has its answer. How it ended and what it took is counted at the next `settle`."""
-        if not self._on:
+        if not self.on:
             return
         method = task.request.method
         known = self._methods.get(method)

@@ -1,4 +1,4 @@
-"""Predict: a request's bytes to the reply's bytes, gRPC and REST. Pure but for the model; any thread.
+"""Predict: a request's bytes to the reply's bytes, gRPC and REST. Pure but for the model; main thread of the worker.
 
 Follows TF Serving's `servables/tensorflow/predict_util.cc` (PreProcessPrediction, PostProcessPredictionResult), the
 order of its checks included.
@@ -44,7 +44,9 @@ class _Endpoints:
 
 
 class Predictor:
-    """Predict on one loaded model."""
+    """Predict on one loaded model. It remembers what repeats, and has no lock: all of it, the plans' `finish` included,
+    is the main thread's, but for what says otherwise.
+    """
 
     def __init__(
         self, model: Model, identity: Identity, *, check_method_names: bool = False, tensor_content: bool = False

@@ -90,25 +90,26 @@ class Forms:
 
 
 def _form_of(payload: Buffer, plan: Plan) -> _Form | None:
-    """None where something is fed that does not lie in the payload as it is."""
-    if not plan.feeds:
+    """None where something is fed that does not lie in the payload as it is, or much lies around what is fed."""
+    if plan.feeds is None:
         return None
     origin = _address(np.frombuffer(payload, np.uint8))
     places = []
     for name, array in plan.feeds.items():
         begin = _address(array) - origin
-        if not array.nbytes or not array.flags.c_contiguous or not 0 <= begin <= len(payload) - array.nbytes:
+        if not array.flags.c_contiguous or not 0 <= begin <= len(payload) - array.nbytes:
             return None
         places.append((name, array.dtype, array.size, begin, array.shape))
     ends = [(begin, begin + plan.feeds[name].nbytes) for name, _, _, begin, _ in places]
-    pieces, at = [], 0
+    around, at = [], 0
     for begin, end in [*sorted(ends), (len(payload), 0)]:
         if begin > at:
-            pieces.append((at, begin, bytes(payload[at:begin])))
+            around.append((at, begin))
         at = end
-    if sum(len(piece) for _, _, piece in pieces) > _KEPT_BYTES:
+    # Before anything is copied: values beyond the shape's are not fed, and may be all of a large payload.
+    if sum(end - begin for begin, end in around) > _KEPT_BYTES:
         return None
-    return _Form(pieces, places, plan)
+    return _Form([(begin, end, bytes(payload[begin:end])) for begin, end in around], places, plan)
 
 
 def _address(array: Array) -> int:

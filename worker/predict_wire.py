@@ -3,7 +3,7 @@
 The library would copy a tensor's values twice on their way in, and needs more time for a small request than a small
 model does. Read here is what clients send: each field once, numbers packed, strings, tensor_content. Anything else is
 `None`, for the library to read or to refuse. What is read shares the payload's memory. Written is what the library
-would write, but for the order of map entries. Pure; any thread.
+would write, but for the order of map entries. Pure; a Reader or a Writer is one thread's, for it remembers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,10 @@ from modelpool.supervisor.wire.varint import varint
 
 # Model specs and shapes repeat from request to request; so many different ones are remembered.
 _REMEMBERED = 1024
+# What one Writer remembers of responses at the most, unless a single one takes more: clients choose their shapes. An
+# output takes about so much more than the bytes before its numbers.
+_REMEMBERED_BYTES = 1024 * 1024
+_OUTPUT_BYTES = 256
 # From here on writing refers to an array's memory; below, copying is cheaper.
 _LARGE_BYTES = 4096
 _RAW_FIELDS = {5: "float_val", 6: "double_val", 9: "scomplex_val", 12: "dcomplex_val"}
@@ -280,6 +284,7 @@ class Writer:
         self._as_content = as_content
         self._heads: dict[tuple[int, tuple[int, ...]], bytes] = {}
         self._forms: dict[tuple[tuple[str, ...], tuple[tuple[int, ...], ...]], _ResponseForm] = {}
+        self._forms_bytes = 0
 
     def write_again(self, aliases: tuple[str, ...], arrays: Sequence[npt.NDArray[Any]]) -> bytes | None:
         """The response, where one of the same outputs, dtypes and shapes was written before; None for any other.
@@ -311,10 +316,18 @@ class Writer:
                 form.append((array.dtype, b"".join(pieces[-len(tensor) - 4 : -1])))
         pieces.append(self._spec)
         if len(form) == len(arrays):
-            if len(self._forms) >= _REMEMBERED:
-                self._forms.clear()
-            self._forms[aliases, tuple([array.shape for array in arrays])] = tuple(form)
+            self._keep(aliases, arrays, tuple(form))
         return pieces
+
+    def _keep(self, aliases: tuple[str, ...], arrays: Sequence[npt.NDArray[Any]], form: _ResponseForm) -> None:
+        key = (aliases, tuple([array.shape for array in arrays]))
+        if key not in self._forms:  # another dtype of the same outputs and shapes takes as much
+            size = sum(len(head) for _, head in form) + _OUTPUT_BYTES * len(form)
+            if len(self._forms) >= _REMEMBERED or self._forms_bytes + size > _REMEMBERED_BYTES:
+                self._forms.clear()
+                self._forms_bytes = 0
+            self._forms_bytes += size
+        self._forms[key] = form
 
     def _keeps_size(self, enum: int, array: npt.NDArray[Any]) -> bool:
         """Whether `_tensor` ends with the array's own bytes, a few of them."""

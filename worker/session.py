@@ -122,7 +122,7 @@ class Session:
         self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
         self._unsent: list[Task] = []
         self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = 0
-        self._unsettled = False
+        self._counts, self._unsettled = observers.metrics.on, False
         self._request_ns = 0.0
         self._stop_fd = stop_fd
         self._stopping = False
@@ -353,8 +353,9 @@ class Session:
 
     def _answered(self, task: Task) -> None:
         observers, request = self._observers, task.request
-        observers.metrics.finished(task)
-        self._unsettled = True
+        if self._counts:
+            observers.metrics.finished(task)
+            self._unsettled = True
         observers.gauge.served += 1
         if task.code is _OK:
             if observers.recorder.recording is not None:

@@ -1,6 +1,7 @@
 """Requests that are read by comparing them with earlier ones: as they would be read by themselves."""
 
 import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import PoolError
 from modelpool.worker import predict_forms
 from modelpool.worker.model_spec import Identity
+from modelpool.worker.plan import Plan
 from modelpool.worker.predict import Predictor
 from modelpool.worker.predict_wire import Reader
 from tensorflow.core.framework import types_pb2
@@ -36,7 +38,7 @@ class FakeModel:
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         others = [array.sum() for name, array in feeds.items() if name != "x:0"]
         with np.errstate(all="ignore"):
-            return [(feeds["x:0"] + sum(others)).astype(np.float32) for _ in fetches]
+            return [np.asarray(feeds["x:0"] + sum(others), np.float32) for _ in fetches]
 
 
 def predictor(inputs: Sequence[str] = ("x", "k")) -> Predictor:
@@ -44,12 +46,16 @@ def predictor(inputs: Sequence[str] = ("x", "k")) -> Predictor:
 
 
 def request(
-    *numbers: float, inputs: Sequence[str] = ("x", "k"), content: bool = False, outputs: Sequence[str] = ()
+    *numbers: float,
+    inputs: Sequence[str] = ("x", "k"),
+    content: bool = False,
+    outputs: Sequence[str] = (),
+    shape: Sequence[int] = (-1,),
 ) -> bytes:
     asked = predict_pb2.PredictRequest(output_filter=outputs)
     asked.model_spec.name = "m"
     for name in inputs:
-        array = np.array(numbers, tensors.DTYPES[DTYPES[name]].numpy)
+        array = np.array(numbers, tensors.DTYPES[DTYPES[name]].numpy).reshape(shape)
         asked.inputs[name].CopyFrom(tensors.encode(array, DTYPES[name], as_content=content))
     return bytes(asked.SerializeToString(deterministic=True))
 
@@ -81,6 +87,16 @@ def test_other_numbers(numbers: list[float], content: bool, as_view: bool) -> No
     payload = request(*numbers, content=content)
     known = knowing(request(1, 2, 3, content=content))
     assert outcome(known, memoryview(payload) if as_view else payload) == outcome(predictor(), payload)
+
+
+@pytest.mark.parametrize("content", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (3, 1, 1)])
+def test_every_rank_is_fed_as_it_is(shape: tuple[int, ...], content: bool) -> None:
+    first, later = (range(begin, begin + int(np.prod(shape))) for begin in (1, 7))
+    known = knowing(request(*first, shape=shape, content=content))
+    payload = request(*later, shape=shape, content=content)
+    assert known._forms.read(payload) is not None
+    assert outcome(known, payload) == outcome(predictor(), payload)
 
 
 @pytest.mark.parametrize("content", [False, True])
@@ -138,6 +154,55 @@ def test_nothing_of_a_payload_is_kept_but_what_is_around_its_values() -> None:
     assert forms.read(payloads[-1]) is None
     forms.learn(payloads[-1], asked.plan_payload(payloads[-1]))
     assert forms.read(payloads[-1]) is not None
+
+
+def learned(payload: Any, feeds: Mapping[str, np.ndarray]) -> predict_forms.Forms:
+    """What is known after requests of which this is fed."""
+    forms = predict_forms.Forms()
+    for _ in range(ENOUGH):
+        forms.learn(payload, Plan(feeds, ["y:0"], lambda _: b""))
+    return forms
+
+
+def test_what_lies_in_the_payload_with_gaps_is_read_each_time() -> None:
+    payload = bytes(40)
+    numbers = np.frombuffer(payload, np.float32)
+    assert learned(payload, {"x:0": numbers}).read(payload) is not None
+    assert learned(payload, {"x:0": numbers[::2]}).read(payload) is None
+
+
+@pytest.mark.parametrize("begin", [0, 4, 28, 32])
+def test_what_lies_outside_of_the_payload_is_read_each_time(begin: int) -> None:
+    around = bytes(40)
+    payload, array = memoryview(around)[8:32], np.frombuffer(around, np.float32, 2, begin)
+    assert learned(payload, {"x:0": np.frombuffer(payload, np.float32)}).read(payload) is not None
+    assert learned(payload, {"x:0": array}).read(payload) is None
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_where_nothing_is_fed_all_bytes_are_compared(empty: bool) -> None:
+    payload = bytes(range(10))
+    feeds = {"x:0": np.frombuffer(payload, np.float32, 0, 4).reshape(0, 2)} if empty else {}
+    forms = learned(payload, feeds)
+    plan = forms.read(payload)
+    assert plan is not None
+    assert plan.feeds is not None
+    assert {name: array.shape for name, array in plan.feeds.items()} == ({"x:0": (0, 2)} if empty else {})
+    for at in range(len(payload)):
+        other = bytearray(payload)
+        other[at] ^= 1
+        assert forms.read(bytes(other)) is None
+
+
+def test_what_lies_around_the_values_is_measured_before_it_is_copied() -> None:
+    payload = bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        forms = learned(payload, {"x:0": np.frombuffer(payload, np.float32, 2, 100)})
+        assert tracemalloc.get_traced_memory()[1] < len(payload) // 4
+    finally:
+        tracemalloc.stop()
+    assert forms.read(payload) is None
 
 
 def test_a_form_that_would_keep_much_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """PredictRequest and PredictResponse by hand: the same as the protobuf library reads and writes, or left to it."""
 
 import modelpool.supervisor.wire.protos  # noqa: F401, I001  (a bare tensorflow package, before its protos)
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
 from modelpool.supervisor.wire.tensors import DTYPES
+from modelpool.worker import predict_wire
 from modelpool.worker.predict_wire import RawRequest, Reader, Writer, pack_varints, unpack_varints
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
@@ -188,6 +190,46 @@ def test_responses_that_differ_in_their_numbers_are_written_as_the_first() -> No
     assert writer.write_again(("z", "y"), again[::-1]) is None
     assert writer.write_again(aliases, [again[0], np.ones(2)]) is None
     assert writer.write_again(aliases, [again[0].astype(np.float64), again[1]]) is None
+
+
+def many_shapes(outputs: int) -> tuple[Writer, tuple[str, ...], int]:
+    """A writer that has written responses of a hundred shapes, what they hold, and what it remembers at the most."""
+    enums = {f"the_output_by_the_number_{number}": types_pb2.DT_FLOAT for number in range(outputs)}
+    writer, most = Writer(b"", enums, as_content=False), 0
+    tracemalloc.start()
+    try:
+        for rows in range(1, 101):
+            writer.write(tuple(enums), [np.zeros(rows, np.float32)] * outputs)
+            most = max(most, tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    return writer, tuple(enums), most
+
+
+def test_what_is_remembered_of_responses_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heads by shape, of which there are a hundred, are remembered by themselves."""
+    monkeypatch.setattr(predict_wire, "_REMEMBERED_BYTES", 64 * 1024)
+    writer, aliases, most = many_shapes(20)
+    assert most < 2 * 64 * 1024
+    for rows, known in ((100, True), (99, True), (1, False)):
+        arrays = [np.ones(rows, np.float32)] * 20
+        assert (writer.write_again(aliases, arrays) is not None) is known
+
+
+def test_a_response_that_takes_more_than_all_may_is_remembered_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_wire, "_REMEMBERED_BYTES", 1024)
+    writer, aliases, _ = many_shapes(20)
+    assert writer.write_again(aliases, [np.ones(100, np.float32)] * 20) is not None
+    assert len(writer._forms) == 1
+
+
+def test_the_same_response_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_wire, "_REMEMBERED_BYTES", 1024)
+    writer = Writer(b"", {"y": types_pb2.DT_FLOAT}, as_content=False)
+    writer.write(("y",), [np.ones(1, np.float32)])
+    for _ in range(10):
+        writer.write(("y",), [np.ones(2, np.float32)])
+    assert writer.write_again(("y",), [np.ones(1, np.float32)]) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """What is executed next, with a real executor on a model that can be told to fail: nobody's answer is another's."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,109 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpool.supervisor.wire import flight_recorder
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.status import Code, InvalidArgument, Unavailable
+from modelpool.supervisor.wire.status import Code, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
-from modelpool.worker.batching import AutoBatcher, Batcher
-from modelpool.worker.executor import Executor, Job, Task
-from modelpool.worker.learned_limit import LearnedLimit
+from modelpool.worker.batching import Batcher
+from modelpool.worker.executor import Executor
 from modelpool.worker.plan import Form, Plan
-from modelpool.worker.request_queue import Request, RequestQueue
 from modelpool.worker.work import Batched, Unbatched, Work
-
-BAD, POISON = 200, 201  # a value that the plan refuses, and one that a run does
-
-
-class Squares:
-    """y = x * x, and the row's number of columns, of a matrix; refuses to run with POISON in it."""
-
-    signatures: Mapping[str, Any] = {}
-
-    def __init__(self) -> None:
-        self.runs: list[int] = []
-        self.during: Callable[[], None] = lambda: None
-
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        x = feeds["x"]
-        self.during()
-        self.runs.append(len(x))
-        if (x == POISON).any():
-            raise InvalidArgument("poison")
-        return [x.astype(np.int64) ** 2 for _ in fetches]
-
-
-def plan(payload: bytes) -> Plan:
-    """The first byte is the number of columns, the rest the values."""
-    values = np.frombuffer(payload, np.uint8)[1:].reshape(-1, payload[0])
-    if (values == BAD).any():
-        raise InvalidArgument("bad")
-    return Plan({"x": values}, ["y"], lambda outputs: outputs[0].astype("<i8").tobytes(), ("s",))
-
-
-class Bench:
-    """A queue and what works on it; `answers` by request id."""
-
-    def __init__(self, work: Callable[[Executor], Work], *, again: bool = True) -> None:
-        fd = flight_recorder.create("test")
-        self.fd = os.dup(fd)
-        self.model = Squares()
-        self.flights = flight_recorder.FlightRecorder(fd)
-        planners = {Method.PREDICT: plan, Method.METADATA: lambda payload: Plan(None, (), lambda _: b"meta")}
-        self.executor = Executor(self.model, planners, self.flights, again=again)
-        self.work = work(self.executor)
-        self.queue = RequestQueue(1000)
-        self.answers: dict[int, Task] = {}
-        self.now_ns = 0
-
-    def ask(self, request_id: int, payload: bytes, *, alone: bool = False, deadline_ns: int = 0) -> None:
-        method = Method.PREDICT if payload else Method.METADATA
-        self.queue.put(Request(b"p", 1, request_id, deadline_ns, 1, 2, method, alone, payload))
-
-    def next(self, running: int = 0) -> Job | None:
-        job = self.work.next(self.queue, running, self.now_ns)
-        for task in self.work.refused:
-            self.answers[task.request.request_id] = task
-        self.work.refused.clear()
-        return job
-
-    def execute(self, job: Job) -> None:
-        self.executor.run(job)
-        for task in self.executor.finish(job):
-            assert task.request.request_id not in self.answers
-            self.answers[task.request.request_id] = task
-        self.work.ran(job)
-
-    def run_all(self) -> None:
-        while True:
-            job = self.next()
-            if job is not None:
-                self.execute(job)
-            elif not len(self.queue):
-                due_ns = self.work.due_ns()
-                if due_ns is None:
-                    return
-                self.now_ns = max(self.now_ns, due_ns)
-
-    def executing(self) -> list[int]:
-        return [flight.request_id for flight in flight_recorder.read(self.fd).executing]
-
-    def close(self) -> None:
-        self.flights.close()
-        os.close(self.fd)
-
-
-def batched(**values: Any) -> Callable[[Executor], Work]:
-    pads = values.get("pad_variable_length_inputs", False)
-    return lambda executor: Batched(
-        executor, Batcher(Batching(**values)), lambda planned: planned.signatures, pads=pads
-    )
-
-
-def auto(executor: Executor) -> Work:
-    limit = LearnedLimit()
-    batcher = AutoBatcher[Task](lambda family: limit, lambda family, rows, took_s: limit.observe(rows, took_s))
-    return Batched(executor, batcher, lambda planned: planned.signatures)
+from tests.unit.work_world import BAD, POISON, Bench, auto, batched, plan
 
 
 @pytest.fixture
@@ -330,108 +233,3 @@ def test_what_follows_from_a_form_is_found_out_once_and_not_for_what_is_alone(be
     ]
     assert made.model.runs == [1, 3, 1]
     assert len(asked) == 2, "of the form, and of the other"
-
-
-APART = 3  # columns of what cannot share a run
-
-
-class Crowd:
-    """Clients whose requests may share runs, or not, at a worker: whoever has an answer may ask again.
-
-    `overtaken`: for each request, how many runs it waited for in which nobody was who came before it was planned, or
-    while its batch was not due.
-    """
-
-    def __init__(self, desk: Bench, timeout_ns: int) -> None:
-        self.desk = desk
-        self.overtaken: list[int] = []
-        self._timeout_ns = timeout_ns
-        self._came_ns: dict[int, int] = {}
-        self._waiting: dict[int, int] = {}
-        self._unplanned: deque[int] = deque()
-        desk.executor._planners = {Method.PREDICT: self._plan}
-
-    def ask(self, columns: int) -> None:
-        number = len(self._came_ns)
-        self._came_ns[number] = self.desk.now_ns
-        self._unplanned.append(number)
-        self.desk.ask(number, bytes([columns, *[1] * columns]))
-
-    def _plan(self, payload: bytes) -> Plan:
-        columns = payload[0]
-        patience_ns = 0 if columns == APART else self._timeout_ns
-        self._waiting[self._unplanned.popleft()] = self.desk.now_ns + patience_ns
-        return plan(payload)
-
-    def run(self, took_ns: int) -> int:
-        """How many had an answer."""
-        job = self.desk.next()
-        if job is None:
-            return 0
-        mine = [part.task.request.request_id for part in job.parts]
-        first_ns = min(self._came_ns[number] for number in mine)
-        overtakes = [number for number, due_ns in self._waiting.items() if number not in mine and first_ns > due_ns]
-        self.overtaken += overtakes
-        for number in mine:
-            del self._waiting[number]
-        self.desk.now_ns += took_ns
-        self.desk.execute(job)
-        return len(mine)
-
-
-def fair_works(timeout_ns: int) -> list[Callable[[Executor], Work]]:
-    """The second has other limits, so that batches are full or not."""
-
-    def family(planned: Plan) -> Any:
-        assert planned.feeds is not None
-        return None if planned.feeds["x"].shape[1] == APART else planned.signatures
-
-    def auto_batched(executor: Executor) -> Work:
-        limit = LearnedLimit()
-        return Batched(executor, AutoBatcher[Task](lambda _: limit, lambda *_: None), family)
-
-    def by_flags(executor: Executor) -> Work:
-        return Batched(executor, Batcher(Batching(max_batch_size=3, batch_timeout_micros=timeout_ns // 1000)), family)
-
-    return [auto_batched, by_flags]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.lists(st.integers(1, APART), max_size=5), st.integers(1, 9000)), min_size=1, max_size=60),
-    st.integers(0, 1),
-    st.sampled_from([0, 4000]),
-)
-def test_nobody_is_overtaken_by_those_who_come_later(
-    arrivals: list[tuple[list[int], int]], which: int, timeout_ns: int
-) -> None:
-    desk = Bench(fair_works(timeout_ns)[which])
-    crowd = Crowd(desk, timeout_ns if which else 0)
-    try:
-        for columns, took_ns in arrivals:
-            for each in columns:
-                crowd.ask(each)
-            crowd.run(took_ns)
-            desk.now_ns += 1
-        assert crowd.overtaken == []
-    finally:
-        desk.close()
-
-
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize(("flood", "patient"), [(APART, 1), (1, APART), (1, 2)])
-def test_a_flood_keeps_nobody_from_ever_running(
-    bench: Callable[..., Bench], which: int, flood: int, patient: int
-) -> None:
-    desk = bench(fair_works(1000)[which])
-    crowd = Crowd(desk, 1000)
-    for number in range(30):
-        crowd.ask(flood)
-        if number == 5:
-            crowd.ask(patient)
-    runs = 0
-    while 6 not in desk.answers and runs < 100:
-        for _ in range(crowd.run(1000)):
-            crowd.ask(flood)
-        runs += 1
-    assert runs <= 32, "as many as came before it, and one while its batch was not due"

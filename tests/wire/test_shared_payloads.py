@@ -21,8 +21,8 @@ from modelpool.supervisor.wire.route_table import ModelRoute
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from tests.wire.conftest import WAIT_S, Clock, FakeFrontendOwner, FakeWorker, Request, Stage, eventually, version
+from tests.wire.session_world import KEPT, LONG, LONG_NS, STAY, Frontend, Worker
 from tests.wire.test_settling import REQUEST_M, ask, refusal
-from tests.wire.test_worker_session import KEPT, LONG, LONG_NS, STAY, Frontend, Worker
 
 SIZE = 8 << 20
 FRONTEND, WORKER = Incarnation(1), Incarnation(1)

@@ -2,190 +2,26 @@
 
 import itertools
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import zmq
 
-from modelpool.supervisor.wire import data, flight_recorder, sockets
+from modelpool.supervisor.wire import data, sockets
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.metrics import Registry
-from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Code, Internal, Unavailable
+from modelpool.supervisor.wire.status import Code, Unavailable
 from modelpool.worker import session as session_module
-from modelpool.worker.control import Gauge
-from modelpool.worker.executor import Executor, Task
-from modelpool.worker.executors import Executors, FixedExecutors
-from modelpool.worker.metrics import WorkerMetrics
-from modelpool.worker.plan import Plan
-from modelpool.worker.session import Observers, Session
-from modelpool.worker.shared_payloads import SharedPayloads
-from modelpool.worker.work import Unbatched
+from modelpool.worker.executors import FixedExecutors
 from tests.wire.conftest import WAIT_S, Clock, eventually
-
-LOST = b"lost"  # a request that ends with the CUDA context lost
-LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
-STAY = b"stay"  # a request that is executed until it is let go
-KEPT = b"kept"  # what begins so the model keeps until it is asked to let go of it
-LONG, LONG_NS = b"long", 200_000_000  # one that is executed until it alone is let end, and takes so long
-
-
-class Silent:
-    """An observer that wants nothing."""
-
-    recording = None
-    on = False
-
-
-class Keeping(WorkerMetrics):
-    """Keeps every task that was finished, as metrics do until they have time."""
-
-    def __init__(self) -> None:
-        super().__init__(Registry(), "m", 1, "/m/1")
-        self.tasks: list[Task] = []
-        self.settled: list[int] = []
-
-    def settle(self) -> None:
-        self.settled.append(len(self.tasks))
-
-    def finished(self, task: Task) -> None:
-        self.tasks.append(task)
-
-
-def _plan(payload: bytes) -> Plan:
-    return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
-
-
-class Worker:
-    """A session in a thread; executes by echoing, and `STAY` by waiting for `go`."""
-
-    def __init__(
-        self, endpoint: str, capacity: int, folder: Path | None = None, executors: Executors | None = None
-    ) -> None:
-        self.endpoint = endpoint
-        self.executed: list[bytes] = []
-        self.kept: list[np.ndarray] = []
-        self.staying, self.go = threading.Event(), threading.Event()
-        self.began, self.end = threading.Semaphore(0), threading.Semaphore(0)
-        self.clock = Clock()
-        self.stop_fd = os.eventfd(0)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.gauge = Gauge()
-        self.metrics = Keeping()
-        observers = Observers(self.gauge, self.metrics, Silent(), Silent())  # type: ignore[arg-type]
-        flights = FlightRecorder(flight_recorder.create("test"))
-        executor = Executor(self, {Method.PREDICT: _plan}, flights)
-        self.session = Session(
-            session_module.bind(self.context, self.endpoint),
-            self.stop_fd,
-            observers,
-            executor=executor,
-            work=Unbatched(executor),
-            executors=executors or FixedExecutors(),
-            capacity=capacity,
-            shared=SharedPayloads(folder, Incarnation(1), self.kept.clear),
-        )
-        self.why_broken: list[str] = []
-        self._thread = threading.Thread(target=lambda: self.why_broken.append(self.session.run()))
-        self._thread.start()
-
-    signatures: Mapping[str, Any] = {}
-
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        payload = feeds["x"].tobytes()
-        if payload == STAY:
-            self.staying.set()
-            assert self.go.wait(WAIT_S)
-        if payload == LONG:
-            self.began.release()
-            assert self.end.acquire(timeout=WAIT_S)
-            self.clock.now_ns += LONG_NS
-        if payload == LOST:
-            raise Internal(LOST_CONTEXT)
-        if payload.startswith(KEPT):
-            self.kept.append(feeds["x"])
-        self.executed.append(payload)
-        return [feeds["x"]]
-
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        self.go.set()
-        os.eventfd_write(self.stop_fd, 1)
-        self._thread.join(WAIT_S)
-        assert self.ended()
-        self.session.close()
-        self.context.term()
-
-
-class Changing:
-    """As many executors as the test says, or one of these numbers after the other."""
-
-    most = 3
-
-    def __init__(self, *counts: int) -> None:
-        self.count = counts[0]
-        self.counts: Iterator[int] = itertools.cycle(counts)
-        self.requests = 0
-
-    def ran(self, now_ns: int, requests: int, took_s: float) -> None:
-        self.requests += requests
-        self.count = next(self.counts)
-
-    def idle(self, running: int) -> None:
-        assert running < self.count
-
-
-class Frontend:
-    def __init__(self, worker: Worker, incarnation: int) -> None:
-        self._socket = worker.context.socket(zmq.DEALER)
-        name = sockets.identity(Peer.FRONTEND, Incarnation(incarnation))
-        sockets.configure_dealer(self._socket, name, sockets.DATA_HWM)
-        self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
-        self._socket.connect(worker.endpoint)
-        self._unread: list[tuple[data.ReplyHeader, bytes]] = []
-
-    def ask(self, request_id: int, payload: bytes) -> None:
-        self._socket.send_multipart([data.pack_request(request_id, 0, 1, Method.PREDICT), payload])
-
-    def send(self, *frames: bytes) -> None:
-        self._socket.send_multipart(frames)
-
-    def answer(self) -> tuple[data.ReplyHeader, bytes]:
-        if not self._unread:
-            replies = data.unpack_replies(self._socket.recv_multipart())
-            self._unread += [(data.ReplyHeader(*header), payload) for *header, payload in replies]
-        return self._unread.pop(0)
-
-    def answers(self, count: int) -> list[int]:
-        return [self.answer()[0].request_id for _ in range(count)]
-
-    def close(self) -> None:
-        self._socket.close(0)
-
-
-Start = Callable[..., Worker]
+from tests.wire.session_world import LONG, LOST, LOST_CONTEXT, STAY, Changing, Frontend, Start, Worker, starting
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """By default without a transport in between: what was sent has arrived."""
-    workers: list[Worker] = []
-
-    def begin(capacity: int, endpoint: str = "inproc://w", executors: Executors | None = None) -> Worker:
-        workers.append(Worker(endpoint, capacity, executors=executors))
-        return workers[-1]
-
-    yield begin
-    for worker in workers:
-        worker.close()
+    with starting() as begin:
+        yield begin
 
 
 def test_a_socket_that_cannot_be_made_says_where_and_why(tmp_path: Path) -> None:
@@ -252,6 +88,20 @@ def test_a_worker_that_waits_counts_soon_and_many_at_once(start: Start, clock: C
     assert worker.metrics.settled == [0], "nothing but the start"
     clock.now_ns += session_module._SETTLE_IDLE_NS
     eventually(lambda: worker.metrics.settled == [0, 3], "what was answered is counted")
+    frontend.close()
+
+
+def test_a_worker_at_which_nobody_counts_does_not_wake_up_to_count(start: Start, clock: Clock) -> None:
+    worker = start(1000, counted=False)
+    worker.clock = clock
+    frontend = Frontend(worker, 1)
+    for number in range(3):
+        frontend.ask(number, b"x")
+        assert frontend.answers(1) == [number]
+        # The worker waits by this time at the latest once it has answered the next one, which is before the last one.
+        clock.now_ns += session_module._SETTLE_IDLE_NS
+    assert worker.metrics.settled == [0], "nothing but the start"
+    assert worker.metrics.tasks == []
     frontend.close()
 
 
