@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from . import elbow_room
+from .elbow_room import EVERY_S, LASTS_S, ElbowRoom
 from .fair_share import FairShare, Usage, neighbours
 from .wire import cpu_count, thread_priority
 from .wire.log import fields
@@ -85,7 +85,7 @@ class CpuWatch:
         self._groups: dict[frozenset[int], _Group] = {}
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
-        self._turn_no = 0
+        self._room = ElbowRoom()
         self._in_the_way: frozenset[str] = frozenset()
         """Models that must leave room."""
         self._ways: dict[int, tuple[Way | None, int]] = {}
@@ -106,15 +106,14 @@ class CpuWatch:
                 await self._make_room()
             else:
                 await asyncio.sleep(PERIOD_S)
+            await self._room.settle()
             self.look()
 
     async def _make_room(self) -> None:
         """Between two looks, for those who do not give way."""
-        for _ in range(round(PERIOD_S / elbow_room.EVERY_S)):
-            await asyncio.sleep(elbow_room.EVERY_S - elbow_room.LASTS_S)
-            self._turn_no += 1
-            with elbow_room.made(self._pids_in_the_way, self._turn_no):
-                await asyncio.sleep(elbow_room.LASTS_S)
+        for _ in range(round(PERIOD_S / EVERY_S)):
+            await asyncio.sleep(EVERY_S - LASTS_S)
+            await self._room.make(self._pids_in_the_way())
 
     def _pids_in_the_way(self) -> set[int]:
         return {

@@ -1,15 +1,15 @@
 """What is done with the workers of a model that gives way: who is spared, and what is tried again."""
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 import pytest
 
 from modelpool.supervisor import cpu_watch
 from modelpool.supervisor.cpu_watch import PERIOD_S, CpuWatch, Tenant, Way
+from modelpool.supervisor.elbow_room import LASTS_S, ElbowRoom
 from modelpool.supervisor.fair_share import LOOKS
 
 FLOOD, LIGHT = 11, 12
@@ -125,11 +125,14 @@ def test_who_gives_way_leaves_room_between_looks_where_the_others_use_much(
 ) -> None:
     seen: list[set[int]] = []
     slept_s: list[float] = []
+    settled: list[int] = []
 
-    @contextlib.contextmanager
-    def made(pids: Callable[[], Collection[int]], turn: int) -> Iterator[None]:
-        seen.append(set(pids()))
-        yield
+    async def make(self: ElbowRoom, pids: Collection[int]) -> None:
+        seen.append(set(pids))
+        await asyncio.sleep(LASTS_S)
+
+    async def settle(self: ElbowRoom) -> None:
+        settled.append(len(slept_s))
 
     async def sleep(wait_s: float) -> None:
         slept_s.append(wait_s)
@@ -138,7 +141,8 @@ def test_who_gives_way_leaves_room_between_looks_where_the_others_use_much(
             raise asyncio.CancelledError
 
     monkeypatch.setattr(cpu_watch.thread_priority, "why_no_way_back", str)
-    monkeypatch.setattr(cpu_watch.elbow_room, "made", made)
+    monkeypatch.setattr(ElbowRoom, "make", make)
+    monkeypatch.setattr(ElbowRoom, "settle", settle)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     watched.look(LOOKS, light=light)
     watched.look(flood=flood, light=light)
@@ -146,6 +150,7 @@ def test_who_gives_way_leaves_room_between_looks_where_the_others_use_much(
         asyncio.run(watched.watch.run())
     assert seen == [{FLOOD}] * room
     assert sum(slept_s[:-1]) == pytest.approx(PERIOD_S)
+    assert settled == [len(slept_s) - 1], "once before each look, also when nobody leaves room any more"
 
 
 @pytest.mark.parametrize(("quota", "why", "said"), [(1, "", "quota"), (4, "", ""), (None, "", ""), (1, "no", "no")])
