@@ -99,9 +99,12 @@ class Arrangement:
             self._workers.send_kill(slot, f"its device was lost: {lost}", ExitKind.KILLED, now_s)
 
     def _all_rooms(self) -> list[Room]:
-        """The devices with what is on them, made once per turn."""
+        """The devices with what is on them, made once per turn. A version that was rolled back leaves its place to the
+        one that serves instead.
+        """
         if self._rooms is None:
-            self._rooms = self._places.rooms(slot for servable in self._servables() for slot in servable.slots)
+            staying = (servable for servable in self._servables() if not servable.rolled_back)
+            self._rooms = self._places.rooms(slot for servable in staying for slot in servable.slots)
         return self._rooms
 
     def _servables(self) -> Iterable[Servable]:

@@ -99,12 +99,12 @@ class Model:
         if any(each.presence is Presence.LIVE and not each.aspired for each in others):
             return None  # it has taken over from nobody yet
         serves = {Presence.NEW, Presence.LIVE}
-        if not servable.was_promoted and any(each.presence in serves for each in others):
+        if not servable.was_promoted and any(each.presence in serves and not each.is_refused for each in others):
             return None
         self.fallback = good
         servable.rolled_back = True
         self._refresh()
-        return good
+        return self.fallback
 
     def good_instead_of(self, version: int) -> int | None:
         """The version that served before the wanted `version` and could again; None: there is none, or it is not to."""
@@ -116,6 +116,8 @@ class Model:
         """Account for what has happened since: a wanted version that is gone comes anew; a fallback may be no good."""
         if self.fallback is not None:
             servable = self.servables.get(self.fallback)
+            if servable and servable.failed_for_good:
+                self._last_good = None
             if self.fallback not in self._on_disk or (servable and self._is_no_good(servable)):
                 self.fallback = None
         self._refresh()

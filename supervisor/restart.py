@@ -101,8 +101,9 @@ class RestartHistory:
 
     @property
     def is_steady(self) -> bool:
-        """A death now and then is no crash loop."""
-        return self._given_up == 0 and self._short_lives <= 1
+        """A death now and then is no crash loop, and it comes back from it."""
+        loses = self._given_up or self._failed_loads
+        return not loses and self._short_lives <= 1 and self._early_deaths <= 1
 
     def became_ready(self, now_s: float, load_s: float = 0.0) -> None:
         """The slot answers again: earlier failed loads are forgotten, deaths only after a quiet period."""

@@ -56,11 +56,14 @@ def next_transition(policy: TransitionPolicy, versions: Collection[VersionSnapsh
 def _availability_preserving(versions: list[VersionSnapshot]) -> Transition:
     """Load first; unload the rest once a wanted version answers, or when none is wanted any more.
 
-    A version that nobody wants and that was given up answers nothing, so it goes at once.
+    A version that nobody wants and that was given up answers nothing, so it goes at once where a wanted one has no
+    place yet, which may be its. Else it stays, to be tried again: if the wanted ones cannot be loaded, it is all there
+    is.
     """
     wanted = [item for item in versions if item.aspired]
     may_unload = not wanted or any(item.available for item in wanted)
-    leaving = {Presence.LIVE, Presence.FAILED} if may_unload else {Presence.FAILED}
+    waits = any(item.presence is Presence.NEW for item in wanted)
+    leaving = {Presence.LIVE, Presence.FAILED} if may_unload else {Presence.FAILED} if waits else set()
     return Transition(_fresh(wanted), tuple(v.version for v in versions if not v.aspired and v.presence in leaving))
 
 
