@@ -261,6 +261,8 @@ class Manager:
             for slot in servable.slots:
                 # One that is to be brought back does not queue behind loads that are slow, or hang.
                 may_load = slot.ever_ready or slot.urgent or loading < self._options.max_loading
+                if slot.gave_up and self.models[servable.id.name].must_clear_first:
+                    continue
                 if slot.state is SlotState.PENDING and may_load and self._arrangement.may_start(slot, now_s):
                     self._spawn(servable, slot, now_s)
                     loading += 1

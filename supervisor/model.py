@@ -153,6 +153,12 @@ class Model:
         kept = {servable.path for servable in self.servables.values() if servable.presence is not Presence.GONE}
         return frozenset(kept | set(self._wanted.values()) | set(self._on_disk.values()))
 
+    @property
+    def must_clear_first(self) -> bool:
+        """Something unwanted is in memory beside which nothing else may be loaded."""
+        preserves = self.settings.transition is TransitionPolicy.RESOURCE_PRESERVING
+        return preserves and any(not s.aspired and s.presence is not Presence.GONE for s in self.servables.values())
+
     def available_versions(self, acked_epoch: int) -> tuple[int, ...]:
         return tuple(version for version, servable in self.servables.items() if servable.available(acked_epoch))
 

@@ -3,6 +3,7 @@
 import pytest
 
 from modelpool.supervisor.devices import Device
+from modelpool.supervisor.lifecycle import SlotState
 from modelpool.supervisor.model import ModelSettings
 from modelpool.supervisor.placement import DevicePolicy
 from modelpool.supervisor.restart import RestartPolicy
@@ -122,3 +123,25 @@ def test_it_makes_room_for_one_that_has_no_place_yet() -> None:
     world.ack()
     world.bury()
     wait_for(world, 2)
+
+
+def test_a_restart_by_hand_waits_until_the_fallback_is_gone_where_two_must_not_be_in_memory() -> None:
+    world = World(RESOURCE)
+    world.manager.configure({"m": ModelSettings(transition=RESOURCE)})
+    promote(world, 1)
+    world.manager.aspire("m", disk(2), disk(1, 2))
+    world.advance()
+    world.ack()
+    world.ack()
+    world.bury()
+    world.fail_load(2, permanent=True)
+    world.ready(1)
+    world.ack()
+    (restart,) = world.manager.restart("m", 2, world.now_s)
+    for _ in range(5):
+        world.advance()
+        assert len(live(world)) <= 1
+        world.ack()
+        world.bury()
+    assert live(world) == {2}
+    assert restart.slot.state is SlotState.STARTING
