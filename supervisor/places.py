@@ -92,7 +92,7 @@ class Places:
 
     def arrange(self, servable: Servable, policy: DevicePolicy, rooms: Sequence[Room]) -> Decision:
         """Which slots to make, and which of those on living devices to let go of; new ones are entered in `rooms`."""
-        if policy.devices == (placement.AUTO,) and self._runs_on_cpu(servable.path):
+        if policy.devices == (placement.AUTO,) and self.inventory.gpus and self._runs_on_cpu(servable.path):
             policy = replace(policy, devices=(CPU.id,))
         mine = [slot.id for slot in servable.slots if slot.stays and not self.why_lost(slot.device)]
         numbers = {slot.id.replica for slot in servable.slots}
