@@ -85,9 +85,10 @@ def test_a_worker_that_waits_counts_soon_and_many_at_once(start: Start, clock: C
     for number in range(3):
         frontend.ask(number, b"x")
         assert frontend.answers(1) == [number]
-    assert worker.metrics.settled == [0], "nothing but the start"
+    (start_count,) = worker.metrics.settled
+    assert start_count <= 1, "nothing but the start, and what came with it"
     clock.now_ns += session_module._SETTLE_IDLE_NS
-    eventually(lambda: worker.metrics.settled == [0, 3], "what was answered is counted")
+    eventually(lambda: worker.metrics.settled == [start_count, 3], "what was answered is counted")
     frontend.close()
 
 
