@@ -5,6 +5,8 @@
 - An answer may come before the request's end. Envoy then stops reading and soon resets the connection, and a client
   that is still sending never sees the answer, a 413 say. Here the answer goes out whole and at once, but its end is
   held back until the rest of the request has come, for a while; what comes is dropped.
+- The answer to HEAD has the headers of the one to GET and no body. pyvoy and Envoy send what they are given, and a
+  client would take it for the beginning of the next answer.
 """
 
 import asyncio
@@ -24,9 +26,14 @@ def complete(app: AsgiApp) -> AsgiApp:
 
     async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         whole = _Receive(receive)
-        await app(scope, whole, _Send(send, whole))
+        await app(scope, whole, _Send(_bodiless(send) if scope["method"] == "HEAD" else send, whole))
 
     return call
+
+
+def _bodiless(send: Send) -> Send:
+    """The same `send`, but for what is in the body."""
+    return lambda event: send({**event, "body": b""} if event["type"] == "http.response.body" else event)
 
 
 class _Receive:

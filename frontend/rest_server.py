@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.frontend_spec import Tls
 
 from .bind_error import BindFailed
 from .engine import AsgiApp
+from .rest_protocol import Http1Protocol
 from .tls import server_context
 
 _BACKLOG = 2048
@@ -42,7 +43,7 @@ class RestServer:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=Http1Protocol,
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -35,9 +35,9 @@ class Client:
     async def send(self, event: Any) -> None:
         self.sent.append((self.received, event))
 
-    def run(self, app: AsgiApp) -> list[Any]:
+    def run(self, app: AsgiApp, method: str = "POST") -> list[Any]:
         async def call() -> None:
-            await rest_pyvoy.complete(app)({}, self.receive, self.send)
+            await rest_pyvoy.complete(app)({"method": method}, self.receive, self.send)
 
         asyncio.run(call())
         return [event for _, event in self.sent]
@@ -65,6 +65,11 @@ def test_an_early_answer_goes_out_at_once_and_ends_with_the_request() -> None:
 def test_an_answer_to_a_whole_request_is_left_as_it_is(last: dict[str, Any]) -> None:
     client = Client(part(True), last)
     assert client.run(after(2)) == [START, ANSWER]
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    assert Client(part(False)).run(after(1), "HEAD") == [START, END]
+    assert Client(part(True), part(False)).run(after(1), "HEAD") == [START, {**END, "more_body": True}, END]
 
 
 def test_a_client_that_goes_on_sending_is_not_listened_to_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,34 @@ def test_cors(stage: Stage, worker: FakeWorker, cors: bool) -> None:
         assert {name: answer[2].get(name) for name in CORS} == (CORS if cors else dict.fromkeys(CORS))
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models/m", "/nothing"])
+def test_an_answer_to_head_ends_with_its_headers(stage: Stage, worker: FakeWorker, path: str) -> None:
+    """What came after them would be the beginning of the next answer on the connection."""
+    owner = opened(stage.frontend(), worker)
+    asked = f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n" + f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("localhost", owner.spec.rest_port), timeout=WAIT_S) as connection:
+        connection.sendall(asked.encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, of_get, body = said.split(b"\r\n\r\n")
+    assert [part.startswith(b"HTTP/1.1 ") for part in (head, of_get, body)] == [True, True, False]
+    assert b"content-length: %d\r\n" % len(body) in of_get.lower()
+    assert b"content-length: 0" not in head.lower()
+
+
+def test_an_offer_of_another_protocol_is_declined(stage: Stage, worker: FakeWorker) -> None:
+    """Java's client offers HTTP/2 with the first request of a connection, body and all."""
+    owner = opened(stage.frontend(), worker)
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
+    asked = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{offer}Content-Length: 5\r\n\r\n"
+    then = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\n\r\nsecond"
+    with socket.create_connection(("localhost", owner.spec.rest_port), timeout=WAIT_S) as connection:
+        connection.sendall(f"{asked}fir".encode())
+        connection.sendall(f"st{then}".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert said.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert said.index(b"echo:first") < said.index(b"echo:second")
+
+
 def test_a_body_that_unfolds_too_far(stage: Stage, worker: FakeWorker) -> None:
     owner = opened(stage.frontend(max_request_bytes=1 << 30), worker)
     gzipped = {"Content-Encoding": "gzip"}
