@@ -46,6 +46,8 @@ _WHOLE: Mapping[int, _Whole] = MappingProxyType(
     }
 )
 _DECIMAL = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
+_SHORT_BYTES = 2048
+_QUOTES_OF_A_KEY = 2
 
 
 class _NeedsText(InvalidArgument):
@@ -69,18 +71,19 @@ def stacked(rows: list[Any]) -> list[Any] | Array:
     return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
 
 
-def regular(value: list[Any] | Array, enum: int, has_booleans: bool) -> Array | None:
+def regular(value: list[Any] | Array, enum: int, mixed: bool) -> Array | None:
     """The tensor of a regular nested list of numbers or booleans, or of a flat one of strings.
 
-    None: take the exact way, it may be an error.
+    None: take the exact way, it may be an error. `mixed`: lists of the body may be mixed (`may_mix`).
 
-    numpy's own choice of dtype tells which JSON types are in the list, except that booleans vanish among numbers.
+    numpy's own choice of dtype tells which JSON types are in the list, except that booleans vanish among numbers, and
+    that numbers among strings are as wide as the widest of these.
     """
     if enum == types_pb2.DT_STRING and isinstance(value, list):
         return _flat_strings(value)
     if enum not in _WHOLE and enum not in _DECIMAL and enum != types_pb2.DT_BOOL:
         return None
-    found = value if isinstance(value, np.ndarray) else _converted_list(value, enum, has_booleans)
+    found = value if isinstance(value, np.ndarray) else _converted_list(value, enum, mixed)
     if found is None:
         return None
     if enum == types_pb2.DT_BOOL:
@@ -105,8 +108,8 @@ def _flat_strings(value: list[Any]) -> Array | None:
     return array_of(found, (len(found),), types_pb2.DT_STRING)
 
 
-def _converted_list(value: list[Any], enum: int, has_booleans: bool) -> Array | None:
-    if len(shape_of(value)) > MAX_RANK or (has_booleans and enum != types_pb2.DT_BOOL and _hides_booleans(value)):
+def _converted_list(value: list[Any], enum: int, mixed: bool) -> Array | None:
+    if len(shape_of(value)) > MAX_RANK or (mixed and _is_mixed(value, enum)):
         return None
     try:
         return np.array(value)
@@ -114,13 +117,20 @@ def _converted_list(value: list[Any], enum: int, has_booleans: bool) -> Array | 
         return None
 
 
-def _hides_booleans(value: list[Any]) -> bool:
-    """Whether there may be a boolean somewhere in the list: its text tells faster than its elements."""
+def may_mix(text: bytes) -> bool:
+    """Whether a list in this JSON text may have booleans or strings among numbers. A short text's strings are let pass:
+    numpy makes 2 MB of them at the most, and half the square of the text's length of any.
+    """
+    return b"true" in text or b"false" in text or (len(text) > _SHORT_BYTES and text.count(b'"') > _QUOTES_OF_A_KEY)
+
+
+def _is_mixed(value: list[Any], enum: int) -> bool:
+    """Whether there may be something else than what the dtype takes: a list's text tells faster than its elements."""
     try:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError:
         return True
-    return b"true" in text or b"false" in text
+    return b'"' in text or (enum != types_pb2.DT_BOOL and (b"true" in text or b"false" in text))
 
 
 def _narrowed(numbers: Array, dtype: np.dtype[Any]) -> Array:

@@ -30,11 +30,12 @@ class PredictBody:
     """A parsed body. `signature_name` is "" where the body names none.
 
     `_document` may have arrays in place of big lists; `_text` then is the body, to be read again for the exact way.
+    `_mixed`: its other lists may be mixed (`json_values.may_mix`).
     """
 
     signature_name: str
     _document: dict[str, Any]
-    _has_booleans: bool
+    _mixed: bool
     _text: bytes | None = None
 
     def tensors(self, inputs: Mapping[str, int]) -> tuple[dict[str, Array], Layout]:
@@ -66,9 +67,9 @@ class PredictBody:
                 raise json_body.format_error(document, "Expecting 'instances' to be an list/array")
             if len(instances) == 0:
                 raise json_body.format_error(document, "No values in 'instances' array")
-            return _rows(instances, inputs, self._has_booleans), Layout.ROW
+            return _rows(instances, inputs, self._mixed), Layout.ROW
         if "inputs" in document:
-            return _columns(document["inputs"], inputs, self._has_booleans), Layout.COLUMNAR
+            return _columns(document["inputs"], inputs, self._mixed), Layout.COLUMNAR
         raise InvalidArgument("Missing 'inputs' or 'instances' key")
 
 
@@ -82,7 +83,7 @@ def parse(body: bytes | memoryview) -> PredictBody:
         except InvalidArgument:
             return _parsed(text)  # its offsets are of the text as it came
         if lifted.put_back(document, _KEYS):
-            return PredictBody(name, document, _names_booleans(lifted.rest), text)
+            return PredictBody(name, document, json_values.may_mix(lifted.rest), text)
     return _parsed(text)
 
 
@@ -92,17 +93,13 @@ _KEYS = tuple(layout.value for layout in Layout)
 def _parsed(text: bytes) -> PredictBody:
     """A body with nothing but JSON values in its document. Raises InvalidArgument."""
     name, document = json_body.parse(text)
-    return PredictBody(name, document, _names_booleans(text))
-
-
-def _names_booleans(text: bytes) -> bool:
-    return b"true" in text or b"false" in text
+    return PredictBody(name, document, json_values.may_mix(text))
 
 
 # -- row layout --------------------------------------------------------------------------------------------------
 
 
-def _rows(instances: list[Any] | Array, inputs: Mapping[str, int], has_booleans: bool) -> dict[str, Array]:
+def _rows(instances: list[Any] | Array, inputs: Mapping[str, int], mixed: bool) -> dict[str, Array]:
     """json_tensor.cc FillTensorMapFromInstancesList."""
     if not isinstance(instances[0], dict) and len(inputs) > 1:
         raise InvalidArgument(
@@ -110,9 +107,9 @@ def _rows(instances: list[Any] | Array, inputs: Mapping[str, int], has_booleans:
             "tensorinfo_map"
         )
     if isinstance(instances, list) and _is_named(instances[0]):
-        return _named_rows(instances, inputs, has_booleans)
+        return _named_rows(instances, inputs, mixed)
     name, enum = next(iter(inputs.items()))
-    array = json_values.regular(instances, enum, has_booleans)
+    array = json_values.regular(instances, enum, mixed)
     return {name: _bare_rows(json_values.exact(instances), enum) if array is None else array}
 
 
@@ -134,12 +131,12 @@ def _bare_rows(instances: list[Any], enum: int) -> Array:
     return batch.tensor(len(instances))
 
 
-def _named_rows(instances: list[Any], inputs: Mapping[str, int], has_booleans: bool) -> dict[str, Array]:
+def _named_rows(instances: list[Any], inputs: Mapping[str, int], mixed: bool) -> dict[str, Array]:
     """Instances that are objects with exactly the input names."""
     arrays: dict[str, Array] = {}
     if all(isinstance(item, dict) and item.keys() == inputs.keys() for item in instances):
         for name, enum in inputs.items():
-            array = json_values.regular(json_values.stacked([item[name] for item in instances]), enum, has_booleans)
+            array = json_values.regular(json_values.stacked([item[name] for item in instances]), enum, mixed)
             if array is not None:
                 arrays[name] = array
     batches = {name: _Batch(enum) for name, enum in inputs.items() if name not in arrays}
@@ -199,7 +196,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 # -- columnar layout ---------------------------------------------------------------------------------------------
 
 
-def _columns(value: Any, inputs: Mapping[str, int], has_booleans: bool) -> dict[str, Array]:
+def _columns(value: Any, inputs: Mapping[str, int], mixed: bool) -> dict[str, Array]:
     """json_tensor.cc FillTensorMapFromInputsMap."""
     if not _is_named(value):
         if len(inputs) > 1:
@@ -208,17 +205,17 @@ def _columns(value: Any, inputs: Mapping[str, int], has_booleans: bool) -> dict[
                 "tensorinfo_map"
             )
         name, enum = next(iter(inputs.items()))
-        return {name: _column(value, enum, has_booleans)}
+        return {name: _column(value, enum, mixed)}
     arrays = {}
     for name, enum in inputs.items():
         if name not in value:
             raise InvalidArgument(f"Missing named input: {name} in 'inputs' object.")
-        arrays[name] = _column(value[name], enum, has_booleans)
+        arrays[name] = _column(value[name], enum, mixed)
     return arrays
 
 
-def _column(value: Any, enum: int, has_booleans: bool) -> Array:
-    array = json_values.regular(value, enum, has_booleans) if isinstance(value, list | np.ndarray) else None
+def _column(value: Any, enum: int, mixed: bool) -> Array:
+    array = json_values.regular(value, enum, mixed) if isinstance(value, list | np.ndarray) else None
     if array is not None:
         return array
     shape = json_values.shape_of(json_values.exact(value))
