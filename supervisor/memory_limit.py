@@ -1,8 +1,8 @@
 """What to do about the memory that a worker has, where its model has a limit. Pure.
 
 The limit (`host_memory_mb`) is of one process, and of the memory that it has for itself: what it shares with the fork
-server, TensorFlow's code above all, is not counted. One that is over it is killed. One that is about to be is replaced
-by a fresh one before, if that helps: a worker that leaks starts small.
+server, TensorFlow's code above all, is not counted, nor are requests in shared memory. One that is over it is killed.
+One that is about to be is replaced by a fresh one before, if that helps: a worker that leaks starts small.
 """
 
 from dataclasses import dataclass

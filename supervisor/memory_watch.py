@@ -8,12 +8,14 @@ for a big process; so as long as a cheaper figure, never below it, is far from t
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from . import host_memory
 from .memory_limit import Sample
+from .wire.arena import NAME_PREFIX
 from .wire.ids import Incarnation
 from .wire.log import fields
 
@@ -25,6 +27,11 @@ _EXACT_EVERY = 5
 _AGAIN_S = 1.0
 _FAR = 0.7
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PRIVATE, _SHARED = ("Private_Dirty:", "SwapPss:"), "Pss_Shmem:"
+# A flight recorder is smaller; to look at each mapping takes as long again as the rollup.
+_LEAST_SHARED_BYTES = 1 << 20
+_PRIVATE_KB = re.compile(rb"^(?:Private_Dirty|SwapPss): +([0-9]+)", re.MULTILINE)
+_REQUESTS_KB = re.compile(rb" /memfd:%b.*\n(?:[A-Z].*\n)*?Private_Dirty: +([0-9]+)" % NAME_PREFIX.encode())
 
 
 class MemoryWatch:
@@ -89,9 +96,15 @@ class MemoryWatch:
 
 
 def private_bytes(process: Path) -> int:
-    """Memory that a process has for itself, and cannot give back by forgetting. Raises OSError, ValueError."""
-    found = _kilobytes(process / "smaps_rollup", "Private_Dirty:", "SwapPss:")
-    return sum(found.values())
+    """Memory that a process has for itself, and cannot give back by forgetting. Raises OSError, ValueError.
+
+    To the kernel this includes what of a frontend's requests no other worker has looked at; to us it does not.
+    """
+    found = _kilobytes(process / "smaps_rollup", *_PRIVATE, _SHARED)
+    if found[_SHARED] < _LEAST_SHARED_BYTES:
+        return sum(found[name] for name in _PRIVATE)
+    maps = (process / "smaps").read_bytes()
+    return 1024 * (sum(map(int, _PRIVATE_KB.findall(maps))) - sum(map(int, _REQUESTS_KB.findall(maps))))
 
 
 def at_most_bytes(process: Path) -> int:

@@ -33,6 +33,8 @@ REQUEST_BYTES = 128 * 1024
 ANSWER_BYTES = 256 * 1024
 """From here on requests and answers are shared; below, frames take less CPU (`scripts/bench --what=tensors`)."""
 KEEP_BYTES = 64 << 20
+NAME_PREFIX = "modelpool-arena-"
+"""By which the kernel tells an arena among the mappings of a process."""
 HEAD_BYTES = 64
 """In front of each payload, so that what lies at a multiple of it in the payload is aligned for any instruction."""
 
@@ -49,7 +51,7 @@ Buffer = Any  # bytes or a memoryview of bytes
 
 def create(name: str, size_bytes: int) -> int:
     """A file descriptor of a new, empty arena; nobody can change its size. Raises OSError."""
-    fd = os.memfd_create(f"modelpool-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create(f"{NAME_PREFIX}{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size_bytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)

@@ -1,5 +1,6 @@
 """Memory limits: what a figure means, and what the manager does about it."""
 
+import mmap
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from modelpool.supervisor.memory_limit import Sample, Verdict, judge
 from modelpool.supervisor.oom import OomWatch
 from modelpool.supervisor.oom import Verdict as OomVerdict
 from modelpool.supervisor.own_group import Version
+from modelpool.supervisor.wire import arena
+from modelpool.supervisor.wire.arena import Arena, Reader
 from modelpool.supervisor.wire.ids import Incarnation
 from tests.unit.manager_world import KILLED, World
 
@@ -142,11 +145,32 @@ def test_private_memory_is_what_is_dirty_or_swapped(tmp_path: Path) -> None:
     assert memory_watch.at_most_bytes(tmp_path) == 100 * 4096
 
 
+PROCESS = Path("/proc/self")
+
+
 def test_this_process_has_memory_of_its_own() -> None:
-    before = memory_watch.private_bytes(Path("/proc/self"))
+    before = memory_watch.private_bytes(PROCESS)
     ballast = bytearray(30 * MIB)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    assert memory_watch.private_bytes(Path("/proc/self")) - before > 25 * MIB
+    assert memory_watch.private_bytes(PROCESS) - before > 25 * MIB
+
+
+def test_requests_that_a_process_looks_at_are_not_its_own() -> None:
+    """Nobody else has mapped these pages, so that the kernel takes them for this process's own."""
+    writer = arena.create("f1", 64 * MIB)
+    reader = Reader(os.open(f"/proc/self/fd/{writer}", os.O_RDONLY))
+    block = Arena(writer).put([b"x" * (40 * MIB)])
+    assert block is not None
+    before = memory_watch.private_bytes(PROCESS)
+    mapped, start, size = reader.view(block.reference)
+    with memoryview(mapped) as octets:
+        assert bytes(octets[start : start + size : mmap.PAGESIZE]) == b"x" * (size // mmap.PAGESIZE)
+        ballast = bytearray(20 * MIB)
+        ballast[::4096] = b"x" * len(ballast[::4096])
+        found = memory_watch.private_bytes(PROCESS) - before
+    assert 15 * MIB < found < 30 * MIB
+    reader.close()
+    os.close(writer)
 
 
 @pytest.fixture
