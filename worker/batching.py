@@ -66,6 +66,9 @@ class Batch(Generic[T]):
 class Batcher(Generic[T]):
     """TF Serving's scheduler. Each key has a queue of its own, with its own bound, as each signature has there."""
 
+    strict = True
+    """A run's outputs must be rows, of a task by itself as well."""
+
     def __init__(self, settings: Batching, max_tasks: int = MAX_TASKS) -> None:
         """`max_tasks` may wait, whatever their keys."""
         self._settings = settings
@@ -173,6 +176,8 @@ class AutoBatcher(Generic[T]):
 
     `ran(family, rows, seconds)` is told of each run.
     """
+
+    strict = False
 
     def __init__(
         self,

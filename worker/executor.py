@@ -85,13 +85,15 @@ def failed(request: Request, status: Status) -> Task:
 class Job:
     """One run of the model, and what came of it: for each part its outputs or its error.
 
-    `batched`: outputs are rows, of which each part has as many as of the inputs. `rows` is how many are run, padding
-    included; `padded` says it for other numbers, for parts that are run again by themselves. Any thread calls it.
-    `took_s` is None when the run failed.
+    `batched`: outputs are rows, of which each part has as many as of the inputs. `strict`: so it must be of one part,
+    too, which otherwise has whatever the model says. `rows` is how many are run, padding included; `padded` says it for
+    other numbers, for parts that are run again by themselves. Any thread calls it. `took_s` is None when the run
+    failed, and `unfit` then says why, if that is that its outputs were no rows.
     """
 
     parts: Sequence[Part[Task]]
     batched: bool = False
+    strict: bool = True
     rows: int = 0
     opened_ns: int = 0
     """When its first part came."""
@@ -99,6 +101,7 @@ class Job:
     run_ns: int = 0
     ran_ns: int = 0
     took_s: float | None = None
+    unfit: str = ""
     padded: Callable[[int], int] = _as_many
 
 
@@ -187,11 +190,15 @@ class Executor:
         assert plan is not None
         if plan.feeds is None:
             return ((),)
-        if not job.batched:
+        if not job.batched or (len(job.parts) == 1 and not job.strict):
             return (self._model.run(plan.feeds, plan.fetches),)
         feeds = [_feeds(part) for part in job.parts]
         outputs = self._model.run(batch_tensors.merged(feeds, job.rows), plan.fetches)
-        return batch_tensors.split(outputs, [part.stop - part.start for part in job.parts], job.rows)
+        try:
+            return batch_tensors.split(outputs, [part.stop - part.start for part in job.parts], job.rows)
+        except PoolError as error:
+            job.unfit = error.message
+            raise
 
     def _one_by_one(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
         """Whoever fails must not cost the others."""
@@ -200,7 +207,7 @@ class Executor:
         results: list[Sequence[Array] | Status] = []
         for part in job.parts:
             rows = job.padded(part.stop - part.start)
-            single = Job((part,), job.batched, rows, padded=job.padded)
+            single = Job((part,), job.batched, job.strict, rows, padded=job.padded)
             self.run(single)
             results += single.results
         return results

@@ -8,7 +8,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from .soundness import Feeds, Seen
+from .soundness import Seen
+from .trial_inputs import Feeds
 
 # A choice is made of at most so many different inputs, in about so much time.
 MAX_INPUTS = 4

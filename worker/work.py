@@ -4,10 +4,12 @@ Decides by `batching`, plans by `executor`, and knows neither sockets nor thread
 neither a run nor the time of one.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
+from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import PoolError
 
 from . import batch_tensors
@@ -15,6 +17,8 @@ from .batching import AutoBatcher, Batch, Batcher, Part
 from .executor import EXPIRED, Executor, Job, Task
 from .plan import Plan
 from .request_queue import Request, RequestQueue
+
+log = logging.getLogger(__name__)
 
 # Requests that go by themselves and wait here, before the rest waits in the queue.
 _MAX_SINGLES = 64
@@ -103,6 +107,8 @@ class Batched:
         self._single_ns = 0
         self._fresh: list[Task] = []
         self._alone = False
+        self._apart: set[Hashable] = set()
+        """Families that were to share runs, and turned out to have outputs that are no rows."""
 
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         self._plan(queue, now_ns)
@@ -129,6 +135,9 @@ class Batched:
         self._singles = deque(each for each in self._singles if not drop(each[1]))
 
     def ran(self, job: Job) -> None:
+        if job.unfit and not job.strict:
+            self._apart.add(job.parts[0].task.family)
+            log.warning("not batched any more %s", fields(family=job.parts[0].task.family, why=job.unfit))
         if job.took_s is not None:
             self._batcher.observe(
                 job.parts[0].task.family, sum(part.stop - part.start for part in job.parts), job.took_s
@@ -154,7 +163,7 @@ class Batched:
         assert task.plan is not None
         try:
             place = None if task.request.alone else self._place(task.plan)
-            if place is None:
+            if place is None or (self._apart and place[0] in self._apart):
                 self._singles.append((self._single_ns, task))
                 return
             task.family, task.rows, task.key = place
@@ -192,7 +201,14 @@ class Batched:
             self._drop_gone(batch, now_ns)
             if batch.parts:
                 rows = self._batcher.padded(batch.rows)
-                return Job(batch.parts, batched=True, rows=rows, opened_ns=batch.opened_ns, padded=self._padded)
+                return Job(
+                    batch.parts,
+                    batched=True,
+                    strict=self._batcher.strict,
+                    rows=rows,
+                    opened_ns=batch.opened_ns,
+                    padded=self._padded,
+                )
         return None
 
     def _single_is_next(self, now_ns: int) -> bool:

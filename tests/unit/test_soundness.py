@@ -81,8 +81,71 @@ def test_what_the_warmup_has_seen_is_tried_first() -> None:
     assert found == soundness.Verdict(True, "by warmup requests: rows have the same answers together as apart")
 
 
+@pytest.mark.parametrize("warmed", [np.zeros((1, 3), np.float32), np.full((2, 3), 7, np.float32)])
+@pytest.mark.parametrize("records", [1, 2])
+def test_a_row_beside_its_own_copy_tells_nothing(warmed: np.ndarray, records: int) -> None:
+    """As of `auto_warmup`, and of a warmup file whose records are alike."""
+    seen = [({"x:0": warmed}, ["y:0"])] * records
+    found = verdict(Model(mean, [-1, 3], [-1, 3]), seen=seen)
+    assert found == soundness.Verdict(False, "rows have other answers together than apart, by made-up inputs")
+    assert verdict(Model(lambda array: array, [-1, 3], [-1, 3]), seen=seen).sound
+
+
+def test_a_model_that_takes_only_what_it_was_warmed_with() -> None:
+    """Its own values in another order serve; so do its inner sizes, for numbers that are made up."""
+    warmed = np.arange(4, dtype=np.float32).reshape(1, 4)
+
+    def picky(array: np.ndarray) -> np.ndarray:
+        if array.shape[1] != 4 or not np.isin(array, warmed).all():
+            raise InvalidArgument("not so")
+        return mean(array)
+
+    found = verdict(Model(picky, [-1, -1], [-1, -1]), seen=[({"x:0": warmed}, ["y:0"])])
+    assert found == soundness.Verdict(False, "rows have other answers together than apart, by a warmup request")
+
+    def wide(array: np.ndarray) -> np.ndarray:
+        return mean(array) if array.shape[1] == 4 else array
+
+    found = verdict(Model(wide, [-1, -1], [-1, -1]), seen=[({"x:0": np.zeros((1, 4), np.float32)}, ["y:0"])])
+    assert not found.sound
+
+
+def test_one_request_alone_still_shows_what_takes_no_two_rows() -> None:
+    def one_row(array: np.ndarray) -> np.ndarray:
+        if len(array) != 1 or array.any():
+            raise InvalidArgument("one row of zeros, please")
+        return array
+
+    found = verdict(Model(one_row, [-1, 3], [-1, 3]), seen=[({"x:0": np.zeros((1, 3), np.float32)}, ["y:0"])])
+    assert found == soundness.Verdict(False, "one row of zeros, please, by a warmup request")
+
+
+def words(array: np.ndarray) -> np.ndarray:
+    """As a tokenizer's flat values: as many as there are words, in whatever rows."""
+    return np.array([word for text in array for word in text.split()], object)
+
+
+def test_texts_are_made_up_too() -> None:
+    found = verdict(Model(words, [-1], [-1], types_pb2.DT_STRING))
+    assert not found.sound
+    assert "0th dimension" in found.why
+    found = verdict(Model(lambda array: array + b"!", [-1], [-1], types_pb2.DT_STRING))
+    assert found == soundness.Verdict(True, "by made-up inputs: rows have the same answers together as apart")
+
+
+@pytest.mark.parametrize("dtype", ["DT_HALF", "DT_BFLOAT16", "DT_COMPLEX64", "DT_INT64", "DT_UINT8", "DT_BOOL"])
+def test_every_dtype_tells(dtype: str) -> None:
+    def others(array: np.ndarray) -> np.ndarray:
+        """The first row of all."""
+        return np.repeat(array[:1], len(array), axis=0)
+
+    enum = types_pb2.DataType.Value(dtype)
+    assert verdict(Model(lambda array: array, [-1, 3], [-1, 3], enum)).why.startswith("by made-up inputs")
+    assert not verdict(Model(others, [-1, 3], [-1, 3], enum)).sound
+
+
 def test_without_inputs_there_is_the_declaration_and_the_graph() -> None:
-    found = verdict(Model(lambda array: array, [-1], [-1], types_pb2.DT_STRING))
+    found = verdict(Model(lambda array: array, [-1], [-1], types_pb2.DT_QINT8))
     assert found.sound
     assert "no inputs to try it with" in found.why
 
