@@ -159,6 +159,10 @@ class Batcher(Generic[T]):
             else:
                 del self._queues[key]
 
+    def hurry(self) -> None:
+        """From now on no batch waits for others (shared_batch_scheduler.h: of a queue that is closed none does)."""
+        self._timeout_ns = 0
+
     def wants(self) -> bool:
         """Whether tasks that wait elsewhere should be added now: always, since a full queue is an answer."""
         return True
@@ -235,6 +239,9 @@ class AutoBatcher(Generic[T]):
                 self._rows[key] = sum(task.rows for task, _ in left)
             else:
                 del self._tasks[key], self._rows[key]
+
+    def hurry(self) -> None:
+        """None waits for others anyway."""
 
     def wants(self) -> bool:
         """Until there is a batch: more would only wait here instead of there."""

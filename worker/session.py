@@ -63,6 +63,8 @@ _SEND_EVERY = 16
 _SETTLE_EVERY_NS = 500_000_000
 # And what one has counted that waits: to count each request by itself costs as much as to execute a small one.
 _SETTLE_IDLE_NS = 20_000_000
+# A batch may wait for longer than a poll can.
+_LONGEST_WAIT_MS = 3_600_000
 _TRIM_EVERY_MS, _TRIM_EVERY_NS = 1_000, 1_000_000_000
 _DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
@@ -217,7 +219,7 @@ class Session:
             self._executors.idle(running)
         timeout_ms: int | None = 0 if self._stopping and not running else None
         if due_ns is not None:
-            timeout_ms = max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1)
+            timeout_ms = min(max(0, (due_ns - time.monotonic_ns()) // 1_000_000 + 1), _LONGEST_WAIT_MS)
         elif timeout_ms is None and not self._shared.idle:
             timeout_ms = _TRIM_EVERY_MS
         if self._unsettled:
@@ -231,6 +233,7 @@ class Session:
             os.eventfd_read(self._wake_fd)
         if self._stop_fd in ready:
             self._stopping = True
+            self._work.hurry()
             self._poller.unregister(self._stop_fd)
         return bool(ready) or timeout_ms != 0 or due_ns is not None
 

@@ -41,6 +41,9 @@ class Work(Protocol):
     def forget(self, gone: Callable[[Request], bool]) -> None:
         """Drop what waits here and nobody awaits any more."""
 
+    def hurry(self) -> None:
+        """From now on nothing waits for others to share a run with."""
+
     def ran(self, job: Job) -> None:
         """A batch was run."""
 
@@ -76,6 +79,9 @@ class Unbatched:
 
     def forget(self, gone: Callable[[Request], bool]) -> None:
         """Nothing waits here."""
+
+    def hurry(self) -> None:
+        """Nothing waits for others."""
 
     def ran(self, job: Job) -> None:
         """Nothing is learned of it."""
@@ -133,6 +139,9 @@ class Batched:
 
         self._batcher.drop(drop)
         self._singles = deque(each for each in self._singles if not drop(each[1]))
+
+    def hurry(self) -> None:
+        self._batcher.hurry()
 
     def ran(self, job: Job) -> None:
         if job.unfit and not job.strict:

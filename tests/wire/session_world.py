@@ -26,7 +26,7 @@ from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session
 from modelpool.worker.shared_payloads import SharedPayloads
-from modelpool.worker.work import Unbatched
+from modelpool.worker.work import Unbatched, Work
 from tests.wire.conftest import WAIT_S, Clock
 
 LOST = b"lost"  # a request that ends with the CUDA context lost
@@ -73,6 +73,7 @@ class Worker:
         executors: Executors | None = None,
         *,
         counted: bool = True,
+        work: Callable[[Executor], Work] = Unbatched,
     ) -> None:
         self.endpoint = endpoint
         self.executed: list[bytes] = []
@@ -92,7 +93,7 @@ class Worker:
             self.stop_fd,
             observers,
             executor=executor,
-            work=Unbatched(executor),
+            work=work(executor),
             executors=executors or FixedExecutors(),
             capacity=capacity,
             shared=SharedPayloads(folder, Incarnation(1), self.kept.clear),

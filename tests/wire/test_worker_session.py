@@ -12,8 +12,11 @@ from modelpool.supervisor.wire import data, sockets
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.status import Code, Unavailable
+from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker import session as session_module
+from modelpool.worker.batching import Batcher
 from modelpool.worker.executors import FixedExecutors
+from modelpool.worker.work import Batched
 from tests.wire.conftest import WAIT_S, Clock, eventually
 from tests.wire.session_world import LONG, LOST, LOST_CONTEXT, STAY, Changing, Frontend, Start, Worker, starting
 
@@ -204,6 +207,22 @@ def test_malformed_messages_harm_nobody(start: Start) -> None:
     assert frontend.answers(1) == [5]
     assert worker.executed == [b"x"]
     stranger.close(0)
+    frontend.close()
+
+
+def test_a_batch_may_wait_for_ever_but_not_for_its_end(start: Start) -> None:
+    for_ever = Batching(max_batch_size=2, batch_timeout_micros=(1 << 63) - 1)
+    worker = start(
+        1000, work=lambda executor: Batched(executor, Batcher(for_ever), lambda planned: "family", pads=False)
+    )
+    frontend = Frontend(worker, 1)
+    frontend.ask(1, b"a")
+    frontend.ask(2, b"bc")  # more rows than are left
+    assert frontend.answer()[1] == b"a"
+    assert frontend.answer()[1] == b"bc"
+    frontend.ask(3, b"d")
+    os.eventfd_write(worker.stop_fd, 1)
+    assert frontend.answer()[1] == b"d"
     frontend.close()
 
 
