@@ -48,19 +48,31 @@ class Part(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class Batch(Generic[T]):
-    """Parts of tasks of one key. `opened_ns`: when the first came."""
+    """Parts of tasks of one key. `opened_ns`: when the first came. `begun`: a part of it was taken before."""
 
     opened_ns: int
     parts: list[Part[T]] = field(default_factory=list)
     rows: int = 0
+    begun: bool = False
 
     def add(self, task: T, start: int, stop: int) -> None:
         self.parts.append(Part(task, start, stop))
         self.rows += stop - start
 
     def drop(self, gone: Callable[[T], bool]) -> None:
-        self.parts = [part for part in self.parts if not gone(part.task)]
-        self.rows = sum(part.stop - part.start for part in self.parts)
+        self._keep([part for part in self.parts if not gone(part.task)])
+
+    def first(self, count: int) -> "Batch[T]":
+        """So many of its parts, which it then has no more."""
+        taken: Batch[T] = Batch(self.opened_ns)
+        taken._keep(self.parts[:count])
+        self._keep(self.parts[count:])
+        self.begun = True
+        return taken
+
+    def _keep(self, parts: list[Part[T]]) -> None:
+        self.parts = parts
+        self.rows = sum(part.stop - part.start for part in parts)
 
 
 class Batcher(Generic[T]):
@@ -69,10 +81,11 @@ class Batcher(Generic[T]):
     strict = True
     """A run's outputs must be rows, of a task by itself as well."""
 
-    def __init__(self, settings: Batching, max_tasks: int = MAX_TASKS) -> None:
-        """`max_tasks` may wait, whatever their keys."""
+    def __init__(self, settings: Batching, max_tasks: int = MAX_TASKS, max_parts: int = MAX_TASKS) -> None:
+        """`max_tasks` may wait, whatever their keys. Of a batch `max_parts` are taken at a time, the others next."""
         self._settings = settings
         self._max_tasks = max_tasks
+        self._max_parts = max_parts
         self._limit = execution_limit(settings)
         self._timeout_ns = settings.batch_timeout_micros * 1000
         self._queues: dict[Hashable, deque[Batch[T]]] = {}
@@ -131,7 +144,8 @@ class Batcher(Generic[T]):
             return None
         key = min(due, key=lambda each: self._queues[each][0].opened_ns)
         queue = self._queues[key]
-        batch = queue.popleft()
+        too_many = len(queue[0].parts) > self._max_parts
+        batch = queue[0].first(self._max_parts) if too_many else queue.popleft()
         if not queue:
             del self._queues[key]
         self._tasks -= sum(part.stop == part.task.rows for part in batch.parts)
@@ -142,9 +156,11 @@ class Batcher(Generic[T]):
         return min(map(self._due_ns, self._queues.values()), default=None)
 
     def _due_ns(self, queue: deque[Batch[T]]) -> int:
-        """A batch behind which another has begun is closed, and due since it was opened; so is a full one."""
+        """A batch behind which another has begun is closed, and due since it was opened; so is a full one, and the rest
+        of one.
+        """
         first = queue[0]
-        closed = len(queue) > 1 or first.rows >= self._limit
+        closed = len(queue) > 1 or first.rows >= self._limit or first.begun
         return first.opened_ns if closed else first.opened_ns + self._timeout_ns
 
     def drop(self, gone: Callable[[T], bool]) -> None:

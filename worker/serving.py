@@ -13,6 +13,7 @@ import numpy as np
 from modelpool.supervisor.wire import batching_params, cpu_count
 from modelpool.supervisor.wire.flight_recorder import CAPACITY
 from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.route_table import MOST_QUEUED_REQUESTS
 from modelpool.supervisor.wire.status import PoolError
 from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
@@ -35,6 +36,8 @@ _MAX_SEEN_BYTES = 64 << 20
 _MAX_LEARNERS = 64
 # More executors than these are for the operator to ask for.
 _MOST_LEARNED = 4
+# They share the flight recorder, and a batch has what one of them may fill.
+MOST_EXECUTORS = 64
 _NO_GPU = "-1"
 
 
@@ -71,7 +74,7 @@ def batching_of(spec: WorkerSpec) -> Batching | None:
         return spec.batching
     path = Path(spec.path) / batching_params.FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")  # comments may be in any other
     except FileNotFoundError:
         return None
     return batching_params.of_version(text, str(path), spec.batching)
@@ -84,8 +87,10 @@ def executors_of(spec: WorkerSpec, batching: Batching | None, model: Model, metr
             log.warning("one executor: TensorFlow Lite models run in one thread %s", fields(wanted=spec.executors))
         return FixedExecutors()
     wanted = (batching.num_batch_threads if batching is not None else 0) or spec.executors
+    if wanted > MOST_EXECUTORS:
+        log.warning("executors %s", fields(count=MOST_EXECUTORS, wanted=wanted, why="more would only wait for CPUs"))
     if wanted:
-        return FixedExecutors(wanted)
+        return FixedExecutors(min(wanted, MOST_EXECUTORS))
     most = 1 << min(_MOST_LEARNED, cpu_count.available()).bit_length() - 1
     why_not = _why_one_executor(spec, model) if most > 1 else "one CPU"
     if why_not:
@@ -129,12 +134,13 @@ def work_of(
     seen: Seen,
 ) -> Work:
     """What decides on what is executed next, by so many `executors` at the most."""
-    # What is executed at the same time has to fit the flight recorder.
-    max_tasks = CAPACITY // (executors + 1)
+    # What is executed at the same time has to fit the flight recorder, and what is planned beside it.
+    share = CAPACITY // (executors + 1)
     if batching is not None:
         metrics.batches(batching.thread_pool_name)
-        batcher: Batcher[Task] = Batcher(batching, max_tasks)
-        return Batched(executor, batcher, whole_signatures(model), pads=batching.pad_variable_length_inputs)
+        batcher: Batcher[Task] = Batcher(batching, MOST_QUEUED_REQUESTS, share)
+        pads = batching.pad_variable_length_inputs
+        return Batched(executor, batcher, whole_signatures(model), pads=pads, at_once=share)
     if not spec.auto_batching:
         return Unbatched(executor)
     verdicts = soundness.judge(model, changing_of(model), seen)
@@ -143,7 +149,8 @@ def work_of(
         return Unbatched(executor)
     metrics.batches("auto")
     learners = Learners(spec.latency_target_ms / 1e3, metrics.learned)
-    return Batched(executor, AutoBatcher(learners.of, learners.ran, max_tasks), lambda plan: _sound_family(sound, plan))
+    auto: AutoBatcher[Task] = AutoBatcher(learners.of, learners.ran, share)
+    return Batched(executor, auto, lambda plan: _sound_family(sound, plan), at_once=share)
 
 
 def whole_signatures(model: Model) -> Callable[[Plan], Hashable | None]:

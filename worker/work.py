@@ -13,7 +13,7 @@ from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import PoolError
 
 from . import batch_tensors
-from .batching import AutoBatcher, Batch, Batcher, Part
+from .batching import MAX_TASKS, AutoBatcher, Batch, Batcher, Part
 from .executor import EXPIRED, Executor, Job, Task
 from .plan import Plan
 from .request_queue import Request, RequestQueue
@@ -91,7 +91,8 @@ class Batched:
     """Requests that can share a run do, as the batcher says; the others go by themselves.
 
     `family` gives what tells plans apart whose runs cost differently, or None for one that cannot share a run. `pads`:
-    inner dimensions may differ. They raise PoolError for what must not be run at all.
+    inner dimensions may differ. They raise PoolError for what must not be run at all. `at_once`: so many requests may
+    be in the flight recorder beside those that are run.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class Batched:
         family: Callable[[Plan], Hashable | None],
         *,
         pads: bool = False,
+        at_once: int = MAX_TASKS,
     ) -> None:
         self.refused: list[Task] = []
         self._executor = executor
         self._batcher = batcher
         self._family = family
         self._pads = pads
+        self._at_once = at_once
         self._padded = batcher.padded
         self._singles: deque[tuple[int, Task]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
@@ -166,6 +169,8 @@ class Batched:
                 self.refused.append(task)
             else:
                 self._fresh.append(task)
+                if len(self._fresh) >= self._at_once:
+                    self._withdraw_waiting()
 
     def _sort(self, task: Task, now_ns: int) -> None:
         """To the batcher, or to those that go by themselves."""

@@ -84,6 +84,8 @@ def _check(settings: Batching, given: dict[str, Any]) -> None:
     for name in ("batch_timeout_micros", "max_enqueued_batches"):
         if getattr(settings, name) < 0:
             raise InvalidArgument(f"{name} must be non-negative; was {getattr(settings, name)}")
+    if settings.enable_large_batch_splitting and not settings.max_enqueued_batches:
+        raise InvalidArgument("max_enqueued_batches must be positive; was 0")
     limit = settings.max_execution_batch_size or settings.max_batch_size
     if settings.enable_large_batch_splitting and limit > settings.max_batch_size:
         raise InvalidArgument(

@@ -8,13 +8,13 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 
-def named(inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """Each of the names means the tensor `<name>:0`; nothing is said of dtypes."""
+def named(inputs: Sequence[str], outputs: Sequence[str], index: str = ":0") -> Any:
+    """Each of the names means the tensor `<name><index>`; nothing is said of dtypes."""
     made = meta_graph_pb2.SignatureDef()
     for alias in inputs:
-        made.inputs[alias].name = f"{alias}:0"
+        made.inputs[alias].name = f"{alias}{index}"
     for alias in outputs:
-        made.outputs[alias].name = f"{alias}:0"
+        made.outputs[alias].name = f"{alias}{index}"
     return made
 
 

@@ -103,6 +103,17 @@ def test_errors() -> None:
     assert refused(bounded, 1) == FULL
 
 
+def test_a_batch_of_too_many_tasks_for_one_run_is_taken_in_pieces() -> None:
+    """A run has so many entries of the flight recorder. For the queue it is one batch all the same."""
+    batcher = Batcher[Task](Batching(max_batch_size=5, batch_timeout_micros=1000), max_parts=2)
+    for _ in range(5):
+        assert batcher.take(0) is None
+        batcher.add(Task(1), 0)
+    assert [names(batcher.take(0)) for _ in range(2)] == [[(0, 1), (0, 1)]] * 2
+    assert names(batcher.take(0)) == [(0, 1)], "at once, for it was a full batch"
+    assert len(batcher) == 0
+
+
 def test_a_large_task_is_split() -> None:
     batcher = Batcher[Task](Batching(max_batch_size=10, max_execution_batch_size=4, enable_large_batch_splitting=True))
     batcher.add(Task(3), 0)
@@ -127,11 +138,15 @@ SETTINGS = st.builds(
 
 
 @given(
-    SETTINGS, st.lists(st.tuples(st.sampled_from(["add", "take", "drop"]), st.integers(1, 10), st.sampled_from("ab")))
+    SETTINGS,
+    st.integers(1, 9),
+    st.lists(st.tuples(st.sampled_from(["add", "take", "drop"]), st.integers(1, 10), st.sampled_from("ab"))),
 )
-def test_every_row_of_every_task_comes_once_and_in_order(settings: Batching, steps: list[tuple[str, int, str]]) -> None:
+def test_every_row_of_every_task_comes_once_and_in_order(
+    settings: Batching, max_parts: int, steps: list[tuple[str, int, str]]
+) -> None:
     """What was accepted and not dropped is taken, in whole, in batches of one key that are not too large."""
-    batcher, now_ns = Batcher[Task](settings), 0
+    batcher, now_ns = Batcher[Task](settings, max_parts=max_parts), 0
     accepted: list[Task] = []
     rows: Counter[Task] = Counter()
 
@@ -139,6 +154,7 @@ def test_every_row_of_every_task_comes_once_and_in_order(settings: Batching, ste
         if batch is None:
             return False
         assert 0 < batch.rows <= settings.max_batch_size
+        assert len(batch.parts) <= max_parts
         assert len({part.task.key for part in batch.parts}) == 1
         for part in batch.parts:
             assert part.start == rows[part.task], "the parts of a task come in their order"

@@ -53,6 +53,7 @@ SPLIT = "enable_large_batch_splitting { value: true } "
             SPLIT + "allowed_batch_sizes: 8 max_batch_size { value: 8 } max_execution_batch_size { value: 4 }",
             "Last entry in allowed_batch_sizes must be equal to max_execution_batch_size; last entry was 8; expected 4",
         ),
+        (SPLIT + "max_enqueued_batches { value: 0 }", "max_enqueued_batches must be positive; was 0"),
         (
             SPLIT + "max_batch_size { value: 8 } max_execution_batch_size { value: 9 }",
             "max_execution_batch_size must be less than or equal to max_batch_size when large batch splitting is "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.states import LoadPriority
-from modelpool.supervisor.wire.worker_spec import WorkerSpec
+from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 from modelpool.worker import serving
+from modelpool.worker.executor import Executor
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
+from modelpool.worker.work import Work
 from tests.unit.signature_defs import named
+from tests.unit.work_world import Bench
 
 SPEC = WorkerSpec(
     *(Incarnation(7), "m", 1, "/models/m/1", "cpu", "-1", "", "", (), True, 1, False, 0.0, 0.0),
@@ -43,6 +48,45 @@ def test_one_executor_is_for_models_of_tensorflow_lite_and_not_for_all_where_the
     spec = replace(SPEC, prefer_tflite=prefer_tflite)
     metrics = WorkerMetrics(Registry(), "m", 1, "/models/m/1")
     assert serving.executors_of(spec, None, model, metrics).most == count
+
+
+@pytest.mark.parametrize("threads", [1, 16, 100_000])
+def test_many_threads_neither_refuse_what_waits_nor_overflow_the_flight_recorder(threads: int) -> None:
+    batching = Batching(batch_timeout_micros=1_000_000, num_batch_threads=threads)
+    metrics = WorkerMetrics(Registry(), "m", 1, "/models/m/1")
+    model = Model()
+    model.signatures = {"s": named(["x"], ["y"], index="")}
+    count = serving.executors_of(SPEC, batching, model, metrics).most
+    assert count == min(threads, serving.MOST_EXECUTORS)
+
+    def work(executor: Executor) -> Work:
+        return serving.work_of(SPEC, batching, model, executor, executors=count, metrics=metrics, seen=())
+
+    bench = Bench(work)
+    try:
+        for first in range(0, 6000, 1000):
+            for number in range(first, first + 1000):
+                bench.ask(number, bytes([1, number % 10]))
+            bench.work.admit(bench.queue, 0)
+            assert not bench.work.refused
+        assert bench.executing() == []
+        bench.now_ns = 1 << 60
+        running = [job for n in range(count) if (job := bench.next(n)) is not None]
+        assert len(bench.executing()) == sum(len(job.parts) for job in running)
+        for job in running:
+            bench.execute(job)
+        bench.run_all()
+        assert {task.code for task in bench.answers.values()} == {Code.OK}
+        assert len(bench.answers) == 6000
+    finally:
+        bench.close()
+
+
+def test_the_file_of_a_version_may_have_comments_in_any_encoding(tmp_path: Path) -> None:
+    spec = replace(SPEC, path=str(tmp_path), batching=Batching(), per_model_batching=True)
+    assert serving.batching_of(spec) is None
+    (tmp_path / "batching_params.pbtxt").write_bytes("# entsprüche\nmax_batch_size { value: 7 }".encode("latin-1"))
+    assert serving.batching_of(spec) == Batching(max_batch_size=7)
 
 
 def test_what_feeds_and_fetches_all_of_a_signature_is_batched_by_flags_and_nothing_else() -> None:
