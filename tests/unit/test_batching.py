@@ -1,7 +1,9 @@
 """When requests share a run: TF Serving's scheduler with its parameters and errors, and the one that learns."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import pytest
@@ -274,6 +276,68 @@ def test_the_latency_wanted_bounds_it() -> None:
 
 def test_even_one_row_when_there_is_no_way_to_be_fast() -> None:
     assert learned(lambda rows: 1.0, target_s=0.01).rows == 1
+
+
+def linear(rows: int) -> float:
+    return 0.001 + rows * 0.0001
+
+
+def observed(limit: LearnedLimit, cost_s: Callable[[int], float], runs: int) -> list[int]:
+    """The rows of so many runs more."""
+    sizes = []
+    for _ in range(runs):
+        sizes.append(limit.rows)
+        limit.observe(limit.rows, cost_s(limit.rows))
+    return sizes
+
+
+def test_what_was_slow_for_a_while_is_not_slow_for_ever() -> None:
+    """As while a neighbour loads a model: tenfold, for 50 runs."""
+    limit = learned(linear, target_s=0.02)
+    observed(limit, lambda rows: 10 * linear(rows), 50)
+    assert limit.rows == 1
+    observed(limit, linear, 300)
+    assert limit.rows == 64
+
+
+def test_one_stall_costs_it_next_to_nothing() -> None:
+    limit = learned(linear, target_s=0.02)
+    limit.observe(limit.rows, 1.0)
+    assert limit.rows == 32
+    sizes = observed(limit, linear, 200)
+    assert limit.rows == 64
+    assert sizes.count(32) < 50
+    assert 128 not in sizes, "what lies above is not tried the sooner for it"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_a_noisy_machine_it_keeps_what_is_good(seed: int) -> None:
+    """Each run a tenth longer or shorter, and one of 500 stalled by 50 ms."""
+    random = Random(seed)
+
+    def noisy(rows: int) -> float:
+        return linear(rows) * random.gauss(1.0, 0.1) + (0.05 if random.random() < 0.002 else 0.0)
+
+    limit = learned(noisy, target_s=0.02)
+    sizes = observed(limit, noisy, 5000)
+    assert sum(size == 64 for size in sizes) > 4500
+    assert sum(size > 64 for size in sizes) < 50
+
+
+def test_a_trial_that_is_hopeless_takes_one_run() -> None:
+    limit = learned(lambda rows: 0.01 if rows <= 128 else 0.001 * rows)
+    sizes = observed(limit, lambda rows: 0.01 if rows <= 128 else 0.001 * rows, 10_000)
+    assert set(sizes) == {128, 256}
+    assert 3 <= sizes.count(256) <= 5, "every 2,000 runs"
+
+
+@pytest.mark.parametrize("target_s", [0.0, 0.05])
+@pytest.mark.parametrize(("before", "after"), [(1.0, 10.0), (10.0, 1.0)])
+def test_it_follows_runs_that_cost_ten_times_as_much_or_as_little(target_s: float, before: float, after: float) -> None:
+    limit = learned(lambda rows: before * linear(rows), target_s)
+    observed(limit, lambda rows: after * linear(rows), 6000)
+    fresh = learned(lambda rows: after * linear(rows), target_s)
+    assert limit.rows in (fresh.rows, fresh.rows * 2, fresh.rows // 2)
 
 
 def test_it_follows_a_model_that_changes() -> None:
