@@ -22,6 +22,8 @@ from .varint import varint
 # A TensorProto of a few bytes may ask for a tensor of any size by repeating its last value. No honest message
 # carries more than protobuf's own limit, so neither may a repetition.
 MAX_TENSOR_BYTES = 2**31 - 1
+# What TensorFlow takes for each string besides a long one's bytes (platform/ctstring_internal.h: TF_TString).
+_STRING_BYTES = 24
 
 # numpy's limit; TensorFlow's own is 254 (TensorShape::MaxDimensions).
 MAX_RANK = 64
@@ -236,7 +238,7 @@ def _varint32(content: bytes, position: int) -> tuple[int, int]:
 def _from_values(dtype: DType, values: Any, count: int) -> npt.NDArray[Any]:
     """A typed field: cut when longer than the shape; when shorter, its last value repeats; when empty, zeros."""
     given = len(values) // 2 if dtype.stored.kind == "c" else len(values)
-    if count > given and count * dtype.numpy.itemsize > MAX_TENSOR_BYTES:
+    if count > given and count * _repeated_bytes(dtype, values) > MAX_TENSOR_BYTES:
         raise ValueError(f"{count} elements from a list of {given} are more than {MAX_TENSOR_BYTES} bytes")
     if dtype.stored.kind == "O":
         return _strings(list(values[:count]), count)
@@ -250,6 +252,13 @@ def _from_values(dtype: DType, values: Any, count: int) -> npt.NDArray[Any]:
         grown[given:] = flat[-1] if given else 0
         flat = grown
     return flat.view(dtype.numpy)
+
+
+def _repeated_bytes(dtype: DType, values: Any) -> int:
+    """What each element takes that is the last value once more: TensorFlow copies a string for each."""
+    if dtype.stored.kind != "O":
+        return dtype.numpy.itemsize
+    return _STRING_BYTES + (len(values[-1]) if len(values) else 0)
 
 
 def _plain(dtype: DType, values: Any) -> npt.NDArray[Any]:

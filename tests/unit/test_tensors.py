@@ -110,7 +110,11 @@ def test_decode_strings(message: Any, expected: Any) -> None:
             proto(1, 2**30, float_val=[1]),
             f"{2**30} elements from a list of 1 are more than {2**31 - 1} bytes",
         ),
-        (proto(7, 2**28), f"{2**28} elements from a list of 0 are more than {2**31 - 1} bytes"),
+        (proto(7, 2**27), f"{2**27} elements from a list of 0 are more than {2**31 - 1} bytes"),
+        (
+            proto(7, 2**12, string_val=[b"", b"x" * 2**19]),
+            f"{2**12} elements from a list of 2 are more than {2**31 - 1} bytes",
+        ),
         (proto(7, 2**50, tensor_content=b"\x00"), f"tensor_content has 1 bytes, too few for {2**50} strings"),
         (proto(7, 1, tensor_content=b"\x05abc"), "tensor_content holds 3 bytes of strings, expected 5"),
         (proto(7, 1, tensor_content=b"\x02abc"), "tensor_content holds 3 bytes of strings, expected 2"),
