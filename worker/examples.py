@@ -14,6 +14,7 @@ from google.protobuf import text_format
 
 from modelpool.supervisor.wire.parsing import parse
 from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.tensors import MAX_TENSOR_BYTES
 
 from . import reply_bytes, rest_examples
 from .model_spec import Identity, signature_key
@@ -120,9 +121,9 @@ class ExamplesCall:
 
 
 def serialized(request_input: Any) -> np.ndarray:
-    """A tensorflow.serving.Input to a string tensor [batch]. Raises InvalidArgument when there is no example.
+    """A tensorflow.serving.Input to a string tensor [batch]. TF Serving: InputToSerializedExampleTensor.
 
-    TF Serving: InputToSerializedExampleTensor.
+    Raises InvalidArgument when there is no example, or a context that before each of them is more than any message.
     """
     kind = request_input.WhichOneof("kind")
     listed = getattr(request_input, kind).examples if kind else ()
@@ -131,6 +132,11 @@ def serialized(request_input: Any) -> np.ndarray:
     context = b""
     if kind == "example_list_with_context":
         context = request_input.example_list_with_context.context.SerializeToString()
+        if len(context) * len(listed) > MAX_TENSOR_BYTES:
+            raise InvalidArgument(
+                f"A context of {len(context)} bytes for each of {len(listed)} examples is more than {MAX_TENSOR_BYTES} "
+                "bytes"
+            )
     vector = np.empty(len(listed), object)
     vector[:] = [context + example.SerializeToString() for example in listed]
     return vector

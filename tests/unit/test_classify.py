@@ -168,6 +168,18 @@ def test_empty_input() -> None:
     assert refusal(model(), asked) == Status(Code.INVALID_ARGUMENT, "Input is empty.")
 
 
+def test_a_long_context_for_many_examples() -> None:
+    """2 MB of request, of which 2 GiB would be made."""
+    asked = classification_pb2.ClassificationRequest()
+    listed = asked.input.example_list_with_context
+    listed.context.features.feature["x"].bytes_list.value.append(b"x" * 2**20)
+    listed.examples.extend([example()] * 2**11)
+    assert refusal(model(), asked) == Status(
+        Code.INVALID_ARGUMENT,
+        f"A context of {listed.context.ByteSize()} bytes for each of 2048 examples is more than {2**31 - 1} bytes",
+    )
+
+
 def test_a_label_that_no_reply_can_carry() -> None:
     labels = np.array([[b"\xff"], [b"b"]], object)
     status = refusal(model(["classes"], classes=labels), request())
