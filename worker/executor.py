@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Error texts are cut where a protocol says so; this only bounds what an op may put into one.
 _MAX_ERROR_BYTES = 64 * 1024
+# So many of a batch that failed are run one by one at once.
+_FEW = 4
 EXPIRED = DeadlineExceeded("Deadline exceeded while the request waited for the model").status
 
 
@@ -106,7 +108,7 @@ class Job:
 
 
 class Executor:
-    """Executes the requests of one loaded model. `again`: those of a failed batch may be executed one by one."""
+    """Executes the requests of one loaded model. `again`: those of a failed batch may be executed again."""
 
     def __init__(
         self, model: Model, planners: Mapping[Method, Planner], flights: FlightRecorder, *, again: bool = True
@@ -179,10 +181,10 @@ class Executor:
             job.results = self._run_together(job)
             job.took_s = (time.monotonic_ns() - job.run_ns) / 1e9
         except PoolError as error:
-            job.results = self._one_by_one(job, error.status)
+            job.results = self._taken_apart(job, error.status)
         except Exception as error:
             log.exception("run failed %s", _names(job.parts[0].task))
-            job.results = self._one_by_one(job, _bug(error))
+            job.results = self._taken_apart(job, _bug(error))
         job.ran_ns = time.monotonic_ns()
 
     def _run_together(self, job: Job) -> Sequence[Sequence[Array]]:
@@ -200,16 +202,21 @@ class Executor:
             job.unfit = error.message
             raise
 
-    def _one_by_one(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
-        """Whoever fails must not cost the others."""
-        if len(job.parts) == 1 or not self._again:
-            return [status] * len(job.parts)
+    def _taken_apart(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
+        """Whoever fails must not cost the others, nor make a run for each of them: halves are run again, few are each
+        by itself, and all are whose outputs are no rows.
+        """
+        count = len(job.parts)
+        if count == 1 or not self._again:
+            return [status] * count
+        size = 1 if count <= _FEW or job.unfit else (count + 1) // 2
         results: list[Sequence[Array] | Status] = []
-        for part in job.parts:
-            rows = job.padded(part.stop - part.start)
-            single = Job((part,), job.batched, job.strict, rows, padded=job.padded)
-            self.run(single)
-            results += single.results
+        for start in range(0, count, size):
+            parts = job.parts[start : start + size]
+            rows = job.padded(sum(part.stop - part.start for part in parts))
+            smaller = Job(parts, job.batched, job.strict, rows, padded=job.padded)
+            self.run(smaller)
+            results += smaller.results
         return results
 
     def finish(self, job: Job) -> list[Task]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor.wire.data import Method
-from modelpool.supervisor.wire.status import Code, Unavailable
+from modelpool.supervisor.wire.status import Code, ResourceExhausted, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import Batcher
 from modelpool.worker.executor import Executor
@@ -105,6 +105,35 @@ def test_one_that_a_run_refuses_costs_nobody_else(bench: Callable[..., Bench]) -
     ]
     assert desk.answers[2].reply == b"bad"
     assert desk.model.runs == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("guilty", [0, 41, 99])
+def test_one_that_a_run_refuses_costs_few_runs(bench: Callable[..., Bench], guilty: int) -> None:
+    desk = bench(batched())
+    for number in range(100):
+        desk.ask(number, rows(POISON if number == guilty else number))
+    desk.run_all()
+    refused = {number for number, task in desk.answers.items() if task.code is not Code.OK}
+    assert refused == {guilty}
+    assert len(desk.model.runs) <= 1 + 2 * 5 + 4
+    assert all(desk.answers[n].reply == int(n * n).to_bytes(8, "little") for n in range(100) if n != guilty)
+
+
+def test_a_batch_that_is_too_large_is_answered_in_smaller_ones(bench: Callable[..., Bench]) -> None:
+    """As one for which there is no memory."""
+    desk = bench(batched())
+
+    def during() -> None:
+        if len(desk.model.runs) < 3:
+            desk.model.runs.append(0)
+            raise ResourceExhausted("no room")
+
+    desk.model.during = during
+    for number in range(20):
+        desk.ask(number, rows(number))
+    desk.run_all()
+    assert {task.code for task in desk.answers.values()} == {Code.OK}
+    assert desk.model.runs == [0, 0, 0, 3, 2, 5, 10]
 
 
 def test_those_that_are_run_again_have_an_allowed_size_too(bench: Callable[..., Bench]) -> None:
