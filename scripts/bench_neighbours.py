@@ -91,7 +91,7 @@ def measure(scratch: Path, options: Options, deadline: Deadline) -> dict[str, An
     medians = {
         name: {
             key: statistics.median(each[name][key] for each in rounds if name in each)
-            for key in ("p50_us", "p99_us", "requests_per_s", "failures", "loads", "loading")
+            for key in ("p50_us", "p99_us", "requests_per_s", "loads", "loading")
         }
         for name in (ALONE, LOADS, DURING, HOG, HOGS)
         if name in conditions
@@ -202,14 +202,15 @@ def print_report(report: dict[str, Any]) -> None:
     load_s = "none seen" if report["load_s"] is None else f"{report['load_s']:.2f} s each"
     print(f"\nneighbours: {bench_inputs.HALF_PLUS_TWO}, {report['in_flight']} in flight, ", end="")
     print(f"windows of {report['duration_s']:g} s, ", end="")
-    print(f"medians of {len(report['rounds'])} rounds; the big one has {report['big_mb']} MB, loads: {load_s}")
+    print(f"medians of {len(report['rounds'])} rounds, failures of all; the big one has {report['big_mb']} MB, loads: {load_s}")
     print(f"  {'condition':<18} {'req/s':>7} {'p50 us':>7} {'p99 us':>7} {'p50 ratio':>9} {'p99 ratio':>9} ", end="")
     print(f"{'failures':>8} {'loads':>5} {'time loading':>12}")
     alone = medians[ALONE]
     for name, m in medians.items():
         ratios = [m[key] / alone[key] for key in ("p50_us", "p99_us")]
         print(f"  {name:<18} {m['requests_per_s']:>7.0f} {m['p50_us']:>7.0f} {m['p99_us']:>7.0f} ", end="")
-        print(f"{ratios[0]:>9.2f} {ratios[1]:>9.2f} {m['failures']:>8.0f} {m['loads']:>5.0f} {m['loading']:>12.0%}")
+        failures = sum(each[name]["failures"] for each in report["rounds"] if name in each)
+        print(f"{ratios[0]:>9.2f} {ratios[1]:>9.2f} {failures:>8.0f} {m['loads']:>5.0f} {m['loading']:>12.0%}")
     moved = ", ".join(
         f"{name.strip()} {m['p99_us'] - alone['p99_us']:+.0f} us" for name, m in medians.items() if name != ALONE
     )

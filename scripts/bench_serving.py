@@ -123,7 +123,7 @@ def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
         if other is not None and each["server"] != against:
             times = bench_figures.ratio_of_rounds(each["rounds"], other["rounds"], "requests_per_s")
             rate += f" ({times:.2f}x)"
-        bad = f"{m['failures'] + m['wrong']:.0f}"
+        bad = str(bad_answers(each))
         cpu = f"{m['cpu_us']:.0f}" if "cpu_us" in m else "-"
         generator = f"{each['generator']} {m['generator_cpu']:.0%}"
         generator += f", late {m['late_p99_us']:.0f} us" if "rate_per_s" in each else ""
@@ -131,6 +131,11 @@ def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
         latencies = [f"{m[name]:.0f}" for name in ("p50_us", "p99_us")]
         table_rows.append([each["workload"], load, each["server"], rate, *latencies, cpu, generator, bad, spread])
     return table_rows
+
+
+def bad_answers(found: Cell) -> int:
+    """Requests of all rounds that failed, were answered wrongly, or never: of those there are no latencies."""
+    return int(sum(each["failures"] + each["wrong"] for each in found["rounds"]))
 
 
 def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> Cell | None:
@@ -146,4 +151,4 @@ def print_report(cells: Sequence[Cell]) -> None:
     print(bench_figures.table(HEAD, rows(cells)))
     print("CPU us: of all processes of the server, per request; (x): times the plain server, median over the rounds;")
     print("generator: which one, its share of a CPU, and p99 of how late it sent in an open loop;")
-    print("bad: failed or wrong answers; spread: (most - least) / median of the rounds' requests/s")
+    print("bad: failed or wrong answers, of all rounds; spread: (most - least) / median of the rounds' requests/s")

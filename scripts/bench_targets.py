@@ -24,7 +24,9 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`value` is held against `limit`: at least, or where `most` at most."""
+    """`value` is held against `limit`: at least, or where `most` at most. `bad`: answers that failed or were wrong, by
+    which the figures are those of the rest alone: with any, nothing has passed.
+    """
 
     what: str
     target: str
@@ -32,11 +34,14 @@ class Row:
     most: bool
     value: float | None
     measured: str
+    bad: int = 0
 
     @property
     def passed(self) -> bool | None:
         if self.value is None:
             return None
+        if self.bad:
+            return False
         return self.value <= self.limit if self.most else self.value >= self.limit
 
 
@@ -60,26 +65,32 @@ def rows(report: Report) -> list[Row]:
 
 
 def _times(report: Report, load: tuple[str, int], servers: tuple[str, str], limit: float) -> Row:
-    value, measured = _compared(report, load, servers, "requests_per_s", "{:.0f}/s")
+    found = _compared(report, load, servers, "requests_per_s", "{:.0f}/s")
     what = f"{load[0]}, {load[1]} in flight, {servers[0]}: requests/s"
-    return Row(what, f"at least {limit:g}x {servers[1]}", limit, False, value, measured)
+    return Row(what, f"at least {limit:g}x {servers[1]}", limit, False, *found)
 
 
 def _latency(report: Report, load: tuple[str, int], servers: tuple[str, str], limit: float) -> Row:
-    value, measured = _compared(report, load, servers, "p50_us", "{:.0f} us")
+    found = _compared(report, load, servers, "p50_us", "{:.0f} us")
     what = f"{load[0]}, {load[1]} in flight, {servers[0]}: p50"
-    return Row(what, f"at most {limit:g}x {servers[1]}", limit, True, value, measured)
+    return Row(what, f"at most {limit:g}x {servers[1]}", limit, True, *found)
 
 
 def _compared(
     report: Report, load: tuple[str, int], servers: tuple[str, str], key: str, form: str
-) -> tuple[float | None, str]:
+) -> tuple[float | None, str, int]:
     cells = [bench_serving.find(report.get("serving", ()), *load, server) for server in servers]
     ours, theirs = cells
     if ours is None or theirs is None:
-        return None, NOT_MEASURED
+        return None, NOT_MEASURED, 0
     measured = " / ".join(form.format(each["median"][key]) for each in (ours, theirs))
-    return bench_figures.ratio_of_rounds(ours["rounds"], theirs["rounds"], key), measured
+    return bench_figures.ratio_of_rounds(ours["rounds"], theirs["rounds"], key), *_with_bad(measured, ours, theirs)
+
+
+def _with_bad(measured: str, *cells: bench_serving.Cell) -> tuple[str, int]:
+    """What was measured, and how many bad answers beside it."""
+    bad = sum(map(bench_serving.bad_answers, cells))
+    return (f"{measured}: {bad} bad" if bad else measured), bad
 
 
 def _growth(report: Report) -> Row:
@@ -94,26 +105,28 @@ def _growth(report: Report) -> Row:
 
 def _open(report: Report, ours: str) -> Row:
     found = [each for each in report.get("open", ()) if (each["workload"], each["server"]) == ("tiny", ours)]
-    value, measured = None, NOT_MEASURED
+    value, measured, bad = None, NOT_MEASURED, 0
     if found:
         m = found[0]["median"]
-        value, measured = m["p99_us"] / max(m["p50_us"], 1e-9), f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us"
+        value = m["p99_us"] / max(m["p50_us"], 1e-9)
+        measured, bad = _with_bad(f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us", found[0])
         if _saturated(m["p50_us"], found[0]["rate_per_s"] / found[0]["share"]):
             value, measured = None, f"{measured}: saturated"
-    return Row(f"tiny, open loop at 70 % of capacity, {ours}: p99", "at most 5x p50", 5.0, True, value, measured)
+    return Row(f"tiny, open loop at 70 % of capacity, {ours}: p99", "at most 5x p50", 5.0, True, value, measured, bad)
 
 
 def _tenants(report: Report) -> Row:
     found = report.get("tenants")
-    value, measured = None, NOT_MEASURED
+    value, measured, bad = None, NOT_MEASURED, 0
     if found:
         value = found["p99_ratio"]
-        flooded, alone = (found["conditions"][name]["median"] for name in FLOODED_AND_ALONE)
-        measured = f"{flooded['p99_us']:.0f} us / {alone['p99_us']:.0f} us"
+        cells = [found["conditions"][name] for name in FLOODED_AND_ALONE]
+        flooded, alone = (each["median"] for each in cells)
+        measured, bad = _with_bad(f"{flooded['p99_us']:.0f} us / {alone['p99_us']:.0f} us", *cells)
         if _saturated(alone["p50_us"], found["capacity_per_s"]):
             value, measured = None, f"{measured}: alone saturated"
     what = "two tenants: A's p99 while B is flooded"
-    return Row(what, "at most 1.5x alone at equal cores", 1.5, True, value, measured)
+    return Row(what, "at most 1.5x alone at equal cores", 1.5, True, value, measured, bad)
 
 
 def _saturated(p50_us: float, capacity_per_s: float) -> bool:

@@ -157,7 +157,7 @@ def print_report(report: dict[str, Any]) -> None:
         m = each["median"]
         figures = [f"{m[key]:.0f}" for key in ("requests_per_s", "p50_us", "p99_us", "max_us", "late_p99_us")]
         figures += [f"{m['cpu_us_by_role']['worker']:.0f}", f"{m['others_cpus']:.2f}"]
-        rows.append([name, *figures, f"{m['failures'] + m['wrong']:.0f}"])
+        rows.append([name, *figures, str(bench_serving.bad_answers(each))])
     print(bench_figures.table(_HEAD, rows))
     print("worker CPU us: of A's worker, per request, which grows where it finds the caches full of B's;")
     print("others' CPUs: used by programs that are not of this bench; a tail beside them says little")

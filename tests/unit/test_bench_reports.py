@@ -90,10 +90,14 @@ def test_growth(growth_mib: float, passed: bool) -> None:
     assert row(report(growth={**growth, "requests": 10_000}), "image: growth").passed is passed
 
 
+ALL_RIGHT = [{"failures": 0, "wrong": 0}] * 3
+
+
 def opened(p50_us: float, p99_us: float) -> dict[str, Any]:
     """At 70 % of 10,000/s, where 32 in flight take 3.2 ms each."""
     figures = {"p50_us": p50_us, "p99_us": p99_us}
-    return report(open=[{"workload": "tiny", "server": "envoy", "rate_per_s": 7000, "share": 0.7, "median": figures}])
+    load = {"workload": "tiny", "server": "envoy", "rate_per_s": 7000, "share": 0.7}
+    return report(open=[{**load, "median": figures, "rounds": ALL_RIGHT}])
 
 
 @pytest.mark.parametrize(("p99_us", "passed"), [(500, True), (501, False)])
@@ -109,13 +113,31 @@ def test_an_open_loop_that_was_saturated_says_nothing() -> None:
 @pytest.mark.parametrize(("p50_us", "passed"), [(10, False), (33_000, None)])
 def test_two_tenants(p50_us: float, passed: bool | None) -> None:
     conditions = {
-        name: {"median": {"p50_us": p50_us, "p99_us": p99_us}}
+        name: {"median": {"p50_us": p50_us, "p99_us": p99_us}, "rounds": ALL_RIGHT}
         for name, p99_us in zip(bench_targets.FLOODED_AND_ALONE, (30, 20), strict=True)
     }
     tenants = {"p99_ratio": 1.6, "capacity_per_s": 1000, "conditions": conditions}
     found = row(report(tenants=tenants), "two tenants")
     assert found.passed is passed
     assert found.measured.startswith("30 us / 20 us")
+
+
+@pytest.mark.parametrize("which", ["failures", "wrong"])
+def test_with_bad_answers_in_one_round_of_three_nothing_has_passed(which: str) -> None:
+    """Refusals are quick, and those that are never answered have no latency."""
+    spoilt = cell("tiny", 32, "envoy", [500, 500, 500])
+    spoilt["rounds"][1][which] = 7
+    plain = cell("tiny", 32, "plain", [100, 100, 100])
+    assert bench_serving.rows([spoilt, plain])[0][8] == "7"
+    found = row(report(serving=[spoilt, plain]), "tiny, 32 in flight, envoy:")
+    assert (found.value, found.passed, found.measured) == (pytest.approx(5), False, "500/s / 100/s: 7 bad")
+    loop = opened(100, 200)
+    loop["open"][0]["rounds"] = spoilt["rounds"]
+    assert (row(loop, "tiny, open loop").passed, row(loop, "tiny, open loop").bad) == (False, 7)
+    figures = {"p50_us": 10, "p99_us": 20}
+    conditions = {name: {"median": figures, "rounds": spoilt["rounds"]} for name in bench_targets.FLOODED_AND_ALONE}
+    found = row(report(tenants={"p99_ratio": 1.0, "capacity_per_s": 1000, "conditions": conditions}), "two tenants")
+    assert (found.passed, found.measured) == (False, "20 us / 20 us: 14 bad")
 
 
 @pytest.mark.parametrize(

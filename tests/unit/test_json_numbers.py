@@ -61,6 +61,13 @@ def test_booleans_among_the_numbers_of_a_big_body_are_refused() -> None:
         rest_json.parse(memoryview(body)).tensors({"x": FLOAT})
 
 
+def test_a_big_list_in_the_place_of_a_name_is_no_name() -> None:
+    body = json.dumps({"signature_name": big((3000,)), "instances": [1]}).encode()
+    assert json_numbers.lift(body) is not None
+    with pytest.raises(PoolError, match="'signature_name' key must be a string value"):
+        rest_json.parse(body)
+
+
 # -- the two ways are one ----------------------------------------------------------------------------------------
 
 
