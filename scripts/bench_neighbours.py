@@ -202,7 +202,8 @@ def print_report(report: dict[str, Any]) -> None:
     load_s = "none seen" if report["load_s"] is None else f"{report['load_s']:.2f} s each"
     print(f"\nneighbours: {bench_inputs.HALF_PLUS_TWO}, {report['in_flight']} in flight, ", end="")
     print(f"windows of {report['duration_s']:g} s, ", end="")
-    print(f"medians of {len(report['rounds'])} rounds, failures of all; the big one has {report['big_mb']} MB, loads: {load_s}")
+    print(f"medians of {len(report['rounds'])} rounds, failures of all; ", end="")
+    print(f"the big one has {report['big_mb']} MB, loads: {load_s}")
     print(f"  {'condition':<18} {'req/s':>7} {'p50 us':>7} {'p99 us':>7} {'p50 ratio':>9} {'p99 ratio':>9} ", end="")
     print(f"{'failures':>8} {'loads':>5} {'time loading':>12}")
     alone = medians[ALONE]

@@ -20,6 +20,8 @@ from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import Internal
 from modelpool.supervisor.wire.varint import varint
 
+from . import packed_numbers
+
 # Model specs and shapes repeat from request to request; so many different ones are remembered.
 _REMEMBERED = 1024
 # What one Writer remembers of responses at the most, unless a single one takes more: clients choose their shapes. An
@@ -214,7 +216,10 @@ def _values(raw: Buffer, start: int, end: int, number: int, tensor: RawTensor) -
     tensor.field = number
     dtype = _RAW_DTYPES.get(number)
     if dtype is None:
-        tensor.values = unpack_varints(raw[start:end])
+        try:
+            tensor.values = packed_numbers.unpack(raw[start:end])
+        except ValueError as error:
+            raise _Unusual from error
     elif (end - start) % dtype.itemsize:
         raise _Unusual
     else:
@@ -230,41 +235,6 @@ def _check(tensor: RawTensor) -> None:
         if tensor.field in _VARINT_FIELDS:
             # As C narrows them; a bool is whether there is any bit.
             tensor.values = tensor.values.astype(row.wire) if row.wire.kind != "b" else tensor.values != 0
-
-
-def unpack_varints(raw: Buffer) -> npt.NDArray[np.uint64]:
-    """All varints of a packed field. Raises _Unusual for what is none."""
-    octets = np.frombuffer(raw, np.uint8)
-    more = octets >= 0x80
-    if not more.any():
-        return octets.astype(np.uint64)
-    if more[-1]:
-        raise _Unusual
-    ends = np.flatnonzero(~more)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 10:
-        raise _Unusual
-    place = np.arange(len(octets)) - np.repeat(starts, lengths)
-    bits = (octets & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
-    return np.bitwise_or.reduceat(bits, starts)
-
-
-def pack_varints(values: npt.NDArray[Any]) -> bytes:
-    """Whole numbers (one dimension) as a packed field; negative ones take ten bytes."""
-    numbers = values.astype(np.int64).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
-    if not len(numbers):
-        return b""
-    if int(numbers.max()) < 0x80:
-        return numbers.astype(np.uint8).tobytes()
-    shifts = np.arange(0, 70, 7, dtype=np.uint64)
-    groups = (numbers[:, None] >> shifts).astype(np.uint8) & np.uint8(0x7F)
-    lengths = np.maximum(1, 10 - np.argmax((groups != 0)[:, ::-1], axis=1))
-    lengths[numbers == 0] = 1
-    place = np.arange(10)
-    groups[place < (lengths - 1)[:, None]] |= np.uint8(0x80)
-    packed: bytes = groups[place < lengths[:, None]].tobytes()
-    return packed
 
 
 # -- responses ---------------------------------------------------------------------------------------------------
@@ -354,7 +324,7 @@ class Writer:
         elif row.wire.kind in "f?":
             raw = _bytes(flat)
         else:
-            raw = pack_varints(flat.view(row.stored))
+            raw = packed_numbers.pack(flat.view(row.stored))
         return [head, _tag(number or 0), varint(len(raw)), raw]
 
     def _head(self, enum: int, shape: tuple[int, ...]) -> bytes:

@@ -71,7 +71,7 @@ def test_a_big_list_in_the_place_of_a_name_is_no_name() -> None:
 @pytest.mark.parametrize("second", [(2999,), (3000, 1), (7,)], ids=str)
 def test_rows_with_big_lists_of_different_shapes_are_refused(second: tuple[int, ...]) -> None:
     body = json.dumps({"instances": [{"a": big((3000,))}, {"a": big(second)}]}).encode()
-    with pytest.raises(PoolError, match="Failed to process element: 1 key: a of 'instances' list. Error: INVALID_ARG"):
+    with pytest.raises(PoolError, match="Failed to process element: 1 key: a of 'instances' list"):
         rest_json.parse(body).tensors({"a": FLOAT})
 
 

@@ -12,7 +12,7 @@ from modelpool.supervisor.wire import tensors
 from modelpool.supervisor.wire.status import Internal, InvalidArgument
 from modelpool.supervisor.wire.tensors import DTYPES
 from modelpool.worker import predict_wire
-from modelpool.worker.predict_wire import RawRequest, Reader, Writer, pack_varints, unpack_varints
+from modelpool.worker.predict_wire import RawRequest, Reader, Writer
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
@@ -142,14 +142,6 @@ def test_large_values_are_not_copied() -> None:
         array = raw.inputs["x"].decoded("x")
         assert np.shares_memory(array, np.frombuffer(payload, np.uint8))
         assert (array == numbers).all()
-
-
-@given(st.lists(SIGNED | st.integers(-300, 300)))
-def test_varints(values: list[int]) -> None:
-    packed = pack_varints(np.array(values, np.int64))
-    proto = tensor_pb2.TensorProto(int64_val=values)
-    assert proto.SerializeToString().endswith(packed)
-    assert unpack_varints(packed).view(np.int64).tolist() == values
 
 
 @given(st.sampled_from(list(DTYPES.values())), st.data(), st.booleans())
