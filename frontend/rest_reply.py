@@ -43,8 +43,8 @@ class Reply:
 
 
 def error(status: int, message: str, code: Code, retry_after_ms: int = 0) -> Reply:
-    """An error's JSON body."""
-    text = json.dumps({"error": message}, ensure_ascii=False)
+    """An error's JSON body (json_tensor.cc MakeJsonFromStatus)."""
+    text = json.dumps({"error": message}, ensure_ascii=False, indent=4)
     return Reply(status, text.encode("utf-8", "replace"), code=code, retry_after_ms=retry_after_ms)
 
 

@@ -115,9 +115,9 @@ def test_a_binary_body_and_the_path(stage: Stage, worker: FakeWorker) -> None:
             {"error": text},
             "application/json",
         )
-    worker.error = (Code.FAILED_PRECONDITION, b"no such signature")
+    worker.error = (Code.FAILED_PRECONDITION, 'no such "signatur\u00e9"'.encode())
     status, body, headers = call(owner, "POST", PATH, predict_request("m"), PROTOBUF)
-    assert (status, json.loads(body)) == (400, {"error": "no such signature"})
+    assert (status, body.decode()) == (400, '{\n    "error": "no such \\"signatur\u00e9\\""\n}')
     assert headers["content-type"] == "application/json"
 
 
