@@ -126,6 +126,20 @@ def test_a_wrong_reference_is_an_error(start: int, size: int, serial: int) -> No
     pair.close()
 
 
+def test_a_reference_that_is_nearly_right_is_an_error(pair: Pair) -> None:
+    block = pair.writer.put([b"x" * (SIZE - 2 * PAGE), b"y" * PAGE])  # up to a page before the end
+    assert block is not None
+    start, size, serial = arena._REFERENCE.unpack(block.reference)
+    assert pair.reader.read(block.reference)[-1:] == b"y"
+    wrong = [(start + by, size, serial) for by in (-64, -8, -1, 1, 8, 64)]
+    wrong += [(start, other, serial) for other in (0, size - 1, size + 1, SIZE - start, SIZE - start + 1, 2**64 - 1)]
+    wrong += [(start, size, serial + by) for by in (-1, 1)]
+    for each in wrong:
+        for look in (pair.reader.read, pair.reader.view):
+            with pytest.raises(InvalidArgument, match="reference: "):
+                look(arena._REFERENCE.pack(*each))
+
+
 def test_a_block_that_was_used_again_is_not_taken_for_the_first(pair: Pair) -> None:
     first = pair.writer.put([b"first"])
     assert first is not None
