@@ -1,8 +1,9 @@
 """Shared memory for payloads: who gets which place, what a reader takes, and what memory is left afterwards."""
 
+import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,29 @@ def test_many_pieces_are_one_payload() -> None:
     assert block is not None
     assert pair.reader.read(block.reference) == b"".join(pieces)
     pair.close()
+
+
+def test_what_the_kernel_writes_by_halves_is_whole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where a signal comes, or over 2 GiB."""
+
+    def half(fd: int, pieces: Sequence[bytes], at: int) -> int:
+        joined = b"".join(pieces)
+        return os.pwrite(fd, joined[: len(joined) // 2], at)
+
+    monkeypatch.setattr(os, "pwritev", half)
+    block = pair.writer.put([b"abc" * 7000, b"d" * 11])
+    assert block is not None
+    assert pair.reader.read(block.reference) == b"abc" * 7000 + b"d" * 11
+
+
+def test_without_memory_there_is_no_block_and_its_place_is_free(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(fd: int, pieces: Sequence[bytes], at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", no_memory)
+        assert pair.writer.put([b"x" * (SIZE // 2)]) is None
+    assert pair.writer.put([b"y" * (SIZE - 2 * PAGE)]) is not None
 
 
 def test_no_room_is_no_block_and_harms_no_other(pair: Pair) -> None:

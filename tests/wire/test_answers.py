@@ -76,15 +76,30 @@ def test_a_frontend_that_is_gone_is_told_nothing(pair: Pair) -> None:
     assert shared.idle
 
 
+def large(peer: bytes, frontend: int, request_id: int) -> Task:
+    task = Task(Request(peer, frontend, request_id, 0, 1, 2, Method.PREDICT, False, b""))
+    task.reply = bytes(arena.ANSWER_BYTES)
+    return task
+
+
+def test_what_was_lent_is_free_again_where_it_could_not_be_sent(pair: Pair, tmp_path: Path) -> None:
+    arenas = Arenas(tmp_path, 8 << 20, 1 << 30)
+    arenas.make(Peer.WORKER, Incarnation(1))
+    answers = Answers(pair.router, SharedPayloads(tmp_path, Incarnation(1)), ())
+    for number in range(3 * (8 << 20) // arena.ANSWER_BYTES):
+        answers.send([large(b"frontend:9", 9, number)], no_hint)
+    answers.send([large(PEER, 1, 7)], no_hint)
+    assert len(pair.dealer.recv_multipart()) == 3
+    arenas.close()
+
+
 @pytest.mark.parametrize("gone", [(), (1,)])
 def test_nothing_is_lent_to_a_dead_frontend(pair: Pair, tmp_path: Path, gone: tuple[int, ...]) -> None:
     """What was executed when it died is answered after all that was lent to it was taken back."""
     arenas = Arenas(tmp_path, 8 << 20, 1 << 30)
     arenas.make(Peer.WORKER, Incarnation(1))
     shared = SharedPayloads(tmp_path, Incarnation(1))
-    task = Task(Request(PEER, 1, 7, 0, 1, 2, Method.PREDICT, False, b""))
-    task.reply = bytes(arena.ANSWER_BYTES)
-    Answers(pair.router, shared, gone).send([task], no_hint)
+    Answers(pair.router, shared, gone).send([large(PEER, 1, 7)], no_hint)
     head, payload, *reference = pair.dealer.recv_multipart()
     assert data.unpack_reply(head).request_id == 7
     assert bool(reference) is not bool(gone)
