@@ -10,7 +10,7 @@ import pytest
 from modelpool.supervisor import cpu_watch
 from modelpool.supervisor.cpu_watch import PERIOD_S, CpuWatch, Tenant, Way
 from modelpool.supervisor.elbow_room import LASTS_S, ElbowRoom
-from modelpool.supervisor.fair_share import LOOKS
+from modelpool.supervisor.fair_share import TOO_OFTEN
 
 FLOOD, LIGHT = 11, 12
 
@@ -65,12 +65,12 @@ IDLE, NORMAL = (FLOOD, Way.IDLE, 3), (FLOOD, Way.NORMAL, 3)
 
 
 def test_who_gives_way_is_sent_once_and_brought_back_once(watched: Watched) -> None:
-    assert watched.look(LOOKS + 5) == [IDLE]
+    assert watched.look(TOO_OFTEN + 5) == [IDLE]
     assert watched.look(30, light=0.0) == [NORMAL]
 
 
 def test_one_that_may_be_taken_for_hung_comes_back_until_it_is_done(watched: Watched) -> None:
-    watched.look(LOOKS)
+    watched.look(TOO_OFTEN)
     watched.pressed = True
     assert watched.look(5, flood=0.3) == [NORMAL]
     watched.pressed = False
@@ -79,7 +79,7 @@ def test_one_that_may_be_taken_for_hung_comes_back_until_it_is_done(watched: Wat
 
 def test_what_was_done_by_half_is_done_again(watched: Watched) -> None:
     watched.answer = lambda: False
-    assert watched.look(LOOKS + 2) == [IDLE] * 3
+    assert watched.look(TOO_OFTEN + 2) == [IDLE] * 3
     watched.answer = lambda: True
     assert watched.look(3) == [IDLE]
 
@@ -89,7 +89,7 @@ def refuse() -> bool:
 
 
 def test_the_way_back_is_tried_until_it_works(watched: Watched) -> None:
-    watched.look(LOOKS)
+    watched.look(TOO_OFTEN)
     watched.answer = refuse
     watched.pressed = True
     assert watched.look(3, flood=0.3) == [NORMAL] * 3
@@ -99,24 +99,24 @@ def test_the_way_back_is_tried_until_it_works(watched: Watched) -> None:
 
 def test_one_that_failed_halfway_is_brought_back_though_it_never_arrived(watched: Watched) -> None:
     watched.answer = refuse
-    assert watched.look(LOOKS) == [IDLE]
+    assert watched.look(TOO_OFTEN) == [IDLE]
     watched.answer, watched.pressed = (lambda: True), True
     assert watched.look(3, flood=0.3) == [NORMAL]
 
 
 def test_models_on_cpus_of_their_own_are_not_compared(watched: Watched) -> None:
     watched.cpus[LIGHT] = {1}
-    assert watched.look(LOOKS + 5, flood=0.9, light=0.2) == []
+    assert watched.look(TOO_OFTEN + 5, flood=0.9, light=0.2) == []
     watched.cpus[LIGHT] = {0}
-    assert watched.look(LOOKS + 5) == [IDLE]
+    assert watched.look(TOO_OFTEN + 5) == [IDLE]
 
 
 def test_how_idle_other_cpus_are_does_not_count(watched: Watched) -> None:
     """Those of the models that share some are compared, however many this machine has."""
     watched.cpus = {FLOOD: {0}, LIGHT: {0, 1, 2, 3}}
-    assert watched.look(LOOKS + 5) == [], "three of four are idle"
+    assert watched.look(TOO_OFTEN + 5) == [], "three of four are idle"
     watched.cpus[LIGHT] = {0}
-    assert watched.look(LOOKS + 5) == [IDLE]
+    assert watched.look(TOO_OFTEN + 5) == [IDLE]
 
 
 @pytest.mark.parametrize(("flood", "light", "room"), [(0.3, 0.25, 5), (0.3, 0.2, 0), (0.6, 0.0, 0)])
@@ -144,7 +144,7 @@ def test_who_gives_way_leaves_room_between_looks_where_the_others_use_much(
     monkeypatch.setattr(ElbowRoom, "make", make)
     monkeypatch.setattr(ElbowRoom, "settle", settle)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    watched.look(LOOKS, light=light)
+    watched.look(TOO_OFTEN, light=light)
     watched.look(flood=flood, light=light)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watched.watch.run())

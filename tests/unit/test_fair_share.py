@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 
 from modelpool.supervisor.fair_share import (
     DOUBT_S,
+    EQUALLY_OFTEN,
+    FREE_S,
     LINGER_S,
     LOOKS,
+    NO_EQUAL_S,
     RELIEF_S,
     SHORT,
     STARVED_S,
     TOO_MUCH,
+    TOO_OFTEN,
     FairShare,
     Usage,
     neighbours,
@@ -36,18 +40,22 @@ class Looks:
         self.share = FairShare(2)
         self.period_s = period_s
 
-    def see(self, idle: Callable[[], float] = busy, times: int = LOOKS, **cpus: float) -> set[str]:
+    def see(self, idle: Callable[[], float] = busy, times: int = TOO_OFTEN, **cpus: float) -> set[str]:
         """As many times as it takes to be sure."""
         usage = {name: Usage(each, 100) for name, each in cpus.items()}
         for _ in range(times - 1):
             self.share.look(usage, self.period_s, idle)
         return set(self.share.look(usage, self.period_s, idle))
 
+    def until(self, giving_way: AbstractSet[str], limit: int = 2 * EQUALLY_OFTEN, **cpus: float) -> int:
+        """How many looks it takes until just these give way."""
+        return next(looks for looks in range(1, limit + 1) if self.see(times=1, **cpus) == giving_way)
+
 
 def test_who_uses_more_than_its_share_gives_way_while_another_works() -> None:
     looks = Looks()
     assert looks.see(a=0.0, b=1.9) == set()
-    assert looks.see(a=0.3, b=0.8, times=LOOKS - 1) == set()
+    assert looks.see(a=0.3, b=0.8, times=TOO_OFTEN - 1) == set()
     assert looks.see(a=0.3, b=0.8, times=1) == {"b"}, "of what is left beside the frontends"
     assert looks.see(a=0.5, b=0.4) == {"b"}, "what it gets now is not what it wants"
 
@@ -55,13 +63,13 @@ def test_who_uses_more_than_its_share_gives_way_while_another_works() -> None:
 def test_once_in_a_while_is_chance() -> None:
     looks = Looks()
     for _ in range(5):
-        assert looks.see(a=0.3, b=0.8, times=LOOKS - 1) == set()
+        assert looks.see(a=0.3, b=0.8, times=TOO_OFTEN - 1) == set()
         assert looks.see(a=0.8, b=0.8, times=1) == set()
 
 
 def test_what_was_too_much_before_all_others_went_is_forgotten() -> None:
     looks = Looks()
-    looks.see(a=0.3, b=1.4, times=LOOKS - 1)
+    looks.see(a=0.3, b=1.4, times=TOO_OFTEN - 1)
     looks.see(b=1.9, times=20)
     assert looks.see(a=0.3, b=1.4, times=1) == set(), "once is chance"
 
@@ -76,6 +84,44 @@ def test_equals_are_not_set_apart() -> None:
     looks = Looks()
     for a in (0.8, 1.0, 1.2):
         assert looks.see(a=a, b=2.0 - a) == set()
+
+
+def test_equals_that_were_set_apart_by_chance_are_not_again_and_again() -> None:
+    looks = Looks()
+    seen = []
+    for _ in range(3):
+        seen.append(looks.until({"b"}, a=0.4, b=1.0))
+        assert looks.until(set(), a=1.0, b=0.4) == LOOKS, "equals again, as soon as ever"
+        looks.see(b=1.0, times=30)  # a is being restarted
+        looks.see(a=0.7, b=0.7)
+    assert seen == [TOO_OFTEN, EQUALLY_OFTEN, EQUALLY_OFTEN]
+    assert looks.until({"a"}, a=1.0, b=0.4) == TOO_OFTEN, "it was not this one"
+
+
+def test_so_are_those_to_which_other_programs_leave_too_little_to_have_their_share_of_all_cpus() -> None:
+    looks = Looks()
+    assert looks.until({"b"}, a=0.2, b=0.5) == TOO_OFTEN
+    looks.until(set(), a=0.5, b=0.2)
+    assert looks.until({"b"}, a=0.2, b=0.5) == EQUALLY_OFTEN
+
+
+def test_a_flood_that_gave_way_for_long_was_no_equal() -> None:
+    looks = Looks()
+    looks.see(a=0.3, b=1.4)
+    assert looks.see(a=1.0, b=0.4) == set()
+    assert looks.until({"b"}, a=0.3, b=1.4) == EQUALLY_OFTEN
+    looks.see(a=0.3, b=1.4, times=round(NO_EQUAL_S / PERIOD_S))
+    looks.see(b=1.4, times=round(LINGER_S / PERIOD_S) + 1)
+    assert looks.until({"b"}, a=0.3, b=1.4) == TOO_OFTEN
+
+
+@pytest.mark.parametrize(("after_s", "often"), [(FREE_S - 3.0, EQUALLY_OFTEN), (FREE_S + 1.0, TOO_OFTEN)])
+def test_one_that_was_an_equal_may_be_a_flood_after_a_while(after_s: float, often: int) -> None:
+    looks = Looks()
+    looks.see(a=0.4, b=1.0)
+    assert looks.see(a=1.0, b=0.4) == set()
+    looks.see(a=0.7, b=0.7, times=round(after_s / PERIOD_S))
+    assert looks.until({"b"}, a=0.4, b=1.0) == often
 
 
 def test_a_gap_between_requests_is_no_end() -> None:
@@ -140,7 +186,7 @@ def test_who_has_much_work_beside_the_flood_is_doubted_ever_more_seldom() -> Non
     for look in range(700):
         if not looks.see(a=0.8, b=0.3, times=1):
             doubts.append(look)
-            looks.see(a=0.2, b=0.9)
+            looks.until({"b"}, a=0.2, b=0.9)
     assert len(doubts) == 6
     for (earlier, later), wait_s in zip(itertools.pairwise(doubts), (2, 4, 8, 16, 32), strict=True):
         assert wait_s <= (later - earlier) * PERIOD_S <= wait_s + 3 * PERIOD_S
@@ -174,7 +220,7 @@ def test_one_with_few_threads_beside_another_flood_comes_back_ever_more_seldom()
     gaps = [(later - earlier) * PERIOD_S for earlier, later in itertools.pairwise(returns)]
     assert len(gaps) == 5
     for gap_s, wait_s in zip(gaps, (2, 4, 8, 16, 32), strict=True):
-        assert wait_s <= gap_s <= wait_s + 3 * LOOKS * PERIOD_S
+        assert wait_s <= gap_s <= wait_s + (TOO_OFTEN + 2 * LOOKS) * PERIOD_S
 
 
 def divided(giving: AbstractSet[str], wants: float) -> dict[str, float]:
@@ -194,22 +240,22 @@ def test_two_floods_that_get_little_beside_other_programs_are_both_floods() -> N
     looks = Looks()
     seen = [frozenset(looks.see(times=1, **divided(looks.share.giving_way, 0.3))) for _ in range(1800)]
     began = seen.index(frozenset("bc"))
-    assert began < 3 * LOOKS
+    assert began < 2 * TOO_OFTEN
     assert all("b" in giving for giving in seen[began:]), "which is the largest"
     returned = [look * PERIOD_S for look, (old, new) in enumerate(itertools.pairwise(seen)) if "c" in old - new]
     gaps = [later - earlier for earlier, later in itertools.pairwise(returned)]
     assert len(gaps) == 6
     for gap_s, wait_s in zip(gaps, (2, 4, 8, 16, 32, 64), strict=True):
-        assert wait_s <= gap_s + 1e-6 <= wait_s + 3 * LOOKS * PERIOD_S
+        assert wait_s <= gap_s + 1e-6 <= wait_s + (TOO_OFTEN + 2 * LOOKS) * PERIOD_S
 
 
 def test_a_flood_that_came_back_waits_for_longer_also_when_nobody_gave_way_meanwhile() -> None:
     looks = Looks()
     returns = []
     for _ in range(4):
-        assert looks.see(a=0.2, b=0.7, c=0.7) == {"b", "c"}
+        c_before_b = looks.until({"b", "c"}, a=0.2, b=0.7, c=0.7) - TOO_OFTEN
         seen = (looks.see(times=1, a=0.3, b=0.6, c=0.1) for _ in range(100))
-        returns.append(PERIOD_S * sum(1 for _ in itertools.takewhile({"b", "c"}.__eq__, seen)))
+        returns.append(PERIOD_S * (c_before_b + sum(1 for _ in itertools.takewhile({"b", "c"}.__eq__, seen))))
         assert looks.share.giving_way == {"b"}
         assert looks.see(a=0.7, b=0.1, c=0.7) == set(), "equals again"
     for waited_s, wait_s in zip(returns, (0, 2, 4, 8), strict=True):
@@ -270,7 +316,7 @@ def test_neighbours_have_cpus_in_common_or_a_neighbour() -> None:
 def test_weights_divide_the_cpus() -> None:
     share = FairShare(4)
     usage = {"a": Usage(2.5, 100), "b": Usage(1.2, 25)}
-    assert [share.look(usage, PERIOD_S, busy) for _ in range(LOOKS)][-1] == {"b"}
+    assert [share.look(usage, PERIOD_S, busy) for _ in range(TOO_OFTEN)][-1] == {"b"}
 
 
 def test_one_that_is_gone_is_forgotten() -> None:
