@@ -327,13 +327,15 @@ def too_late() -> DeadlineExceeded:
     return DeadlineExceeded("Deadline exceeded before the whole message had come")
 
 
-@lru_cache(maxsize=1024)
 def timeout_ns(text: bytes) -> int | None:
-    """The duration in a `grpc-timeout`; None for what is none, which gRPC's servers ignore."""
+    """The duration in a `grpc-timeout`; None for what is none, or longer than the protocol has it."""
+    return _timeout_ns(text) if len(text) <= _MAX_TIMEOUT_DIGITS + 1 else None
+
+
+@lru_cache(maxsize=1024)
+def _timeout_ns(text: bytes) -> int | None:
     digits, unit = text[:-1], _TIMEOUT_UNITS_NS.get(text[-1:])
-    if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
-        return None
-    return int(digits) * unit
+    return int(digits) * unit if unit is not None and digits.isdigit() else None
 
 
 def percent_encoded(message: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -106,6 +107,13 @@ def test_without_a_deadline() -> None:
 )
 def test_timeouts(text: bytes, ns: int | None) -> None:
     assert timeout_ns(text) == ns
+
+
+def test_nothing_is_kept_of_a_timeout_as_long_as_clients_like() -> None:
+    text = b"1" * 90_000 + b"S"
+    kept = sys.getrefcount(text)
+    assert timeout_ns(text) is None
+    assert sys.getrefcount(text) == kept
 
 
 @given(st.text())
