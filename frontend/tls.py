@@ -39,6 +39,7 @@ def server_context(tls: Tls, flag: str) -> ssl.SSLContext:
             raise BindFailed(f"{flag}: cannot use custom_ca: {_reason(error)}") from error
     if tls.client_verify:
         context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # custom_ca need not be a root: so gRPC, and Envoy
     return context
 
 

@@ -18,12 +18,13 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; `cert` is its own, PEM text."""
+    """Signs certificates; `cert` is its own, PEM text, signed `by` another authority or by itself."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, by: "Authority | None" = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        signed = _unsigned(self._name, self._name, self._key, ca=True).sign(self._key, hashes.SHA256())
+        issuer = by or self
+        signed = _unsigned(self._name, issuer._name, self._key, ca=True).sign(issuer._key, hashes.SHA256())
         self.cert = signed.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(self, name: str) -> Pair:

@@ -97,8 +97,10 @@ def test_tls_of_rest(stage: Stage, authority: Authority) -> None:
     assert call(owner, "GET", "/v1/models/m", context=trusting(authority))[0] == 200
 
 
-def test_mutual_tls_of_rest(stage: Stage, authority: Authority) -> None:
-    clients, pair = Authority("clients"), authority.issue("server")
+@pytest.mark.parametrize("by", [None, Authority("root")], ids=["root", "subordinate"])
+def test_mutual_tls_of_rest(stage: Stage, authority: Authority, by: Authority | None) -> None:
+    """As over gRPC, `custom_ca` is whom the operator trusts, whoever has signed it."""
+    clients, pair = Authority("clients", by), authority.issue("server")
     owner = opened(stage.frontend(rest_tls=Tls(pair.key, pair.cert, clients.cert, client_verify=True)), stage.worker())
     good, client = trusting(authority), clients.issue("client")
     chain = stage.folder / "client.pem"
