@@ -39,6 +39,12 @@ _BACKLOG = 4096
 _RELEASED_BYTES = 256 << 20
 _REST_KEEP_ALIVE_S = 120
 _MAX_HEADERS = 1000
+# gRPC's clients may have any number of calls and read none of the answers, which then wait here. While the heap is over
+# its limit, calls that hold the most are reset, some at each look that finds it changed. So the scale goes far beyond
+# the limit: at its end nothing would change. At its begin are those that hold 2**7 times as much as is looked at.
+_HEAP = "envoy.resource_monitors.fixed_heap"
+_SCALE = 4
+_UNREAD_BYTES_BITS = 10
 # A connection lasts as long as its client likes, until the drain: then this timer is cut to next to nothing.
 _FOREVER = "315360000s"
 _DRAIN_TIMER = {"timer": "HTTP_DOWNSTREAM_CONNECTION_MAX", "min_timeout": "0.001s"}
@@ -108,18 +114,19 @@ def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:
         "layered_runtime": {"layers": [{"name": "ours", "static_layer": _RUNTIME}]},
         # What big requests have taken goes back to the system.
         "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
-        "overload_manager": _overload_manager(around),
+        "overload_manager": _overload_manager(around, spec.most_heap_bytes),
         "static_resources": {"listeners": listeners},
     }
 
 
-def _overload_manager(around: Surroundings) -> Document:
-    """Nothing is overloaded here. But the pressure in a file of ours is how an Envoy can be told to send each client
-    away, idle or not: GOAWAY on HTTP/2, the end of the connection after its answer on HTTP/1.
+def _overload_manager(around: Surroundings, most_heap_bytes: int) -> Document:
+    """What is done when there is too much of something: connections, memory. And the pressure in a file of ours is how
+    an Envoy can be told to send each client away, idle or not: GOAWAY on HTTP/2, the end of the connection after its
+    answer on HTTP/1.
     """
     injected = "resource_monitors.injected_resource.v3.InjectedResourceConfig"
     name = "envoy.resource_monitors.injected_resource"
-    return {
+    document: Document = {
         "refresh_interval": _LOOK_AT_DRAIN,
         "resource_monitors": [
             _connection_limit(around.max_connections),
@@ -136,6 +143,19 @@ def _overload_manager(around: Surroundings) -> Document:
             }
         ],
     }
+    if most_heap_bytes:
+        _drop_unread(document, most_heap_bytes)
+    return document
+
+
+def _drop_unread(manager: Document, most_heap_bytes: int) -> None:
+    kind = "resource_monitors.fixed_heap.v3.FixedHeapConfig"
+    limit = {"@type": f"{_TYPE}{kind}", "max_heap_size_bytes": _SCALE * most_heap_bytes}
+    over = {"scaling_threshold": 1 / _SCALE, "saturation_threshold": 1.0}
+    name = "envoy.overload_actions.reset_high_memory_stream"
+    manager["buffer_factory_config"] = {"minimum_account_to_track_power_of_two": _UNREAD_BYTES_BITS}
+    manager["resource_monitors"].append({"name": _HEAP, "typed_config": limit})
+    manager["actions"].append({"name": name, "triggers": [{"name": _HEAP, "scaled": over}]})
 
 
 def _connection_limit(count: int) -> Document:

@@ -10,6 +10,9 @@ from pathlib import Path
 from . import own_group
 from .own_group import MOUNT, PROC, Version
 
+# What a call of the largest message takes of a frontend, there and back: three times 2 GiB.
+_LARGEST_CALL_BYTES = 7 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class _Files:
@@ -31,6 +34,11 @@ _FILES = {
 def total_bytes(proc: Path = PROC, mount: Path = MOUNT) -> int:
     """The host's memory, or the least limit of our own group and those above it. Raises OSError, ValueError."""
     return min([_of_host(proc, "MemTotal:"), *(limit for limit, _ in _limits(proc, mount))])
+
+
+def of_a_frontend(there_is_bytes: int) -> int:
+    """What one frontend may have of it: half, or what the largest call takes, where that is most of it."""
+    return max(there_is_bytes // 2, min(there_is_bytes // 5 * 4, _LARGEST_CALL_BYTES))
 
 
 def available_bytes(proc: Path = PROC, mount: Path = MOUNT) -> int:

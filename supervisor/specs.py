@@ -5,7 +5,7 @@ Reads nothing but which CPUs this process may use.
 
 import os
 
-from . import cpu_parts
+from . import cpu_parts, host_memory
 from .commands import Spawn
 from .config import PoolConfig
 from .frontends import SOCKET_SEAT
@@ -82,8 +82,10 @@ def _cpus(policy: ModelPolicy, command: Spawn) -> tuple[int, ...]:
     return cpus
 
 
-def frontend_spec(incarnation: Incarnation, seat: int, config: PoolConfig, engine: Engine) -> FrontendSpec:
-    """The frontend that is to fill a seat, made of `engine`."""
+def frontend_spec(
+    incarnation: Incarnation, seat: int, config: PoolConfig, engine: Engine, *, memory_bytes: int
+) -> FrontendSpec:
+    """The frontend that is to fill a seat, made of `engine`, where there is so much memory for all processes."""
     endpoints = config.endpoints
     return FrontendSpec(
         incarnation=incarnation,
@@ -104,6 +106,7 @@ def frontend_spec(incarnation: Incarnation, seat: int, config: PoolConfig, engin
         access_log=endpoints.access_log,
         metrics_path=endpoints.metrics_path,
         frontends=config.frontends,
+        most_heap_bytes=host_memory.of_a_frontend(memory_bytes),
         engine=engine,
     )
 

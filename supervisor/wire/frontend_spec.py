@@ -39,7 +39,8 @@ class FrontendSpec:
     `profiler`: serve that gRPC service. `metrics_path`: where REST serves the metrics, "" for nowhere. `frontends`: so
     many share the pool's requests; each may have that part of what a model may have waiting. `access_log`: the file
     that Envoy writes, "" for none. `arriving_requests` and `arriving_bytes`: what may be there, of REST and of gRPC in
-    Envoy, of requests whose bodies are still on their way.
+    Envoy, of requests whose bodies are still on their way. `most_heap_bytes`: what Envoy may allocate before it drops
+    answers that nobody reads; 0: as much as it likes.
     """
 
     incarnation: Incarnation
@@ -62,4 +63,5 @@ class FrontendSpec:
     frontends: int = 1
     arriving_requests: int = ARRIVING_REQUESTS
     arriving_bytes: int = ARRIVING_BYTES
+    most_heap_bytes: int = 0
     engine: Engine = Engine.GRPCIO

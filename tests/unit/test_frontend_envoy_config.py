@@ -127,3 +127,14 @@ def test_what_is_no_utf8_is_none(raw: bytes) -> None:
 )
 def test_broken_ones(path: str) -> None:
     assert PATH.fullmatch(path) is None
+
+
+def test_answers_that_nobody_reads_are_dropped_where_there_is_a_limit() -> None:
+    overload = bootstrap(replace(SPEC, most_heap_bytes=1 << 30), AROUND)["overload_manager"]
+    limits = [each["typed_config"].get("max_heap_size_bytes") for each in overload["resource_monitors"]]
+    assert limits == [None, None, 4 << 30]
+    (trigger,) = overload["actions"][-1]["triggers"]
+    assert trigger["name"] == overload["resource_monitors"][-1]["name"]
+    assert trigger["scaled"] == {"scaling_threshold": 0.25, "saturation_threshold": 1.0}
+    without = bootstrap(SPEC, AROUND)["overload_manager"]
+    assert (len(without["resource_monitors"]), len(without["actions"])) == (2, 1)

@@ -84,3 +84,10 @@ def test_where_the_kernel_names_no_group_of_ours_none_has_a_limit(
 def test_this_host_has_some() -> None:
     assert host_memory.total_bytes() > GIB // 4
     assert 0 < host_memory.available_bytes() <= host_memory.total_bytes()
+
+
+@pytest.mark.parametrize(
+    ("there_is", "expected"), [(24 * GIB, 12 * GIB), (14 * GIB, 7 * GIB), (10 * GIB, 7 * GIB), (5 * GIB, 4 * GIB)]
+)
+def test_what_a_frontend_may_have(there_is: int, expected: int) -> None:
+    assert host_memory.of_a_frontend(there_is) == expected

@@ -288,6 +288,7 @@ OF_BOTH_ENGINES = {
     "test_rest_surface",
     "test_shared_payloads",
     "test_tls",
+    "test_unread_answers",
 }
 
 
