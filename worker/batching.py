@@ -183,6 +183,10 @@ class Batcher(Generic[T]):
         """Whether tasks that wait elsewhere should be added now: always, since a full queue is an answer."""
         return True
 
+    def pieces(self, rows: int) -> list[tuple[int, int]]:
+        """From where to where so many rows are run of a task that shares no run."""
+        return [(start, min(rows, start + self._limit)) for start in range(0, rows, self._limit)]
+
     def padded(self, rows: int) -> int:
         """How many rows are executed for so many: the next allowed size."""
         return next((size for size in self._settings.allowed_batch_sizes if size >= rows), rows)
@@ -266,6 +270,9 @@ class AutoBatcher(Generic[T]):
             return True
         limit = self._limit_of(self._tasks[key][0][0].family).rows
         return self._count < self._max_tasks and self._rows[key] < limit
+
+    def pieces(self, rows: int) -> list[tuple[int, int]]:
+        return [(0, rows)]
 
     def padded(self, rows: int) -> int:
         return rows

@@ -6,7 +6,7 @@ neither a run nor the time of one.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from modelpool.supervisor.wire.log import fields
@@ -111,7 +111,7 @@ class Batched:
         self._pads = pads
         self._at_once = at_once
         self._padded = batcher.padded
-        self._singles: deque[tuple[int, Task]] = deque()
+        self._singles: deque[tuple[int, Part[Task]]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
         self._single_ns = 0
         self._fresh: list[Task] = []
@@ -141,7 +141,7 @@ class Batched:
             return task.done
 
         self._batcher.drop(drop)
-        self._singles = deque(each for each in self._singles if not drop(each[1]))
+        self._singles = deque(each for each in self._singles if not drop(each[1].task))
 
     def hurry(self) -> None:
         self._batcher.hurry()
@@ -176,11 +176,15 @@ class Batched:
         """To the batcher, or to those that go by themselves."""
         assert task.plan is not None
         try:
-            place = None if task.request.alone else self._place(task.plan)
+            place = self._place(task.plan)
             if place is None or (self._apart and place[0] in self._apart):
-                self._singles.append((self._single_ns, task))
+                self._singles.append((self._single_ns, Part(task, 0, 0)))
                 return
             task.family, task.rows, task.key = place
+            if task.request.alone:
+                pieces = self._batcher.pieces(task.rows)
+                self._singles += [(self._single_ns, Part(task, *piece)) for piece in pieces]
+                return
             self._batcher.add(task, now_ns)
             self._single_ns = now_ns
         except PoolError as error:
@@ -204,26 +208,25 @@ class Batched:
         return place
 
     def _take(self, running: int, now_ns: int) -> Job | None:
+        while self._singles and self._singles[0][1].task.done:  # another piece of it has failed
+            self._singles.popleft()
         if self._singles and self._single_is_next(now_ns):
-            if running and self._singles[0][1].request.alone:
+            if running and self._singles[0][1].task.request.alone:
                 return None
             single = self._singles.popleft()[1]
-            self._alone = single.request.alone
-            return Job((Part(single, 0, 0),))
+            self._alone = single.task.request.alone
+            return self._job((single,), single.stop - single.start, 0) if single.stop else Job((single,))
         self._alone = False
         while (batch := self._batcher.take(now_ns)) is not None:
             self._drop_gone(batch, now_ns)
             if batch.parts:
-                rows = self._batcher.padded(batch.rows)
-                return Job(
-                    batch.parts,
-                    batched=True,
-                    strict=self._batcher.strict,
-                    rows=rows,
-                    opened_ns=batch.opened_ns,
-                    padded=self._padded,
-                )
+                return self._job(batch.parts, batch.rows, batch.opened_ns)
         return None
+
+    def _job(self, parts: Sequence[Part[Task]], rows: int, opened_ns: int) -> Job:
+        """A batch."""
+        padded = self._batcher.padded(rows)
+        return Job(parts, True, self._batcher.strict, padded, opened_ns, padded=self._padded)
 
     def _single_is_next(self, now_ns: int) -> bool:
         """Whoever has waited for longer goes first, or a flood of the one kind would keep the other from ever running.

@@ -196,6 +196,23 @@ def test_alone_shares_neither_a_run_nor_its_time(bench: Callable[..., Bench]) ->
         assert set(desk.answers) == {1, 2, 3}
 
 
+def test_alone_has_an_allowed_size_and_is_split_as_in_a_batch(bench: Callable[..., Bench]) -> None:
+    """Or what was tried once more after a crash would be refused by the model, or crash by its very size."""
+    work = batched(
+        max_batch_size=9, max_execution_batch_size=4, enable_large_batch_splitting=True, allowed_batch_sizes=(2, 4)
+    )
+    desk = bench(work)
+    desk.ask(1, rows(*range(9)), alone=True)
+    desk.ask(2, rows(7))
+    desk.ask(3, rows(1, 2, 3, 4, POISON, 6, 7, 8, 9), alone=True)
+    desk.run_all()
+    assert np.frombuffer(desk.answers[1].reply, "<i8").tolist() == [n * n for n in range(9)]
+    assert desk.answers[3].code is Code.INVALID_ARGUMENT
+    assert sorted(desk.model.runs) == [2, 2, 4, 4, 4, 4], "the third piece of the last is not run"
+    assert desk.executing() == []
+    assert desk.work.due_ns() is None
+
+
 def test_the_recorder_has_those_that_are_executed_and_not_those_that_wait(bench: Callable[..., Bench]) -> None:
     desk = bench(batched(max_batch_size=2, batch_timeout_micros=1000))
     seen: list[list[int]] = []
