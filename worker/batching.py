@@ -9,6 +9,8 @@ Knows nothing of tensors, models or threads.
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
+from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 from modelpool.supervisor.wire.status import InvalidArgument, Unavailable
@@ -215,14 +217,22 @@ class AutoBatcher(Generic[T]):
         self._tasks: dict[Hashable, deque[tuple[T, int]]] = {}
         self._rows: dict[Hashable, int] = {}
         """Of the tasks of each key: they are asked for with each task that comes."""
+        self._order: list[tuple[int, int, Hashable]] = []
+        """A heap of the keys by when their first task came, or one before it; some keys are there no more."""
+        self._numbers = count()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, task: T, now_ns: int) -> None:
-        self._tasks.setdefault(task.key, deque()).append((task, now_ns))
-        self._rows[task.key] = self._rows.get(task.key, 0) + task.rows
+        waiting = self._tasks.get(task.key)
+        if waiting is None:
+            waiting = self._tasks[task.key] = deque()
+            self._rows[task.key] = 0
+            heappush(self._order, (now_ns, next(self._numbers), task.key))
+        waiting.append((task, now_ns))
+        self._rows[task.key] += task.rows
         self._count += 1
 
     def take(self, now_ns: int) -> Batch[T] | None:
@@ -243,12 +253,21 @@ class AutoBatcher(Generic[T]):
         return batch
 
     def _oldest(self) -> Hashable | None:
-        if len(self._tasks) < 2:
-            return next(iter(self._tasks), None)
-        return min(self._tasks, key=lambda key: self._tasks[key][0][1], default=None)
+        order = self._order
+        while order:
+            came_ns, number, key = order[0]
+            waiting = self._tasks.get(key)
+            if waiting is None:
+                heappop(order)
+            elif waiting[0][1] > came_ns:  # the first is gone
+                heapreplace(order, (waiting[0][1], number, key))
+            else:
+                return key
+        return None
 
     def due_ns(self) -> int | None:
-        return min((waiting[0][1] for waiting in self._tasks.values()), default=None)
+        key = self._oldest()
+        return None if key is None else self._tasks[key][0][1]
 
     def drop(self, gone: Callable[[T], bool]) -> None:
         for key, waiting in list(self._tasks.items()):

@@ -241,6 +241,8 @@ def test_auto_wants_more_until_the_oldest_key_has_rows_enough(steps: list[tuple[
             waiting = [task for task in waiting if task not in gone]
         elif (batch := batcher.take(now_ns)) is not None:
             taken = [part.task for part in batch.parts]
+            assert taken[0] is waiting[0]
+            assert taken == [task for task in waiting if task.key == taken[0].key][: len(taken)]
             waiting = [task for task in waiting if task not in taken]
         oldest = waiting[0].key if waiting else None
         assert batcher.wants() is (sum(task.rows for task in waiting if task.key == oldest) < limit.rows)
