@@ -164,6 +164,7 @@ def _prepare(
     metrics.loaded()
     calls, seen = _prove(spec, model, metrics)
     serving.choose_threads(model, seen)
+    serving.allow_splitting(model, seen)
     executor = Executor(model, calls.planners(), flights, again=spec.run_again)
     executors = serving.executors_of(spec, batching, model, metrics)
     work = serving.work_of(spec, batching, model, executor, executors=executors.most, metrics=metrics, seen=seen)

@@ -215,6 +215,12 @@ def changing_of(model: Model) -> Callable[[Any], list[str]]:
     return found if found is not None else lambda fetches: []
 
 
+def allow_splitting(model: Any, seen: Seen) -> None:
+    """Let a model that runs the rows of one request side by side do so where that makes no difference to the answer."""
+    if getattr(model, "interpreters", 1) > 1:
+        model.split({key for key, verdict in soundness.divisible(model, seen).items() if verdict.sound})
+
+
 def choose_threads(model: Any, seen: Seen) -> None:
     """Have graphs run in TensorFlow's pool where that is faster. Not where the operator has decided."""
     inputs = thread_choice.sample(seen)

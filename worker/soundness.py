@@ -54,6 +54,19 @@ def judge(model: Model, changing: Callable[[Iterable[str]], list[str]], seen: Se
     return verdicts
 
 
+def divisible(model: Model, seen: Seen) -> dict[str, Verdict]:
+    """Whether the rows of one request may be run apart, of each signature by key. A model that declares its first
+    dimension to be fixed may take others all the same.
+    """
+    verdicts = {}
+    for key, signature in sorted(model.signatures.items()):
+        fetches = [signature.outputs[alias].name for alias in sorted(signature.outputs)]
+        declared = all(_varies(info) for side in (signature.inputs, signature.outputs) for info in side.values())
+        verdicts[key] = _tried(model, signature, fetches, seen, otherwise=Verdict(declared, "by its declaration"))
+        log.info("splitting %s", fields(signature=key, sound=verdicts[key].sound, why=verdicts[key].why))
+    return verdicts
+
+
 def _judge(model: Model, signature: Any, changing: Callable[[Iterable[str]], list[str]], seen: Seen) -> Verdict:
     for kind, infos in (("input", signature.inputs), ("output", signature.outputs)):
         if not infos:
@@ -65,6 +78,11 @@ def _judge(model: Model, signature: Any, changing: Callable[[Iterable[str]], lis
     changes = changing(fetches)
     if changes:
         return Verdict(False, f"it changes state: {', '.join(changes)}")
+    return _tried(model, signature, fetches, seen, otherwise=Verdict(True, "by its declaration and graph"))
+
+
+def _tried(model: Model, signature: Any, fetches: list[str], seen: Seen, *, otherwise: Verdict) -> Verdict:
+    """`otherwise`: where it takes nothing that it could be tried with."""
     inputs = {info.name for info in signature.inputs.values()}
     found = [feeds for feeds, of in seen if feeds.keys() == inputs and set(of) <= set(fetches)]
     refusal = "no inputs to try it with"
@@ -78,7 +96,7 @@ def _judge(model: Model, signature: Any, changing: Callable[[Iterable[str]], lis
             return Verdict(False, f"{why_not}, {pair.how}")
         if pair.telling:
             return Verdict(True, f"{pair.how}: rows have the same answers together as apart")
-    return Verdict(True, f"by its declaration and graph; {refusal}")
+    return Verdict(otherwise.sound, f"{otherwise.why}; {refusal}")
 
 
 def _varies(info: Any) -> bool:

@@ -70,6 +70,8 @@ class TfliteModel:
             raise InvalidArgument(f"Failed to allocate tensors: {error}") from error
         # What an interpreter is fed with in place of examples that are parsed before it.
         self._parsed = {each["name"]: _tensor(each) for each in self._interpreters[0].get_input_details()}
+        self.interpreters = interpreters
+        self._divisible: set[str] = set()
         self._threads = ThreadPoolExecutor(interpreters, "tflite") if interpreters > 1 else None
         self._known = _signatures(content, self._interpreters[0], self._parser)
         self.signatures: Mapping[str, Any] = {signature.key: signature.definition for signature in self._known}
@@ -77,21 +79,28 @@ class TfliteModel:
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the model: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError.
 
-        With several interpreters a batch is split among them on dimension 0, where all inputs have the same.
+        With several interpreters a batch is split among them on dimension 0, where `split` allows it and all inputs have
+        the same.
         """
         signature = self._signature(feeds, fetches)
         for tensor in signature.inputs.values():
             _check(tensor, feeds[tensor.name])
-        parts = self._split(feeds)
+        parts = self._split(feeds) if signature.key in self._divisible else [feeds]
         if self._threads is None or len(parts) == 1:
             return self._run_one(0, signature, feeds, fetches)
         tasks = [
             self._threads.submit(self._run_one, number, signature, part, fetches) for number, part in enumerate(parts)
         ]
         results = [task.result() for task in tasks]
-        if any(output.ndim == 0 for output in results[0]):
-            raise InvalidArgument("Batched output tensor has 0 dimensions")
+        rows = [len(next(iter(part.values()))) for part in parts]
+        if any(output.shape[:1] != (size,) for size, part in zip(rows, results, strict=True) for output in part):
+            self._divisible.discard(signature.key)  # outputs that are no rows
+            return self._run_one(0, signature, feeds, fetches)
         return [np.concatenate(columns) for columns in zip(*results, strict=True)]
+
+    def split(self, keys: set[str]) -> None:
+        """From now on, the requests of these signatures, among the interpreters."""
+        self._divisible = set(keys)
 
     def _new(self) -> Any:
         with warnings.catch_warnings():
@@ -105,7 +114,7 @@ class TfliteModel:
                 return signature
         raise InvalidArgument(f"No signature of the model takes {sorted(feeds)} and gives {sorted(fetches)}")
 
-    def _split(self, feeds: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def _split(self, feeds: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
         sizes = {array.shape[0] if array.ndim else -1 for array in feeds.values()}
         count = min(len(self._interpreters), *sizes) if len(sizes) == 1 else 1
         if count <= 1:

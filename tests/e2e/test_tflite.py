@@ -14,7 +14,7 @@ from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, r
 from tests.e2e.tensor_proto import tensor, values
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-MODELS = ("tflite", "tflite_bare", "tflite_described", "tflite_examples", "tflite_flex", "tflite_corrupt", "sum")
+MODELS = ("tflite", "tflite_bare", "tflite_mixed", "tflite_described", "tflite_examples", "tflite_flex", "tflite_corrupt", "sum")
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one interpreter", "two interpreters"])
@@ -34,6 +34,16 @@ def test_with_signature_definitions(pool: Pool) -> None:
         reply = predict(pool, "tflite", rows)
         assert values(reply.outputs["y"]) == [[number + 5.0] for number in range(count)]
         assert reply.model_spec.signature_name == "serving_default"
+
+
+def test_a_request_is_split_only_where_that_makes_no_difference(pool: Pool) -> None:
+    reply = predict(pool, "tflite_mixed", [[1.0, 2.0], [3.0, 4.0]])
+    assert sorted(str(values(output)) for output in reply.outputs.values()) == [
+        "[1.0, 2.0, 3.0]",
+        "[[-1.0, -1.0], [1.0, 1.0]]",
+    ]
+    if pool.flags[-1].endswith("=2"):
+        assert "splitting signature=serving_default sound=True" in pool.log, "of tflite and tflite_bare"
 
 
 def test_without_signature_definitions(pool: Pool) -> None:

@@ -41,6 +41,20 @@ def build_tflite_bare(path: Path) -> None:
     (path / "model.tflite").write_bytes(converter.convert())
 
 
+def build_tflite_mixed(path: Path) -> None:
+    """A `model.tflite` whose rows depend on each other, `mean`, and that has an output without a row for each."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: {"mean": x - tf.reduce_mean(x, 0, keepdims=True), "labels": tf.constant([1.0, 2.0, 3.0])},
+        input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")],
+    )
+    path.mkdir(parents=True)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.f.get_concrete_function()], module)
+    (path / "model.tflite").write_bytes(converter.convert())
+
+
 def build_tflite_flex(path: Path) -> None:
     """A `model.tflite` with an operation of TensorFlow, which neither TF Serving nor TensorFlow's package can run."""
     import tensorflow as tf
@@ -117,6 +131,7 @@ def build_tflite_corrupt(path: Path) -> None:
 BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "tflite": build_tflite,
     "tflite_bare": build_tflite_bare,
+    "tflite_mixed": build_tflite_mixed,
     "tflite_examples": build_tflite_examples,
     "tflite_flex": build_tflite_flex,
     "tflite_described": build_tflite_described,

@@ -49,6 +49,17 @@ def test_every_first_dimension_must_vary(x: Sequence[int] | None, y: Sequence[in
     assert "first dimension" in found.why
 
 
+@pytest.mark.parametrize("declared", [[-1, 3], [1, 3]])
+def test_what_may_be_divided_is_tried_whatever_is_declared(declared: Sequence[int]) -> None:
+    def of(run: Run, enum: int = types_pb2.DT_FLOAT) -> bool:
+        return soundness.divisible(Model(run, declared, declared, enum), [])["s"].sound
+
+    assert of(lambda array: array * 2)
+    assert not of(mean)
+    assert not of(total)
+    assert of(lambda array: array, types_pb2.DT_QINT8) is (declared[0] == -1), "where nothing can be tried"
+
+
 def test_nothing_may_change_state() -> None:
     found = verdict(Model(lambda array: array, [-1], [-1]), ["Assign"])
     assert found == soundness.Verdict(False, "it changes state: Assign")
