@@ -79,8 +79,8 @@ class TfliteModel:
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the model: tensor names to arrays in, the fetched tensors in their order out. Raises PoolError.
 
-        With several interpreters a batch is split among them on dimension 0, where `split` allows it and all inputs have
-        the same.
+        With several interpreters a batch is split among them on dimension 0, where `split` allows it and all inputs
+        have the same.
         """
         signature = self._signature(feeds, fetches)
         for tensor in signature.inputs.values():

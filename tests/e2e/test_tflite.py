@@ -14,7 +14,16 @@ from tests.e2e.pool import CALL_WITHIN_S, Pool, model_config, predict_request, r
 from tests.e2e.tensor_proto import tensor, values
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-MODELS = ("tflite", "tflite_bare", "tflite_mixed", "tflite_described", "tflite_examples", "tflite_flex", "tflite_corrupt", "sum")
+MODELS = (
+    "tflite",
+    "tflite_bare",
+    "tflite_mixed",
+    "tflite_described",
+    "tflite_examples",
+    "tflite_flex",
+    "tflite_corrupt",
+    "sum",
+)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one interpreter", "two interpreters"])

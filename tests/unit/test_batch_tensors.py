@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.supervisor.wire.status import FailedPrecondition, InvalidArgument
+from modelpool.supervisor.wire.tensors import DTYPES
 from modelpool.worker import batch_tensors
 
 
@@ -59,6 +60,58 @@ def test_there_and_back(sizes: list[int], padding: int) -> None:
     assert len(merged) == total
     for part, (back,) in zip(parts, batch_tensors.split([merged], sizes, total), strict=True):
         assert (back == part["x"]).all()
+
+
+def array_of(dtype: np.dtype[Any], shape: tuple[int, ...], seed: int) -> Any:
+    """No two values next to each other are alike, except of bool."""
+    numbers = np.arange(seed, seed + int(np.prod(shape))).reshape(shape)
+    if dtype.kind == "O":
+        return np.array([b"t%d" % number for number in numbers.flat], object).reshape(shape)
+    if dtype.names is not None:
+        return np.ascontiguousarray((numbers % 100).astype(dtype[0])).view(dtype)
+    return (numbers % 3 == 0).astype(dtype) if dtype.kind == "b" else (numbers % 100).astype(dtype)
+
+
+FED = sorted({row.numpy for row in DTYPES.values()} | {row.stored for row in DTYPES.values()}, key=str)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(FED), st.integers(0, 3)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=5),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_every_dtype_there_and_back(
+    inputs: list[tuple[Any, int]], parts: list[tuple[int, int]], padding: int, varied: bool
+) -> None:
+    """Several inputs of any dtype and rank, whose inner sizes are alike or, padded, are not."""
+    feeds = [
+        {
+            f"i{number}": array_of(dtype, (rows, *[inner if varied else 2] * rank), 7 * part + number)
+            for number, (dtype, rank) in enumerate(inputs)
+        }
+        for part, (rows, inner) in enumerate(parts)
+    ]
+    assert len({batch_tensors.shapes_key(each, padded=varied) for each in feeds}) == 1
+    sizes = [batch_tensors.rows_of(each) for each in feeds]
+    assert sizes == [rows for rows, _ in parts]
+    total = sum(sizes) + padding
+    merged = batch_tensors.merged(feeds, total)
+    back = batch_tensors.split([merged[name] for name in feeds[0]], sizes, total)
+    for sent, got in zip(feeds, back, strict=True):
+        for (name, array), rows in zip(sent.items(), got, strict=True):
+            assert rows.dtype == array.dtype == merged[name].dtype
+            same = tuple(map(slice, array.shape))
+            assert rows[same].tolist() == array.tolist()
+            rest = np.ones(rows.shape, bool)
+            rest[same] = False
+            assert all(value == array.reshape(-1)[0] for value in rows[rest])
+    last = feeds[-1]
+    for name, array in merged.items():
+        assert len(array) == total
+        for row in array[sum(sizes) :]:
+            assert row.tolist() == array[sum(sizes) - len(last[name])].tolist(), "the first row of the last part"
 
 
 @pytest.mark.parametrize(
