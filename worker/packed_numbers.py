@@ -62,13 +62,14 @@ def _packed(values: npt.NDArray[Any]) -> bytes:
     numbers = values.astype(np.int64).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
     if not len(numbers):
         return b""
-    if int(numbers.max()) < 0x80:
+    width = max(1, -(-int(numbers.max()).bit_length() // 7))
+    if width == 1:
         return numbers.astype(np.uint8).tobytes()
-    shifts = np.arange(0, 70, 7, dtype=np.uint64)
+    shifts = np.arange(0, 7 * width, 7, dtype=np.uint64)
     groups = (numbers[:, None] >> shifts).astype(np.uint8) & np.uint8(0x7F)
-    lengths = np.maximum(1, 10 - np.argmax((groups != 0)[:, ::-1], axis=1))
+    lengths = width - np.argmax((groups != 0)[:, ::-1], axis=1)
     lengths[numbers == 0] = 1
-    place = np.arange(10)
+    place = np.arange(width)
     groups[place < (lengths - 1)[:, None]] |= np.uint8(0x80)
     packed: bytes = groups[place < lengths[:, None]].tobytes()
     return packed
