@@ -19,7 +19,7 @@ from modelpool.supervisor.wire.arena import Arena, Block, Reader
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.parts import Payload, pieces_of
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import InvalidArgument, Unavailable
+from modelpool.supervisor.wire.status import Unavailable
 
 
 class SharedFrame:
@@ -83,7 +83,7 @@ class SharedPayloads:
         if known is None:
             opened = None if self._folder is None else Reader.open(sockets.arena(self._folder, Peer.FRONTEND, frontend))
             if opened is None:
-                raise InvalidArgument(f"frontend {frontend} has no shared memory that can be opened")
+                raise Unavailable(f"The shared memory of frontend {frontend} cannot be opened")
             known = self._frontends[frontend] = opened
         return known
 

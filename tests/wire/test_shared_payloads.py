@@ -331,8 +331,5 @@ def test_a_frontend_without_shared_memory_is_told(worker: Worker, tmp_path: Path
     unknown = Frontend(worker, 9)
     unknown.send(data.pack_request(1, 0, 1, Method.PREDICT), b"", arena._REFERENCE.pack(64, 1, 1))
     head, text = unknown.answer()
-    assert (head.code, text) == (
-        Code.INVALID_ARGUMENT,
-        b"frontend 9 has no shared memory that can be opened",
-    )
+    assert (head.code, text) == (Code.UNAVAILABLE, b"The shared memory of frontend 9 cannot be opened")
     unknown.close()
