@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -224,12 +224,13 @@ class GrpcApp:
         started = False
         failure: PoolError | None = None
         try:
-            with self._in_progress.cancelled_with(_read(frames, receive, requests)):
-                async for reply in handle(_items(requests), call):
-                    if not started:
-                        send(OK_START)
-                        started = True
-                    await send({"type": "http.response.body", "body": grpc_frames.plain(reply), "more_body": True})
+            async with _until(call.deadline_ns):
+                with self._in_progress.cancelled_with(_read(frames, receive, requests)):
+                    async for reply in handle(_items(requests), call):
+                        if not started:
+                            send(OK_START)
+                            started = True
+                        await send({"type": "http.response.body", "body": grpc_frames.plain(reply), "more_body": True})
         except ClientGone:
             raise
         except PoolError as error:
@@ -342,6 +343,16 @@ def percent_encoded(message: str) -> bytes:
     """A text as `grpc-message` carries it: printable ASCII but for the percent sign, UTF-8 in percent signs else."""
     raw = message.encode("utf-8", "replace")
     return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
+
+
+@asynccontextmanager
+async def _until(deadline_ns: int) -> AsyncIterator[None]:
+    """The current task is cancelled then, and raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(remaining_s(deadline_ns)):
+            yield
+    except TimeoutError as late:
+        raise DeadlineExceeded("Deadline exceeded") from late
 
 
 async def _read(frames: Frames, receive: Receive, requests: "asyncio.Queue[bytes | None]") -> None:

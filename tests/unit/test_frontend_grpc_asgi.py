@@ -156,6 +156,19 @@ def test_a_deadline_is_an_answer() -> None:
     assert run(scenario) == (True, (Code.DEADLINE_EXCEEDED, "Deadline exceeded"))
 
 
+@pytest.mark.parametrize("parts", [(), (plain(b"w"),)], ids=["nothing has come", "a reply has left"])
+def test_the_deadline_of_a_stream_ends_it(parts: tuple[bytes, ...]) -> None:
+    """Also where the client, or a proxy before it, does not."""
+    headers = (GRPC, TE, (b"grpc-timeout", b"20m"))
+
+    async def scenario(app: GrpcApp, _: Handlers) -> Client:
+        return await Client(*parts, headers=headers).call(app, "/s/Watch")
+
+    client = run(scenario)
+    assert client.body == b"".join(parts)
+    assert client.status == (Code.DEADLINE_EXCEEDED, "Deadline exceeded")
+
+
 def test_streams() -> None:
     client = answered(plain(b"a") + b"\0\0", b"\0\0\1b", path="/s/Twice")
     assert client.body == plain(b"a") * 2 + plain(b"b") * 2
