@@ -205,7 +205,12 @@ def _rest_listener(spec: FrontendSpec, around: Surroundings) -> Document:
     manager = {
         **_access_log(REST_STATS, spec.access_log),
         "codec_type": "HTTP1",
-        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "localhost"},
+        "http_protocol_options": {
+            "accept_http_10": True,
+            "default_host_for_http_10": "localhost",
+            # An offer to go on by another protocol is declined. Else what follows the head would be of that one.
+            "ignore_http_11_upgrade": [{"safe_regex": {"regex": ".*"}}],
+        },
         "common_http_protocol_options": {
             "idle_timeout": f"{_REST_KEEP_ALIVE_S}s",
             "max_connection_duration": _FOREVER,

@@ -152,10 +152,11 @@ def test_an_answer_to_head_ends_with_its_headers(stage: Stage, worker: FakeWorke
     assert b"content-length: 0" not in head.lower()
 
 
-def test_an_offer_of_another_protocol_is_declined(stage: Stage, worker: FakeWorker) -> None:
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.2", ""])
+def test_an_offer_of_another_protocol_is_declined(stage: Stage, worker: FakeWorker, protocol: str) -> None:
     """Java's client offers HTTP/2 with the first request of a connection, body and all."""
     owner = opened(stage.frontend(), worker)
-    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
     asked = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{offer}Content-Length: 5\r\n\r\n"
     then = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\n\r\nsecond"
     with socket.create_connection(("localhost", owner.spec.rest_port), timeout=WAIT_S) as connection:
