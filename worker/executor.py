@@ -95,7 +95,6 @@ class Job:
 
     parts: Sequence[Part[Task]]
     batched: bool = False
-    strict: bool = True
     rows: int = 0
     opened_ns: int = 0
     """When its first part came."""
@@ -105,6 +104,7 @@ class Job:
     took_s: float | None = None
     unfit: str = ""
     padded: Callable[[int], int] = _as_many
+    strict: bool = True
 
 
 class Executor:
@@ -214,7 +214,7 @@ class Executor:
         for start in range(0, count, size):
             parts = job.parts[start : start + size]
             rows = job.padded(sum(part.stop - part.start for part in parts))
-            smaller = Job(parts, job.batched, job.strict, rows, padded=job.padded)
+            smaller = Job(parts, job.batched, rows, padded=job.padded, strict=job.strict)
             self.run(smaller)
             results += smaller.results
         return results

@@ -226,7 +226,7 @@ class Batched:
     def _job(self, parts: Sequence[Part[Task]], rows: int, opened_ns: int) -> Job:
         """A batch."""
         padded = self._batcher.padded(rows)
-        return Job(parts, True, self._batcher.strict, padded, opened_ns, padded=self._padded)
+        return Job(parts, True, padded, opened_ns, padded=self._padded, strict=self._batcher.strict)
 
     def _single_is_next(self, now_ns: int) -> bool:
         """Whoever has waited for longer goes first, or a flood of the one kind would keep the other from ever running.
