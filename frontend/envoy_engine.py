@@ -24,6 +24,8 @@ from .bind_error import BindFailed
 from .callback import guarded
 from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
+from .envoy_loop import GuestLoop
+from .gathering import Gatherers
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
 from .grpc_direct import DirectGrpc
@@ -73,6 +75,7 @@ class EnvoyEngine:
         opened: threading.Event,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.guests: list[GuestLoop] = []
         intake = Intake(spec.arriving_requests, spec.arriving_bytes)
         self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments, intake), methods.forwards)
         self.rest: AsgiApp = _nothing if rest is None else complete(rest)
@@ -80,6 +83,7 @@ class EnvoyEngine:
         self._admin = admin
         self._opened = opened
         self._owns_socket = False
+        self._gathers: asyncio.Task[None] | None = None
 
     def bind(self) -> None:
         """See that Envoy can have the ports and the socket: it ends without a word to us when it cannot."""
@@ -97,6 +101,7 @@ class EnvoyEngine:
         wanted = {place for place in places if place}
         while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(_LOOK_S)
+        self._gathers = self.loop.create_task(Gatherers(self.guests).run())
         self.loop.call_later(_STARTED_S, self._started)
 
     @guarded

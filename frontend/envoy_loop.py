@@ -55,6 +55,10 @@ class GuestLoop(asyncio.AbstractEventLoop):
         self._host = host
         self.create_future = partial(Delivery, loop=host)  # type: ignore[method-assign]
         self._ended = threading.Event()
+        self.thread = 0
+        """pyvoy's, by the kernel's number; 0 before its first call."""
+        self.calls = 0
+        """How many applications were started."""
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         """Call it now. What it raises ends pyvoy's thread, and with it the listener; so it ends the process, too."""
@@ -65,6 +69,9 @@ class GuestLoop(asyncio.AbstractEventLoop):
             raise
 
     def create_task(self, work: Any) -> Any:  # type: ignore[override]
+        self.calls += 1
+        if not self.thread:
+            self.thread = threading.get_native_id()
         return work if isinstance(work, Begun) else _Handed(self._host, work)
 
     def run_forever(self) -> None:
@@ -95,11 +102,14 @@ def _fail(error: Exception) -> None:
 
 
 class GuestPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes guests of `host` for whoever asks for a new loop."""
+    """Makes guests of `host` for whoever asks for a new loop, and adds them to `guests`."""
 
-    def __init__(self, host: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, host: asyncio.AbstractEventLoop, guests: list[GuestLoop]) -> None:
         super().__init__()
         self._host = host
+        self._guests = guests
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return GuestLoop(self._host)  # type: ignore[abstract]
+        guest = GuestLoop(self._host)  # type: ignore[abstract]
+        self._guests.append(guest)
+        return guest

@@ -60,5 +60,5 @@ class Application:
 
 
 # Nothing is handed to this loop, so that it need not run.
-asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop()))
+asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop(), []))
 grpc = rest = Application()

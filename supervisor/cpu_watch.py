@@ -11,14 +11,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 
 from .elbow_room import EVERY_S, LASTS_S, ElbowRoom
 from .fair_share import FairShare, Usage, neighbours
 from .wire import cpu_count, thread_priority
+from .wire.cpu_idle import IdleCpus
 from .wire.log import fields
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ PERIOD_S = 0.1
 NICER = 10
 # The threads that say that the worker lives keep their priority: the one of `ControlLink`, and ZeroMQ's beneath it.
 _SPARED = ("control", "ZMQbg/")
-_STAT = Path("/proc/stat")
 # Models that use less than this together may share a CPU: with their frontends and clients it is several times as much.
 CROWD_CPUS = 0.25
 
@@ -58,15 +56,7 @@ class _Group:
 
     def __init__(self, cpus: Collection[int]) -> None:
         self.share = FairShare(len(cpus))
-        self._names = {f"cpu{number}" for number in cpus}
-        self._ticks: tuple[int, int] | None = None
-
-    def idle(self) -> float:
-        """The part of the CPUs that nobody used since this was last asked; 0 where that is not known."""
-        before, self._ticks = self._ticks, _ticks(self._names)
-        if before is None or self._ticks is None or self._ticks[1] <= before[1]:
-            return 0.0
-        return (self._ticks[0] - before[0]) / (self._ticks[1] - before[1])
+        self.idle = IdleCpus(cpus).look
 
     def in_the_way(self, usage: Mapping[str, Usage], models: Collection[str]) -> frozenset[str]:
         """Those of these models that give way, where one CPU may be too few for the others."""
@@ -195,14 +185,3 @@ def set_way_of(pid: int, way: Way, nice: int) -> bool:
     policy = os.SCHED_IDLE if way is Way.IDLE else os.SCHED_OTHER
     spared = thread_priority.named(pid, *_SPARED)
     return thread_priority.set_all(pid, policy, nice + (NICER if way is Way.NICE else 0), spared)
-
-
-def _ticks(names: AbstractSet[str]) -> tuple[int, int] | None:
-    """Of the CPUs of these names, as the kernel counts them since its start: idle, and all."""
-    try:
-        rows = [line.split() for line in _STAT.read_text("ascii").splitlines() if line.startswith("cpu")]
-        counts = [[int(word) for word in words] for name, *words in rows if name in names]
-    except (OSError, ValueError):
-        return None
-    # user nice system idle iowait irq softirq steal; guests are in the first two already
-    return sum(row[3] + row[4] for row in counts), sum(sum(row[:8]) for row in counts)

@@ -11,6 +11,7 @@ from modelpool.supervisor import cpu_watch
 from modelpool.supervisor.cpu_watch import PERIOD_S, CpuWatch, Tenant, Way
 from modelpool.supervisor.elbow_room import LASTS_S, ElbowRoom
 from modelpool.supervisor.fair_share import TOO_OFTEN
+from modelpool.supervisor.wire import cpu_idle
 
 FLOOD, LIGHT = 11, 12
 
@@ -29,7 +30,7 @@ class Watched:
         monkeypatch.setattr(cpu_watch, "cpu_time_s", self.used_s.get)
         monkeypatch.setattr(os, "getpriority", lambda which, pid: 3)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: self.cpus[pid])
-        monkeypatch.setattr(cpu_watch, "_ticks", self.ticks)
+        monkeypatch.setattr(cpu_idle, "ticks", self.ticks)
         self.watch = CpuWatch(self.tenants, self.set_way)
         self.watch.look()
 
