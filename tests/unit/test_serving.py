@@ -89,6 +89,19 @@ def test_the_file_of_a_version_may_have_comments_in_any_encoding(tmp_path: Path)
     assert serving.batching_of(spec) == Batching(max_batch_size=7)
 
 
+def test_by_itself_only_what_was_found_sound_is_batched() -> None:
+    def of(x: np.ndarray | None, *signatures: str) -> Any:
+        feeds = None if x is None else {"x:0": x}
+        return serving._sound_family(frozenset({"s", "t"}), Plan(feeds, ["y:0"], lambda _: b"", signatures))
+
+    assert of(np.zeros(1), "s") == ("s",)
+    assert of(np.zeros(1), "s", "t") == ("s", "t")
+    assert of(np.zeros(1), "u") is None
+    assert of(np.zeros(1), "s", "u") is None
+    assert of(np.zeros(()), "s") is None, "what the model says to it is for the client"
+    assert of(None, "s") is None
+
+
 def test_what_feeds_and_fetches_all_of_a_signature_is_batched_by_flags_and_nothing_else() -> None:
     model = Model()
     model.signatures = {"s": named(["x"], ["y", "z"]), "t": named(["x"], ["t"])}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code, ResourceExhausted, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
-from modelpool.worker.batching import Batcher
-from modelpool.worker.executor import Executor
+from modelpool.worker.batching import AutoBatcher, Batcher
+from modelpool.worker.executor import Executor, Task
+from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Form, Plan
 from modelpool.worker.work import Batched, Unbatched, Work
 from tests.unit.work_world import BAD, MORE, POISON, Bench, auto, batched, plan
@@ -235,11 +236,55 @@ def test_expired_and_cancelled_requests_are_not_run(bench: Callable[..., Bench])
     assert desk.next() is None
     desk.work.forget(lambda request: request.request_id == 2)
     desk.now_ns = (1 << 62) + 1
-    desk.run_all()
+    job = desk.next()
+    assert job is not None
+    assert [part.task.request.request_id for part in job.parts] == [3]
+    desk.execute(job)
     assert desk.answers[1].code is Code.DEADLINE_EXCEEDED
     assert desk.answers[3].code is Code.OK
     assert 2 not in desk.answers
     assert desk.model.runs == [1]
+
+
+def test_parts_of_a_request_may_end_in_any_order(bench: Callable[..., Bench]) -> None:
+    desk = bench(batched(max_batch_size=8, max_execution_batch_size=3, enable_large_batch_splitting=True))
+    desk.ask(1, rows(*range(8)))
+    jobs = [job for running in range(3) if (job := desk.next(running)) is not None]
+    for job in reversed(jobs):
+        assert not desk.answers
+        desk.execute(job)
+    assert np.frombuffer(desk.answers[1].reply, "<i8").tolist() == [n * n for n in range(8)]
+
+
+def test_requests_for_other_outputs_share_no_run(bench: Callable[..., Bench]) -> None:
+    def filtered(payload: bytes) -> Plan:
+        made = plan(payload)
+        fetches = ["y"] if payload[1] % 2 else ["y", "z"]
+        return Plan(made.feeds, fetches, lambda outputs: bytes([len(outputs)]), made.signatures)
+
+    desk = bench(auto)
+    desk.executor._planners = {Method.PREDICT: filtered}
+    for number in range(6):
+        desk.ask(number, rows(number))
+    desk.run_all()
+    assert [desk.answers[number].reply for number in range(6)] == [b"\2", b"\1"] * 3
+    assert desk.model.runs == [3, 3]
+
+
+def test_rows_are_learned_and_not_requests(bench: Callable[..., Bench]) -> None:
+    learned: list[tuple[Any, int]] = []
+
+    def work(executor: Executor) -> Work:
+        batcher = AutoBatcher[Task](
+            lambda family: LearnedLimit(), lambda family, rows, took_s: learned.append((family, rows))
+        )
+        return Batched(executor, batcher, lambda planned: planned.signatures)
+
+    desk = bench(work)
+    for number in range(3):
+        desk.ask(number, rows(1, 2, 3))
+    desk.run_all()
+    assert learned == [(("s",), 9)]
 
 
 def test_a_full_queue_is_an_answer(bench: Callable[..., Bench]) -> None:
