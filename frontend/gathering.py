@@ -19,7 +19,7 @@ from modelpool.supervisor.wire.log import fields
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 0.5
+PERIOD_S = 0.25
 # Calls each time that the thread gets a CPU: from so many on it gathers, until there are fewer than that.
 SEVERAL, FEW = 1.0, 0.5
 # The part of the CPUs that is idle, likewise.
