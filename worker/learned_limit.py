@@ -69,10 +69,10 @@ class LearnedLimit:
         size = 1 << max(0, rows - 1).bit_length()
         self._classes.setdefault(size, _Class()).observe(rows, seconds)
         self._since += 1
-        if self._since >= min(self._back, self._beyond):
-            self._try_larger()
         if self._too_long(size) or (size == self.rows and self._is_known(size)):
             self._settle()
+        if self._since >= min(self._back, self._beyond):
+            self._try_larger()  # the last, for it may forget the very size that was run
 
     def _try_larger(self) -> None:
         larger = min(MAX_ROWS, 2 * self._best())
