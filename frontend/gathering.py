@@ -1,19 +1,21 @@
-"""Has the threads that take requests from Envoy's let that one go on, where it pays. Linux; event loop only.
+"""Has pyvoy's threads wait for Envoy's, which wakes them, where that pays. Linux; event loop only.
 
-Envoy's thread wakes pyvoy's with each request. Where both have the same CPU the kernel has the one that wakes up run at
-once: two changes of threads for each request, of which the core's thread then gets as many small bursts. By the policy
+Envoy's thread wakes one of pyvoy's with each request. Where both have the same CPU the kernel has the one that wakes up
+run at once: two changes of threads for each request, and many small bursts for the core's thread. By the policy
 SCHED_BATCH the one that wakes up waits until Envoy's thread has nothing more to read, and finds all of it. It waits for
 whoever else has the CPU as well, and a request that comes alone gains nothing: so this is done only while CPUs are idle
-and several calls come at a time. Idle priority (`supervisor.cpu_watch`) always goes behind, also behind this.
+and several calls come at a time. Who runs at idle priority (`supervisor.cpu_watch`) goes behind either way.
 """
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from modelpool.supervisor.wire import cpu_count
 from modelpool.supervisor.wire.cpu_idle import IdleCpus
 from modelpool.supervisor.wire.log import fields
 
@@ -24,8 +26,8 @@ PERIOD_S = 0.25
 SEVERAL, FEW = 1.0, 0.5
 # The part of the CPUs that is idle, likewise.
 SPARE, SHORT = 0.05, 0.02
-# A thread that ran so rarely in a period has nothing to save.
-RARELY = 50
+# Turns on a CPU in a period: a thread that had fewer has nothing to save.
+RARELY = round(100 * PERIOD_S)
 _TASKS = Path("/proc/self/task")
 
 
@@ -55,21 +57,23 @@ class Guest(Protocol):
 
 
 class _Thread:
-    """One that is looked at, with its folder in /proc."""
+    """One that is looked at, with its folder in /proc. Raises OSError, ValueError or IndexError where that is none."""
 
     def __init__(self, guest: Guest, folder: Path) -> None:
         self._guest = guest
         self._schedstat = folder / "schedstat"
         self._gathering = Gathering()
         self._calls, self._turns = guest.calls, self._turns_so_far()
+        self._is_usual = os.sched_getscheduler(guest.thread) == os.SCHED_OTHER
+        """One to whom somebody has given another policy keeps it."""
 
-    def look(self, idle: float) -> None:
-        """Raises OSError where the kernel does not count or refuses."""
+    def look(self, idle: Callable[[], float]) -> None:
+        """As above; OSError also where the kernel refuses the policy."""
         calls, turns = self._guest.calls, self._turns_so_far()
-        was_on = self._gathering.on
-        on = self._gathering.look(calls - self._calls, turns - self._turns, idle)
+        was_on, had = self._gathering.on, turns - self._turns
+        on = self._gathering.look(calls - self._calls, had, idle() if had >= RARELY else 0.0)
         self._calls, self._turns = calls, turns
-        if on is not was_on:
+        if on is not was_on and self._is_usual:
             policy = os.SCHED_BATCH if on else os.SCHED_OTHER
             os.sched_setscheduler(self._guest.thread, policy, os.sched_param(0))
 
@@ -85,23 +89,25 @@ class Gatherers:
         self._guests = guests
         self._idle = idle or IdleCpus(os.sched_getaffinity(0)).look
         self._tasks = tasks
-        self._threads: dict[int, _Thread] = {}
+        self._threads: dict[int, _Thread | None] = {}
+        """None: it has ended, or the kernel does not count what it does."""
 
     async def run(self) -> None:
-        """Returns only where it cannot be done."""
-        while True:
-            try:
-                self.look()
-            except (OSError, ValueError, IndexError) as error:
-                log.info("Envoy's thread is not let go on %s", fields(error=error))
-                return
+        """Returns only within a quota of the container, which idle CPUs of the host hide."""
+        while cpu_count.binding_quota() is None:
+            self.look()
             await asyncio.sleep(PERIOD_S)
 
     def look(self) -> None:
-        """Raises OSError, ValueError or IndexError where the kernel does not tell what a thread did, or refuses."""
-        idle = self._idle()
+        """Have each thread do from now on what suits what it did since the last look."""
+        idle = functools.cache(self._idle)  # the same for all of them; it is not asked for nothing
         for guest in self._guests:
-            if guest.thread and guest.thread not in self._threads:
-                self._threads[guest.thread] = _Thread(guest, self._tasks / str(guest.thread))
-        for thread in self._threads.values():
-            thread.look(idle)
+            thread = guest.thread
+            try:
+                if thread and thread not in self._threads:
+                    self._threads[thread] = _Thread(guest, self._tasks / str(thread))
+                elif known := self._threads.get(thread):
+                    known.look(idle)
+            except (OSError, ValueError, IndexError) as error:
+                self._threads[thread] = None
+                log.info("a thread keeps its policy %s", fields(thread=thread, error=error))

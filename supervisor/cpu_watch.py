@@ -87,8 +87,8 @@ class CpuWatch:
         if why:
             log.info("no model gives way on the CPUs %s", fields(why=why, needs="privilege to come back"))
             return
-        quota = cpu_count.quota()
-        if quota is not None and quota < len(os.sched_getaffinity(0)):
+        quota = cpu_count.binding_quota()
+        if quota is not None:
             # Whatever priority uses it up, all processes wait for its next period; idle CPUs of the host hide it, too.
             log.info("no model gives way within the quota of the container %s", fields(quota_cpus=quota))
         while True:

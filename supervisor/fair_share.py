@@ -71,7 +71,7 @@ class _Way:
     may_return_s: float = 0.0
     """For how long it must have given way to come back while another goes on."""
     equal: bool = False
-    """Whether it was taken for a flood and was none."""
+    """Whether it was taken for a flood and let go as an equal, as a flood may be, too, in doubt."""
 
 
 class FairShare:

@@ -19,3 +19,9 @@ def quota(cgroup: Path = _CGROUP) -> int | None:
         return max(1, math.ceil(int(text) / int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return None
+
+
+def binding_quota(cgroup: Path = _CGROUP) -> int | None:
+    """The quota, where it is less than the CPUs of this process's affinity: what is idle of those says nothing then."""
+    found = quota(cgroup)
+    return found if found is not None and found < len(os.sched_getaffinity(0)) else None

@@ -164,7 +164,7 @@ def test_who_will_not_give_way_is_in_the_log(
         task.cancel()
 
     monkeypatch.setattr(cpu_watch.thread_priority, "why_no_way_back", lambda: why)
-    monkeypatch.setattr(cpu_watch.cpu_count, "quota", lambda: quota)
+    monkeypatch.setattr(cpu_watch.cpu_count, "quota", lambda cgroup: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     with caplog.at_level("INFO"):
         asyncio.run(run())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelpool.frontend.gathering import FEW, RARELY, SEVERAL, SHORT, SPARE, Gatherers, Gathering
+from modelpool.supervisor.wire import cpu_count
 
 IDLE = 0.2
 TURNS = 1000
@@ -105,14 +106,57 @@ def test_who_comes_later_is_looked_at_and_who_took_nothing_yet_is_not(taker: Tak
     assert taker.policy() == os.SCHED_BATCH
 
 
-@pytest.mark.parametrize("said", ["", "0 0\n", "1 2 three\n"])
-def test_a_kernel_that_does_not_count_ends_it_without_harm(taker: Taker, said: str) -> None:
+@pytest.mark.parametrize("said", ["", "0 0\n", "1 2 three\n", None])
+def test_where_the_kernel_does_not_count_the_others_are_looked_at_all_the_same(
+    taker: Taker, tmp_path: Path, said: str | None
+) -> None:
+    other = Taker(tmp_path, threading.get_native_id())
+    if said is not None:
+        other.work(0, 0)
+        (tmp_path / str(other.thread) / "schedstat").write_text(said)
+    gatherers = Gatherers([other, taker], lambda: IDLE, tmp_path)
+    for _ in range(2):
+        taker.work(2 * TURNS, TURNS)
+        gatherers.look()
+    assert (other.policy(), taker.policy()) == (os.SCHED_OTHER, os.SCHED_BATCH)
+
+
+def test_one_that_has_ended_is_forgotten(taker: Taker) -> None:
+    gone = threading.Thread(target=lambda: None)
+    gone.start()
+    gone.join(10)
+    ended = Taker(taker.tasks, gone.native_id or 0)
+    gatherers = Gatherers([ended, taker], lambda: IDLE, taker.tasks)
+    for _ in range(3):
+        ended.work(2 * TURNS, TURNS)
+        taker.work(2 * TURNS, TURNS)
+        gatherers.look()
+    assert taker.policy() == os.SCHED_BATCH
+
+
+def test_a_policy_that_somebody_else_has_chosen_stays(taker: Taker) -> None:
+    os.sched_setscheduler(taker.thread, os.SCHED_IDLE, os.sched_param(0))
+    gatherers = Gatherers([taker], lambda: IDLE, taker.tasks)
+    for _ in range(3):
+        taker.work(2 * TURNS, TURNS)
+        gatherers.look()
+    assert taker.policy() == os.SCHED_IDLE
+
+
+def test_nobody_asks_how_many_cpus_are_idle_while_nothing_is_done(taker: Taker) -> None:
+    asked: list[int] = []
+    gatherers = Gatherers([taker], lambda: asked.append(1) or IDLE, taker.tasks)  # type: ignore[func-returns-value]
+    for _ in range(3):
+        taker.work(1, RARELY - 1)
+        gatherers.look()
+    assert not asked
+    taker.work(1, RARELY)
+    gatherers.look()
+    assert len(asked) == 1
+
+
+def test_within_a_quota_nothing_is_done(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_count, "quota", lambda cgroup: len(os.sched_getaffinity(0)) - 1)
     taker.work(0, 0)
-    (taker.tasks / str(taker.thread) / "schedstat").write_text(said)
     asyncio.run(asyncio.wait_for(Gatherers([taker], lambda: IDLE, taker.tasks).run(), 10))
-    assert taker.policy() == os.SCHED_OTHER
-
-
-def test_where_there_is_no_such_file_nothing_is_done(taker: Taker, tmp_path: Path) -> None:
-    asyncio.run(asyncio.wait_for(Gatherers([taker], lambda: IDLE, tmp_path / "nothing").run(), 10))
     assert taker.policy() == os.SCHED_OTHER
