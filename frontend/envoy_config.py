@@ -48,7 +48,7 @@ _UNREAD_BYTES_BITS = 10
 # A connection lasts as long as its client likes, until the drain: then this timer is cut to next to nothing.
 _FOREVER = "315360000s"
 _DRAIN_TIMER = {"timer": "HTTP_DOWNSTREAM_CONNECTION_MAX", "min_timeout": "0.001s"}
-_LOOK_AT_DRAIN = "0.05s"
+_LOOK = "0.05s"
 # pyvoy cannot answer a path that is no UTF-8, as it came or with its percent signs resolved: it ends the process. So
 # Envoy does. As it comes a path has ASCII only (RFC 3986).
 _CONTINUED = "%[89ab][0-9a-f]"
@@ -127,7 +127,7 @@ def _overload_manager(around: Surroundings, most_heap_bytes: int) -> Document:
     injected = "resource_monitors.injected_resource.v3.InjectedResourceConfig"
     name = "envoy.resource_monitors.injected_resource"
     document: Document = {
-        "refresh_interval": _LOOK_AT_DRAIN,
+        "refresh_interval": _LOOK,
         "resource_monitors": [
             _connection_limit(around.max_connections),
             {"name": name, "typed_config": {"@type": f"{_TYPE}{injected}", "filename": around.drain_path}},

@@ -12,8 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache
+from contextlib import contextmanager
 from typing import Any
 
 from modelpool.supervisor.wire import data
@@ -21,7 +20,6 @@ from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import (
     Code,
-    DeadlineExceeded,
     Internal,
     Overloaded,
     PoolError,
@@ -37,6 +35,7 @@ from .forward import Forward
 from .grpc_calls import BUG, Methods, Stream, Unary, retry_metadata
 from .grpc_compression import ACCEPTED, Packing
 from .grpc_frames import Frames
+from .grpc_timeout import before, remaining_s, timeout_ns, too_late
 from .intake import Intake, Place
 from .model_queue import FULL, UNKNOWN_HINT_MS
 
@@ -55,15 +54,6 @@ OK_START: dict[str, Any] = {
 }
 OK_TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 _EMPTY_BODY: dict[str, Any] = {"type": "http.response.body", "body": b""}
-_TIMEOUT_UNITS_NS = {
-    b"H": 3600 * 10**9,
-    b"M": 60 * 10**9,
-    b"S": 10**9,
-    b"m": 10**6,
-    b"u": 10**3,
-    b"n": 1,
-}
-_MAX_TIMEOUT_DIGITS = 8
 _GOING = "The server is shutting down"
 # So many calls may be under way that ask no model, of which the core knows nothing, and beside them so many streams,
 # which last as long as their clients like. What those send is small.
@@ -224,7 +214,7 @@ class GrpcApp:
         started = False
         failure: PoolError | None = None
         try:
-            async with _until(call.deadline_ns):
+            async with before(call.deadline_ns):
                 with self._in_progress.cancelled_with(_read(frames, receive, requests)):
                     async for reply in handle(_items(requests), call):
                         if not started:
@@ -318,41 +308,10 @@ class _Call:
         return next((value.decode("utf-8", "replace") for name, value in self._all if name == wanted), None)
 
 
-def remaining_s(deadline_ns: int) -> float | None:
-    """The time until then, less than 0 when it has passed; None for no deadline."""
-    return None if deadline_ns == data.NO_DEADLINE_NS else (deadline_ns - time.monotonic_ns()) / 1e9
-
-
-def too_late() -> DeadlineExceeded:
-    """For a call whose message has not come in time."""
-    return DeadlineExceeded("Deadline exceeded before the whole message had come")
-
-
-def timeout_ns(text: bytes) -> int | None:
-    """The duration in a `grpc-timeout`; None for what is none, or longer than the protocol has it."""
-    return _timeout_ns(text) if len(text) <= _MAX_TIMEOUT_DIGITS + 1 else None
-
-
-@lru_cache(maxsize=1024)
-def _timeout_ns(text: bytes) -> int | None:
-    digits, unit = text[:-1], _TIMEOUT_UNITS_NS.get(text[-1:])
-    return int(digits) * unit if unit is not None and digits.isdigit() else None
-
-
 def percent_encoded(message: str) -> bytes:
     """A text as `grpc-message` carries it: printable ASCII but for the percent sign, UTF-8 in percent signs else."""
     raw = message.encode("utf-8", "replace")
     return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)
-
-
-@asynccontextmanager
-async def _until(deadline_ns: int) -> AsyncIterator[None]:
-    """The current task is cancelled then, and raises DeadlineExceeded."""
-    try:
-        async with asyncio.timeout(remaining_s(deadline_ns)):
-            yield
-    except TimeoutError as late:
-        raise DeadlineExceeded("Deadline exceeded") from late
 
 
 async def _read(frames: Frames, receive: Receive, requests: "asyncio.Queue[bytes | None]") -> None:

@@ -32,11 +32,9 @@ from .grpc_asgi import (
     Scope,
     is_usual,
     refuse,
-    remaining_s,
-    timeout_ns,
-    too_late,
 )
 from .grpc_calls import BUG
+from .grpc_timeout import remaining_s, timeout_ns, too_late
 from .in_flight import Answer, Pending
 from .model_queue import FULL, UNKNOWN_HINT_MS
 

@@ -18,12 +18,14 @@ class Http1Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        rest = memoryview(data)  # a client may make any number of offers at once: nothing is copied for one
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline(data[upgrade.args[0] :])
+            while rest:
+                rest = self._left_of(rest)
         except httptools.HttpParserError:
-            self._refuse()
+            text = "Invalid HTTP request received."
+            self.logger.warning(text)
+            self.send_400_response(text)
 
     def on_headers_complete(self) -> None:
         self._offered = self.parser.should_upgrade()
@@ -34,12 +36,20 @@ class Http1Protocol(HttpToolsProtocol):
         if not self._offered:
             super().on_message_complete()
 
-    def _decline(self, rest: bytes) -> None:
-        """`rest`: what came after the head."""
+    def _left_of(self, data: memoryview) -> memoryview:
+        """What the parser has not taken: what comes after an offer, now declined. Raises HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline()
+            return data[upgrade.args[0] :]
+        return data[:0]
+
+    def _decline(self) -> None:
+        """Read the head once more. Raises HttpParserError."""
         method = self.parser.get_method()
         if method == b"CONNECT":  # not an offer: whatever follows is of another protocol
-            self._refuse()
-            return
+            raise httptools.HttpParserError("no tunnels")
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] not in _OF_AN_OFFER]
@@ -47,9 +57,4 @@ class Http1Protocol(HttpToolsProtocol):
             lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self.data_received(b"\r\n".join((*lines, b"", b"")) + rest)
-
-    def _refuse(self) -> None:
-        text = "Invalid HTTP request received."
-        self.logger.warning(text)
-        self.send_400_response(text)
+        self.parser.feed_data(b"\r\n".join((*lines, b"", b"")))

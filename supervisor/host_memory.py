@@ -36,9 +36,11 @@ def total_bytes(proc: Path = PROC, mount: Path = MOUNT) -> int:
     return min([_of_host(proc, "MemTotal:"), *(limit for limit, _ in _limits(proc, mount))])
 
 
-def of_a_frontend(there_is_bytes: int) -> int:
-    """What one frontend may have of it: half, or what the largest call takes, where that is most of it."""
-    return max(there_is_bytes // 2, min(there_is_bytes // 5 * 4, _LARGEST_CALL_BYTES))
+def of_a_frontend(there_is_bytes: int, frontends: int = 1) -> int:
+    """What each of so many may have of it: its part of half, or what the largest call takes, where that is more, but
+    never more than four fifths.
+    """
+    return max(there_is_bytes // 2 // frontends, min(there_is_bytes // 5 * 4, _LARGEST_CALL_BYTES))
 
 
 def available_bytes(proc: Path = PROC, mount: Path = MOUNT) -> int:

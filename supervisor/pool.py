@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import deaths, host_memory, memory_book, session_config, specs
+from . import deaths, memory_book, session_config, specs
 from .arenas import Arenas
 from .cgroup import MemoryGroups
 from .chaos import Chaos, Hands
@@ -78,7 +78,6 @@ class Pool:
         self._places = Places(inventory, memory_book.read(cache_dir), fraction, runs_on_cpu)
         self._device_watch = DeviceWatch(nvml, self._places, cache_dir, self._advance)
         self._manager = Manager(_manager_options(config, self._places))
-        self._memory_bytes = host_memory.total_bytes()
         self._processes = self._make_processes()
         self._control = ControlSocket(sockets.control_endpoint(config.runtime_dir), self._received)
         hands = Hands(self._processes.kill_worker, self._processes.stop_worker, self._tell_worker)
@@ -321,8 +320,7 @@ class Pool:
     # -- frontends -------------------------------------------------------------------------------------------
 
     def _frontend_spec(self, incarnation: Incarnation, seat: int) -> FrontendSpec:
-        engine, memory_bytes = self._frontends.engine, self._memory_bytes
-        return specs.frontend_spec(incarnation, seat, self._config, engine, memory_bytes=memory_bytes)
+        return specs.frontend_spec(incarnation, seat, self._config, self._frontends.engine)
 
     def _frontend_exited(self, incarnation: Incarnation, exit_: Exit) -> None:
         for path in sockets.envoy_files(self._config.runtime_dir, incarnation):

@@ -1,8 +1,9 @@
 """What each new process is told: the specification of a worker and of a frontend, from the configuration.
 
-Reads nothing but which CPUs this process may use.
+Reads nothing but which CPUs this process may use and how much memory there is.
 """
 
+import logging
 import os
 
 from . import cpu_parts, host_memory
@@ -14,9 +15,12 @@ from .model_policy import BatchingMode, ModelPolicy
 from .wire import sockets
 from .wire.frontend_spec import Engine, FrontendSpec
 from .wire.ids import Incarnation
+from .wire.log import fields
 from .wire.route_table import RetryOnCrash
 from .wire.states import LoadPriority
 from .wire.worker_spec import RequestLog, WorkerSpec
+
+log = logging.getLogger(__name__)
 
 
 def worker_spec(
@@ -82,10 +86,8 @@ def _cpus(policy: ModelPolicy, command: Spawn) -> tuple[int, ...]:
     return cpus
 
 
-def frontend_spec(
-    incarnation: Incarnation, seat: int, config: PoolConfig, engine: Engine, *, memory_bytes: int
-) -> FrontendSpec:
-    """The frontend that is to fill a seat, made of `engine`, where there is so much memory for all processes."""
+def frontend_spec(incarnation: Incarnation, seat: int, config: PoolConfig, engine: Engine) -> FrontendSpec:
+    """The frontend that is to fill a seat, made of `engine`."""
     endpoints = config.endpoints
     return FrontendSpec(
         incarnation=incarnation,
@@ -106,9 +108,19 @@ def frontend_spec(
         access_log=endpoints.access_log,
         metrics_path=endpoints.metrics_path,
         frontends=config.frontends,
-        most_heap_bytes=host_memory.of_a_frontend(memory_bytes),
+        most_heap_bytes=_most_heap_bytes(config.frontends) if engine is not Engine.GRPCIO else 0,
         engine=engine,
     )
+
+
+def _most_heap_bytes(frontends: int) -> int:
+    """Of each of so many; 0, which is no bound, where nobody says how much memory there is."""
+    try:
+        there_is_bytes = host_memory.total_bytes()
+    except (OSError, ValueError) as error:
+        log.warning("frontends have no bound of their memory %s", fields(error=error))
+        return 0
+    return host_memory.of_a_frontend(there_is_bytes, frontends)
 
 
 def load_priority(*, urgent: bool, open_ports: bool, others_serve: bool) -> LoadPriority:

@@ -1,6 +1,7 @@
 """A fake of pyvoy's side of one gRPC call, and a service with a method of each kind."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
@@ -64,7 +65,7 @@ class Handlers:
         self.cancelled = False
         self.methods = Methods(
             {"/s/Echo": self._echo, "/s/Fail": self._fail, "/s/Bug": self._bug, "/s/Wait": self._wait},
-            {"/s/Twice": self._twice, "/s/Watch": self._watch},
+            {"/s/Twice": self._twice, "/s/Watch": self._watch, "/s/Slow": self._slow},
         )
 
     async def _echo(self, request: bytes, call: Call) -> bytes:
@@ -93,6 +94,10 @@ class Handlers:
     async def _watch(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         yield await anext(requests)
         await self._wait(b"", call)
+
+    async def _slow(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+        yield await anext(requests)
+        raise TimeoutError(errno.ETIMEDOUT, "of somebody else")
 
 
 def run(scenario: Callable[[GrpcApp, Handlers], Awaitable[Any]], arguments: dict[str, str] | None = None) -> Any:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded, timeout_ns
+from modelpool.frontend.grpc_asgi import GrpcApp, percent_encoded
 from modelpool.frontend.grpc_frames import Frames, only_message, plain
+from modelpool.frontend.grpc_timeout import timeout_ns
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.parts import Parts
 from modelpool.supervisor.wire.status import Code, ResourceExhausted
@@ -167,6 +168,12 @@ def test_the_deadline_of_a_stream_ends_it(parts: tuple[bytes, ...]) -> None:
     client = run(scenario)
     assert client.body == b"".join(parts)
     assert client.status == (Code.DEADLINE_EXCEEDED, "Deadline exceeded")
+
+
+@pytest.mark.parametrize("timeout", [(), ((b"grpc-timeout", b"1H"),)], ids=["no deadline", "a deadline"])
+def test_that_a_handler_waits_in_vain_is_no_deadline(timeout: Headers) -> None:
+    client = answered(plain(b"w"), path="/s/Slow", headers=(GRPC, TE, *timeout))
+    assert client.status == (Code.INTERNAL, "Internal error of the frontend, see its log")
 
 
 def test_streams() -> None:

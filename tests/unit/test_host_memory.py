@@ -87,7 +87,16 @@ def test_this_host_has_some() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there_is", "expected"), [(24 * GIB, 12 * GIB), (14 * GIB, 7 * GIB), (10 * GIB, 7 * GIB), (5 * GIB, 4 * GIB)]
+    ("there_is", "frontends", "expected"),
+    [
+        (24 * GIB, 1, 12 * GIB),
+        (14 * GIB, 1, 7 * GIB),
+        (10 * GIB, 1, 7 * GIB),
+        (5 * GIB, 1, 4 * GIB),
+        (64 * GIB, 4, 8 * GIB),
+        (24 * GIB, 2, 7 * GIB),
+        (5 * GIB, 2, 4 * GIB),
+    ],
 )
-def test_what_a_frontend_may_have(there_is: int, expected: int) -> None:
-    assert host_memory.of_a_frontend(there_is) == expected
+def test_what_a_frontend_may_have(there_is: int, frontends: int, expected: int) -> None:
+    assert host_memory.of_a_frontend(there_is, frontends) == expected

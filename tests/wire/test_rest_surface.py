@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.status import Code
 from .conftest import WAIT_S, FakeFrontendOwner, FakeWorker, Stage, version
 
 PATH = "/v1/models/m:predict"
+OFFERS = 2000
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 CORS = {
     "access-control-allow-origin": "*",
@@ -165,6 +166,18 @@ def test_an_offer_of_another_protocol_is_declined(stage: Stage, worker: FakeWork
         said = b"".join(iter(lambda: connection.recv(65536), b""))
     assert said.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert said.index(b"echo:first") < said.index(b"echo:second")
+
+
+def test_offers_one_behind_the_other(stage: Stage, worker: FakeWorker) -> None:
+    owner = opened(stage.frontend(), worker)
+    offer = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\n."
+    last = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\n\r\nsecond".encode()
+    with socket.create_connection(("localhost", owner.spec.rest_port), timeout=WAIT_S) as connection:
+        connection.sendall(offer * OFFERS + last)
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert said.count(b"HTTP/1.1 404 Not Found\r\n") == OFFERS
+    assert said.count(b"HTTP/1.1 ") == OFFERS + 1
+    assert said.endswith(b"echo:second")
 
 
 def test_a_body_that_unfolds_too_far(stage: Stage, worker: FakeWorker) -> None:
