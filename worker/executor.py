@@ -90,7 +90,7 @@ class Job:
     `batched`: outputs are rows, of which each part has as many as of the inputs. `strict`: so it must be of one part,
     too, which otherwise has whatever the model says. `rows` is how many are run, padding included; `padded` says it for
     other numbers, for parts that are run again by themselves. Any thread calls it. `took_s` is None when the run
-    failed, and `unfit` then says why, if that is that its outputs were no rows.
+    failed, and `unfit` then says why, if that is that its outputs were no rows, or those of a part of it.
     """
 
     parts: Sequence[Part[Task]]
@@ -204,7 +204,7 @@ class Executor:
 
     def _taken_apart(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
         """Whoever fails must not cost the others, nor make a run for each of them: halves are run again, few are each
-        by itself, and all are whose outputs are no rows.
+        by itself, and all are whose outputs are no rows: halves of those may look like rows by chance.
         """
         count = len(job.parts)
         if count == 1 or not self._again:
@@ -217,6 +217,7 @@ class Executor:
             smaller = Job(parts, job.batched, rows, padded=job.padded, strict=job.strict)
             self.run(smaller)
             results += smaller.results
+            job.unfit = job.unfit or smaller.unfit
         return results
 
     def finish(self, job: Job) -> list[Task]:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Requests that go by themselves and wait here, before the rest waits in the queue.
 _MAX_SINGLES = 64
+# So many families that are not to share runs are known: those of MultiInference are as many as clients think of.
+_MAX_APART = 64
 
 
 class Work(Protocol):
@@ -116,8 +118,8 @@ class Batched:
         self._single_ns = 0
         self._fresh: list[Task] = []
         self._alone = False
-        self._apart: set[Hashable] = set()
-        """Families that were to share runs, and turned out to have outputs that are no rows."""
+        self._apart: dict[Hashable, str] = {}
+        """Families that were to share runs, and turned out to have outputs that are no rows, and why; oldest first."""
 
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         self._plan(queue, now_ns)
@@ -148,12 +150,20 @@ class Batched:
 
     def ran(self, job: Job) -> None:
         if job.unfit and not job.strict:
-            self._apart.add(job.parts[0].task.family)
-            log.warning("not batched any more %s", fields(family=job.parts[0].task.family, why=job.unfit))
+            self._keep_apart(job.parts[0].task.family, job.unfit)
         if job.took_s is not None:
             self._batcher.observe(
                 job.parts[0].task.family, sum(part.stop - part.start for part in job.parts), job.took_s
             )
+
+    def _keep_apart(self, family: Hashable, why: str) -> None:
+        """From now on; not those of its requests that are batched already."""
+        if family in self._apart:
+            return
+        if len(self._apart) >= _MAX_APART:
+            del self._apart[next(iter(self._apart))]  # costs one more batch that is taken apart
+        self._apart[family] = why
+        log.warning("not batched any more %s", fields(family=family, why=why))
 
     def _plan(self, queue: RequestQueue, now_ns: int) -> None:
         # Of those that are planned now, some come before the first that is to share a run; the others go behind it.
