@@ -210,7 +210,7 @@ class Learners:
 
 
 def changing_of(model: Model) -> Callable[[Any], list[str]]:
-    """The model's own word on which operations change state; a TensorFlow Lite model keeps none."""
+    """The model's own word on which operations change state; one that has none to say keeps none."""
     found: Callable[[Any], list[str]] | None = getattr(model, "changing_operations", None)
     return found if found is not None else lambda fetches: []
 
@@ -218,7 +218,8 @@ def changing_of(model: Model) -> Callable[[Any], list[str]]:
 def allow_splitting(model: Any, seen: Seen) -> None:
     """Let a model that runs the rows of one request side by side do so where that makes no difference to the answer."""
     if getattr(model, "interpreters", 1) > 1:
-        model.split({key for key, verdict in soundness.divisible(model, seen).items() if verdict.sound})
+        verdicts = soundness.divisible(model, changing_of(model), seen)
+        model.split({key for key, verdict in verdicts.items() if verdict.sound})
 
 
 def choose_threads(model: Any, seen: Seen) -> None:

@@ -29,6 +29,8 @@ _RTOL = {
 _ATOL = 1e-5
 
 Seen = Sequence[tuple[Feeds, Sequence[str]]]
+Changing = Callable[[Iterable[str]], list[str]]
+"""Kinds of operations below these tensors that change state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,8 @@ class Verdict:
     why: str
 
 
-def judge(model: Model, changing: Callable[[Iterable[str]], list[str]], seen: Seen) -> dict[str, Verdict]:
-    """Each signature by key. `changing`: kinds of operations below these tensors that change state.
-
-    `seen`: what the model was run with before, feeds and fetches.
-    """
+def judge(model: Model, changing: Changing, seen: Seen) -> dict[str, Verdict]:
+    """Each signature by key. `seen`: what the model was run with before, feeds and fetches."""
     verdicts = {}
     for key in sorted(model.signatures):
         if key.startswith("__saved_model"):
@@ -54,20 +53,22 @@ def judge(model: Model, changing: Callable[[Iterable[str]], list[str]], seen: Se
     return verdicts
 
 
-def divisible(model: Model, seen: Seen) -> dict[str, Verdict]:
-    """Whether the rows of one request may be run apart, of each signature by key. A model that declares its first
-    dimension to be fixed may take others all the same.
+def divisible(model: Model, changing: Changing, seen: Seen) -> dict[str, Verdict]:
+    """Whether the rows of one request may be run apart, of each signature by key, each part where it has a state of
+    its own. A model that declares its first dimension to be fixed may take others all the same.
     """
     verdicts = {}
     for key, signature in sorted(model.signatures.items()):
         fetches = [signature.outputs[alias].name for alias in sorted(signature.outputs)]
         declared = all(_varies(info) for side in (signature.inputs, signature.outputs) for info in side.values())
-        verdicts[key] = _tried(model, signature, fetches, seen, otherwise=Verdict(declared, "by its declaration"))
+        verdicts[key] = _changed(changing, fetches) or _tried(
+            model, signature, fetches, seen, otherwise=Verdict(declared, "by its declaration")
+        )
         log.info("splitting %s", fields(signature=key, sound=verdicts[key].sound, why=verdicts[key].why))
     return verdicts
 
 
-def _judge(model: Model, signature: Any, changing: Callable[[Iterable[str]], list[str]], seen: Seen) -> Verdict:
+def _judge(model: Model, signature: Any, changing: Changing, seen: Seen) -> Verdict:
     for kind, infos in (("input", signature.inputs), ("output", signature.outputs)):
         if not infos:
             return Verdict(False, f"it has no {kind}")
@@ -75,10 +76,15 @@ def _judge(model: Model, signature: Any, changing: Callable[[Iterable[str]], lis
             if not _varies(infos[alias]):
                 return Verdict(False, f"the first dimension of {kind} {alias} is fixed or unknown")
     fetches = [signature.outputs[alias].name for alias in sorted(signature.outputs)]
+    return _changed(changing, fetches) or _tried(
+        model, signature, fetches, seen, otherwise=Verdict(True, "by its declaration and graph")
+    )
+
+
+def _changed(changing: Changing, fetches: list[str]) -> Verdict | None:
+    """None for what changes no state. It is not to be tried otherwise: that would change it."""
     changes = changing(fetches)
-    if changes:
-        return Verdict(False, f"it changes state: {', '.join(changes)}")
-    return _tried(model, signature, fetches, seen, otherwise=Verdict(True, "by its declaration and graph"))
+    return Verdict(False, f"it changes state: {', '.join(changes)}") if changes else None
 
 
 def _tried(model: Model, signature: Any, fetches: list[str], seen: Seen, *, otherwise: Verdict) -> Verdict:

@@ -6,7 +6,7 @@ TF Serving: servables/tensorflow/tflite_session.cc and tflite_interpreter_pool.c
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
 from modelpool.supervisor.wire.worker_spec import TFLITE_FILE
 
-from . import tflite_parsing, tflite_signatures
+from . import tflite_parsing, tflite_signatures, tflite_state
 from .model_spec import DEFAULT_SIGNATURE
 from .tflite_parsing import Parser
 
@@ -97,6 +97,12 @@ class TfliteModel:
             self._divisible.discard(signature.key)  # outputs that are no rows
             return self._run_one(0, signature, feeds, fetches)
         return [np.concatenate(columns) for columns in zip(*results, strict=True)]
+
+    def changing_operations(self, fetches: Iterable[str]) -> list[str]:
+        """What changes state that a later run may see, whichever tensors are fetched: what one signature changes,
+        another reads, and in one interpreter only.
+        """
+        return tflite_state.changing_operations(self._content)
 
     def split(self, keys: set[str]) -> None:
         """From now on, the requests of these signatures, among the interpreters."""

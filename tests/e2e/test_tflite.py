@@ -18,6 +18,7 @@ MODELS = (
     "tflite",
     "tflite_bare",
     "tflite_mixed",
+    "tflite_remembering",
     "tflite_described",
     "tflite_examples",
     "tflite_flex",
@@ -53,6 +54,14 @@ def test_a_request_is_split_only_where_that_makes_no_difference(pool: Pool) -> N
     ]
     if pool.flags[-1].endswith("=2"):
         assert "splitting signature=serving_default sound=True" in pool.log, "of tflite and tflite_bare"
+
+
+def test_a_model_that_remembers_has_one_memory(pool: Pool) -> None:
+    """Each interpreter has variables of its own."""
+    x = tensor([[5.0], [7.0], [6.0], [3.0]], "float32")
+    pool.predict(predict_request("tflite_remembering", {"x": x}, signature="put"))
+    reply = pool.predict(predict_request("tflite_remembering", {"x": x}, signature="get"))
+    assert values(reply.outputs["y"]) == [[12.0], [14.0], [13.0], [10.0]]
 
 
 def test_without_signature_definitions(pool: Pool) -> None:

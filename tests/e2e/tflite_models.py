@@ -55,6 +55,29 @@ def build_tflite_mixed(path: Path) -> None:
     (path / "model.tflite").write_bytes(converter.convert())
 
 
+def build_tflite_remembering(path: Path) -> None:
+    """A `model.tflite` with a variable: `put` keeps the largest x of a request and answers x, `get` answers it + x."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.largest = tf.Variable(0.0)
+
+    def put(x: Any) -> Any:
+        module.largest.assign(tf.reduce_max(x))
+        return {"y": x * 1.0}
+
+    signature = [tf.TensorSpec([None, 1], tf.float32, name="x")]
+    module.put = tf.function(put, input_signature=signature)
+    module.get = tf.function(lambda x: {"y": x + module.largest}, input_signature=signature)
+    whole = path.with_name(f"{path.name}-whole")
+    tf.saved_model.save(module, str(whole), signatures={"put": module.put, "get": module.get})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(whole), signature_keys=["put", "get"])
+    converter.experimental_enable_resource_variables = True
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(converter.convert())
+    shutil.rmtree(whole)
+
+
 def build_tflite_flex(path: Path) -> None:
     """A `model.tflite` with an operation of TensorFlow, which neither TF Serving nor TensorFlow's package can run."""
     import tensorflow as tf
@@ -132,6 +155,7 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
     "tflite": build_tflite,
     "tflite_bare": build_tflite_bare,
     "tflite_mixed": build_tflite_mixed,
+    "tflite_remembering": build_tflite_remembering,
     "tflite_examples": build_tflite_examples,
     "tflite_flex": build_tflite_flex,
     "tflite_described": build_tflite_described,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modelpool.supervisor.wire.status import InvalidArgument
+from modelpool.supervisor.wire.tensors import DTYPES
 from modelpool.worker import soundness
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -52,7 +53,7 @@ def test_every_first_dimension_must_vary(x: Sequence[int] | None, y: Sequence[in
 @pytest.mark.parametrize("declared", [[-1, 3], [1, 3]])
 def test_what_may_be_divided_is_tried_whatever_is_declared(declared: Sequence[int]) -> None:
     def of(run: Run, enum: int = types_pb2.DT_FLOAT) -> bool:
-        return soundness.divisible(Model(run, declared, declared, enum), [])["s"].sound
+        return soundness.divisible(Model(run, declared, declared, enum), lambda fetches: [], [])["s"].sound
 
     assert of(lambda array: array * 2)
     assert not of(mean)
@@ -61,8 +62,18 @@ def test_what_may_be_divided_is_tried_whatever_is_declared(declared: Sequence[in
 
 
 def test_nothing_may_change_state() -> None:
-    found = verdict(Model(lambda array: array, [-1], [-1]), ["Assign"])
-    assert found == soundness.Verdict(False, "it changes state: Assign")
+    """Nor does the trial."""
+    ran: list[np.ndarray] = []
+
+    def run(array: np.ndarray) -> np.ndarray:
+        ran.append(array)
+        return array
+
+    model = Model(run, [-1], [-1])
+    unsound = soundness.Verdict(False, "it changes state: Assign")
+    assert verdict(model, ["Assign"]) == unsound
+    assert soundness.divisible(model, lambda fetches: ["Assign"] if fetches == ["y:0"] else [], [])["s"] == unsound
+    assert not ran
 
 
 def test_rows_that_are_independent() -> None:
@@ -72,6 +83,11 @@ def test_rows_that_are_independent() -> None:
 
 def mean(array: np.ndarray) -> np.ndarray:
     return array - array.mean(axis=0)
+
+
+def first(array: np.ndarray) -> np.ndarray:
+    """The first row for each."""
+    return np.repeat(array[:1], len(array), axis=0)
 
 
 def total(array: np.ndarray) -> np.ndarray:
@@ -100,6 +116,15 @@ def test_a_row_beside_its_own_copy_tells_nothing(warmed: np.ndarray, records: in
     found = verdict(Model(mean, [-1, 3], [-1, 3]), seen=seen)
     assert found == soundness.Verdict(False, "rows have other answers together than apart, by made-up inputs")
     assert verdict(Model(lambda array: array, [-1, 3], [-1, 3]), seen=seen).sound
+
+
+@pytest.mark.parametrize("dtype", ["DT_FLOAT", "DT_HALF", "DT_BFLOAT16", "DT_COMPLEX64"])
+def test_nor_do_two_that_are_not_numbers(dtype: str) -> None:
+    enum = types_pb2.DataType.Value(dtype)
+    warmed = np.full((1, 3), np.nan).astype(DTYPES[enum].numpy)
+    copies = [({"x:0": warmed.copy()}, ["y:0"]) for _ in range(2)]
+    found = verdict(Model(first, [-1, 3], [-1, 3], enum), seen=copies)
+    assert found == soundness.Verdict(False, "rows have other answers together than apart, by made-up inputs")
 
 
 def test_a_model_that_takes_only_what_it_was_warmed_with() -> None:
@@ -146,13 +171,9 @@ def test_texts_are_made_up_too() -> None:
 
 @pytest.mark.parametrize("dtype", ["DT_HALF", "DT_BFLOAT16", "DT_COMPLEX64", "DT_INT64", "DT_UINT8", "DT_BOOL"])
 def test_every_dtype_tells(dtype: str) -> None:
-    def others(array: np.ndarray) -> np.ndarray:
-        """The first row of all."""
-        return np.repeat(array[:1], len(array), axis=0)
-
     enum = types_pb2.DataType.Value(dtype)
     assert verdict(Model(lambda array: array, [-1, 3], [-1, 3], enum)).why.startswith("by made-up inputs")
-    assert not verdict(Model(others, [-1, 3], [-1, 3], enum)).sound
+    assert not verdict(Model(first, [-1, 3], [-1, 3], enum)).sound
 
 
 def test_without_inputs_there_is_the_declaration_and_the_graph() -> None:
