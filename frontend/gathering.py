@@ -8,6 +8,7 @@ and several calls come at a time. Who runs at idle priority (`supervisor.cpu_wat
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -77,6 +78,12 @@ class _Thread:
             policy = os.SCHED_BATCH if on else os.SCHED_OTHER
             os.sched_setscheduler(self._guest.thread, policy, os.sched_param(0))
 
+    def end(self) -> None:
+        """It is not looked at any more."""
+        if self._gathering.on and self._is_usual:
+            with contextlib.suppress(OSError):  # it has ended
+                os.sched_setscheduler(self._guest.thread, os.SCHED_OTHER, os.sched_param(0))
+
     def _turns_so_far(self) -> int:
         """How often it got a CPU."""
         return int(self._schedstat.read_text("ascii").split()[2])
@@ -97,6 +104,9 @@ class Gatherers:
         while cpu_count.binding_quota() is None:
             self.look()
             await asyncio.sleep(PERIOD_S)
+        for known in self._threads.values():
+            if known:
+                known.end()
 
     def look(self) -> None:
         """Have each thread do from now on what suits what it did since the last look."""
@@ -109,5 +119,7 @@ class Gatherers:
                 elif known := self._threads.get(thread):
                     known.look(idle)
             except (OSError, ValueError, IndexError) as error:
+                if known := self._threads.get(thread):
+                    known.end()
                 self._threads[thread] = None
                 log.info("a thread keeps its policy %s", fields(thread=thread, error=error))

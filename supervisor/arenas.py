@@ -49,11 +49,18 @@ class Arenas:
 
     def __init__(self, runtime_dir: Path, size_bytes: int, limit_bytes: int, frontends: int = 0) -> None:
         """`size_bytes`: of each; 0: there are none, and payloads of any size travel in frames. `limit_bytes`: of all;
-        0: half of the memory there is. `frontends`: for so many there is a part kept. Raises OSError, ValueError.
+        0: half of the memory there is, and where nobody says how much that is, there are none. `frontends`: for so
+        many there is a part kept.
         """
+        if size_bytes and not limit_bytes:
+            try:
+                limit_bytes = host_memory.total_bytes() // 2
+            except (OSError, ValueError) as error:
+                log.warning("no shared memory: --shared_memory_total_mb is not given %s", fields(error=error))
+                size_bytes = 0
         self._runtime_dir = runtime_dir
         self._size_bytes = size_bytes
-        self._limit_bytes = limit_bytes or (host_memory.total_bytes() // 2 if size_bytes else 0)
+        self._limit_bytes = limit_bytes
         self._held: dict[Path, tuple[int, _Part]] = {}
         self._kept: list[_Part] = []
         """For frontends to come."""

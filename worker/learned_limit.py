@@ -86,7 +86,7 @@ class LearnedLimit:
         """On the best size, or the next larger one, where larger ones have paid so far."""
         before, best = self.rows, self._best()
         grows = best >= before and best == max(self._classes)
-        self.rows = min(MAX_ROWS, 2 * best) if grows else best
+        self.rows = min(MAX_ROWS, 2 * best if grows else best)
         if self.rows < before:
             self._fell(before)
         elif before == self._tried and self._is_known(before):

@@ -314,3 +314,18 @@ def test_what_is_in_use_is_known(tmp_path: Path) -> None:
     arenas.close()
     assert arenas.taken == SharedMemory(0, 0, 100 * SIZE)
     assert Arenas(tmp_path, 0, 100 * SIZE).taken.limit_bytes == 0
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), ValueError("not a number")])
+def test_where_nobody_says_how_much_memory_there_is_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse() -> int:
+        raise error
+
+    monkeypatch.setattr(host_memory, "total_bytes", refuse)
+    arenas = Arenas(tmp_path, SIZE, 0, frontends=2)
+    arenas.make(Peer.FRONTEND, Incarnation(1))
+    assert not list(tmp_path.iterdir())
+    assert arenas.taken.limit_bytes == 0
+    arenas.close()

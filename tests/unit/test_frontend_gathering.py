@@ -160,3 +160,26 @@ def test_within_a_quota_nothing_is_done(taker: Taker, monkeypatch: pytest.Monkey
     taker.work(0, 0)
     asyncio.run(asyncio.wait_for(Gatherers([taker], lambda: IDLE, taker.tasks).run(), 10))
     assert taker.policy() == os.SCHED_OTHER
+
+
+def test_one_that_gathers_and_can_no_longer_be_looked_at_has_its_policy_back(taker: Taker) -> None:
+    gatherers = Gatherers([taker], lambda: IDLE, taker.tasks)
+    for _ in range(2):
+        taker.work(2 * TURNS, TURNS)
+        gatherers.look()
+    assert taker.policy() == os.SCHED_BATCH
+    (taker.tasks / str(taker.thread) / "schedstat").unlink()
+    gatherers.look()
+    assert taker.policy() == os.SCHED_OTHER
+
+
+def test_when_a_quota_comes_all_have_their_policy_back(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+    taker.work(0, 0)
+    gatherers = Gatherers([taker], lambda: IDLE, taker.tasks)
+    gatherers.look()
+    taker.work(2 * TURNS, TURNS)
+    gatherers.look()
+    assert taker.policy() == os.SCHED_BATCH
+    monkeypatch.setattr(cpu_count, "quota", lambda cgroup: len(os.sched_getaffinity(0)) - 1)
+    asyncio.run(asyncio.wait_for(gatherers.run(), 10))
+    assert taker.policy() == os.SCHED_OTHER

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from modelpool.worker.learned_limit import MAX_ROWS, LearnedLimit
 
 TARGET_S = 0.1
-RUNS = st.lists(st.tuples(st.integers(1, 2 * MAX_ROWS), st.floats(0, TARGET_S)), max_size=200)
+RUNS = st.lists(st.tuples(st.integers(1, 8 * MAX_ROWS), st.floats(0, TARGET_S)), max_size=200)
 
 
 @settings(deadline=None)
