@@ -74,15 +74,18 @@ class _Thread:
         was_on, had = self._gathering.on, turns - self._turns
         on = self._gathering.look(calls - self._calls, had, idle() if had >= RARELY else 0.0)
         self._calls, self._turns = calls, turns
-        if on is not was_on and self._is_usual:
-            policy = os.SCHED_BATCH if on else os.SCHED_OTHER
-            os.sched_setscheduler(self._guest.thread, policy, os.sched_param(0))
+        if on is not was_on:
+            self._set(os.SCHED_BATCH if on else os.SCHED_OTHER)
 
     def end(self) -> None:
         """It is not looked at any more."""
-        if self._gathering.on and self._is_usual:
+        if self._gathering.on:
             with contextlib.suppress(OSError):  # it has ended
-                os.sched_setscheduler(self._guest.thread, os.SCHED_OTHER, os.sched_param(0))
+                self._set(os.SCHED_OTHER)
+
+    def _set(self, policy: int) -> None:
+        if self._is_usual:
+            os.sched_setscheduler(self._guest.thread, policy, os.sched_param(0))
 
     def _turns_so_far(self) -> int:
         """How often it got a CPU."""

@@ -23,9 +23,7 @@ class IdleCpus:
         now_s = time.monotonic()
         before, self._ticks = self._ticks, ticks(self._names)
         took_s, self._looked_s = now_s - self._looked_s, now_s
-        if took_s > LONG_S:
-            return 0.0
-        if before is None or self._ticks is None or self._ticks[1] <= before[1]:
+        if took_s > LONG_S or before is None or self._ticks is None or self._ticks[1] <= before[1]:
             return 0.0
         return (self._ticks[0] - before[0]) / (self._ticks[1] - before[1])
 
