@@ -1,110 +1,31 @@
-"""Remote base paths through fsspec: looks, downloads into the cache, broken downloads, and pools that share a cache."""
+"""Remote base paths through fsspec: looks, downloads, and what goes wrong with them."""
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
-from modelpool.supervisor.model_config import ModelConfig
-from modelpool.supervisor.source import Poll, Source, SourceOptions
-from modelpool.supervisor.version_policy import All, Latest, VersionPolicy
+from modelpool.supervisor.source import Poll
+from modelpool.supervisor.version_policy import All
 from modelpool.supervisor.wire.status import Code, Status
+from tests.unit.remote_world import Clock, FaultyFileSystem, emptied_store, entries, save, settled, source_of
 
 UNSETTLED = "it has not been unchanged for 1 s"
 
 
-class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
-    """The memory file system, with what goes wrong in `faults`: the name of a call, and what it raises or does."""
-
-    protocol = "faulty"
-    faults: dict[str, Any] = {}  # noqa: RUF012 - shared, as the store is
-
-    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
-        self._strike("ls", path)
-        return super().ls(path, detail, **kwargs)
-
-    def find(self, path: str, **kwargs: Any) -> Any:
-        self._strike("find", path)
-        return super().find(path, **kwargs)
-
-    def get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
-        super().get_file(rpath, lpath, **kwargs)
-        self._strike("get_file", lpath)
-
-    def _strike(self, call: str, path: str) -> None:
-        match self.faults.get(call):
-            case Exception() as error:
-                raise error
-            case None:
-                pass
-            case act:
-                act(path)
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(super()._strip_protocol(path.removeprefix("faulty://")))
-
-
-fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def store() -> Iterator[Any]:
-    fs = fsspec.filesystem("memory")
-    fs.store.clear()
-    yield fs
-    fs.store.clear()
-    FaultyFileSystem.faults.clear()
+    with emptied_store() as fs:
+        yield fs
 
 
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def save(fs: Any, path: str, graph: bytes = b"graph") -> None:
-    fs.pipe(f"{path}/saved_model.pb", graph)
-    fs.pipe(f"{path}/variables/variables.index", b"index")
-    fs.pipe(f"{path}/variables/variables.data-00000-of-00001", b"data")
-
-
-def source_of(
-    tmp_path: Path,
-    clock: Clock,
-    base_path: str = "faulty://base/m",
-    policy: VersionPolicy = Latest(),  # noqa: B008 - frozen
-    marker: str = "",
-) -> Source:
-    options = SourceOptions(clock=clock, cache_dir=str(tmp_path / "cache"), complete_marker=marker)
-    return Source(ModelConfig("m", base_path, version_policy=policy), options)
-
-
-def settled(source: Source, clock: Clock) -> Poll:
-    """The second of two polls that are so far apart that what did not change is whole."""
-    source.poll()
-    clock.now_s += 1
-    return source.poll()
-
-
-def entries(tmp_path: Path) -> list[str]:
-    """What lies in the one model's cache, finished or not."""
-    return sorted(path.name for path in (tmp_path / "cache").glob("*/m/*")) + sorted(
-        path.name for path in (tmp_path / "cache").glob("*/m/.*")
-    )
 
 
 def test_a_version_is_fetched_when_two_looks_agree(tmp_path: Path, clock: Clock, store: Any) -> None:
@@ -161,23 +82,6 @@ def test_only_what_the_policy_wants_is_fetched(tmp_path: Path, clock: Clock, sto
     clock.now_s += 1
     assert set(source.poll().versions) == {3}
     assert set(source.poll().available) == {2, 3}
-
-
-def test_a_cached_copy_is_taken_at_first_sight(tmp_path: Path, clock: Clock, store: Any) -> None:
-    save(store, "/base/m/1")
-    path = settled(source_of(tmp_path, clock), clock).versions[1]
-    FaultyFileSystem.faults["get_file"] = ConnectionError("not to be fetched again")
-    assert source_of(tmp_path, clock).poll().versions == {1: path}
-
-
-def test_a_copy_that_somebody_removed_is_fetched_again(tmp_path: Path, clock: Clock, store: Any) -> None:
-    save(store, "/base/m/1")
-    source = source_of(tmp_path, clock)
-    path = settled(source, clock).versions[1]
-    shutil.rmtree(tmp_path / "cache")
-    clock.now_s += 1
-    assert source.poll().versions == {1: path}
-    assert (Path(path) / "saved_model.pb").exists()
 
 
 def test_a_broken_download_leaves_nothing(tmp_path: Path, clock: Clock, store: Any) -> None:
@@ -272,14 +176,6 @@ def test_a_part_of_a_version_that_cannot_be_listed(
     assert sorted(os.listdir(found.versions[1])) == ["saved_model.pb", "variables"]
 
 
-def test_a_cache_that_cannot_be_used(tmp_path: Path, clock: Clock, store: Any) -> None:
-    save(store, "/base/m/1")
-    (tmp_path / "cache").write_text("no folder")
-    cause = "NotADirectoryError: Not a directory"
-    text = f"Could not use cache {tmp_path}/cache for servable m: {cause}"
-    assert settled(source_of(tmp_path, clock), clock).error == Status(Code.FAILED_PRECONDITION, text)
-
-
 def test_a_file_system_that_cannot_be_opened(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_endpoint(*_: Any, **__: Any) -> None:
         raise RuntimeError("no endpoint is configured")
@@ -333,69 +229,6 @@ def test_a_missing_library_names_the_extra(
         f"pip install modelpool[{extra}]"
     )
     assert source_of(tmp_path, clock, f"{scheme}://b/m").poll().error == Status(Code.UNIMPLEMENTED, text)
-
-
-def test_names_cannot_leave_the_cache(tmp_path: Path, clock: Clock, store: Any) -> None:
-    store.store["/base/m/1/../../x"] = store.open("/other", "wb")
-    error = source_of(tmp_path, clock).poll().error
-    assert error is not None
-    assert error.code is Code.INVALID_ARGUMENT
-    assert error.message.endswith("holds a file that cannot be stored locally: '../../x'")
-
-
-def test_prune_keeps_what_is_named_and_what_others_use(tmp_path: Path, clock: Clock, store: Any) -> None:
-    for version in (1, 2, 3):
-        save(store, f"/base/m/{version}")
-    source, other = (source_of(tmp_path, clock, policy=All()) for _ in range(2))
-    paths = settled(source, clock).versions
-    folder = Path(paths[1]).parent
-    (folder / ".1-abc.tmp").mkdir()  # left by a crash
-    source.prune([1, 2])
-    assert {path.name for path in folder.iterdir()} == {os.path.basename(paths[version]) for version in (1, 2)}
-    store.rm("/base/m/3", recursive=True)
-    assert other.poll().versions == {version: paths[version] for version in (1, 2)}
-    source.prune([1])
-    assert set(other.poll().versions) == {1, 2}
-    store.rm("/base/m/1", recursive=True)  # still served from its copy
-    assert set(source.poll().versions) == {2}
-    del other
-    source.prune([1])
-    assert {path.name for path in folder.iterdir()} == {os.path.basename(paths[1])}
-
-
-def test_a_cache_that_is_emptied_meanwhile_is_no_error(
-    tmp_path: Path, clock: Clock, store: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for version in (1, 2):
-        save(store, f"/base/m/{version}")
-    source = source_of(tmp_path, clock, policy=All())
-    paths = settled(source, clock).versions
-    rename = os.rename
-
-    def emptied_first(path: str, to: str) -> None:
-        shutil.rmtree(path)
-        rename(path, to)
-
-    monkeypatch.setattr(os, "rename", emptied_first)
-    source.prune([2])
-    assert entries(tmp_path) == [os.path.basename(paths[2])]
-
-
-def test_two_pools_fetch_the_same_version_at_once(tmp_path: Path, clock: Clock, store: Any) -> None:
-    save(store, "/base/m/1")
-    source, other = source_of(tmp_path, clock), source_of(tmp_path, clock)
-    other.poll()
-    source.poll()
-    clock.now_s += 1
-    paths: list[str] = []
-
-    def other_is_faster(_: str) -> None:
-        FaultyFileSystem.faults.clear()
-        paths.append(other.poll().versions[1])
-
-    FaultyFileSystem.faults["get_file"] = other_is_faster
-    assert source.poll().versions == {1: paths[0]}
-    assert entries(tmp_path) == [os.path.basename(paths[0])]
 
 
 def test_a_watched_version_is_fetched_again_when_it_has_changed(tmp_path: Path, clock: Clock, store: Any) -> None:
