@@ -15,7 +15,7 @@ from modelpool.frontend.metrics import GRPC, RequestMetrics
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.status import Code
-from modelpool.worker.executor import Task
+from modelpool.worker.jobs import Task
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.request_queue import Request
 

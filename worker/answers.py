@@ -16,7 +16,8 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.status import Code
 
-from .executor import Task
+from .jobs import Task
+from .request_table import TableReply
 from .shared_payloads import SharedPayloads
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,14 @@ class Answers:
         self._shared = shared
         self._gone = gone
 
-    def send(self, tasks: Sequence[Task], retry_after_ms: Callable[[Code], int]) -> None:
+    def send(self, answers: Sequence[Task | TableReply], retry_after_ms: Callable[[Code], int]) -> None:
         """To each frontend its answers in their order. `retry_after_ms`: the hint that goes with a code."""
         small: dict[bytes, list[tuple[bytes, bytes]]] = {}
-        for task in tasks:
+        for task in answers:
+            if isinstance(task, TableReply):
+                self._send_small(task.peer, small.pop(task.peer, ()))
+                self._send(task.peer, data.SEVERAL_REPLIES, task.body)
+                continue
             peer, reply = task.request.peer, task.reply
             head = data.pack_reply(task.request.request_id, task.code, retry_after_ms(task.code))
             if len(reply) <= data.SMALL_BYTES:

@@ -7,104 +7,24 @@ whatever kills the process finds it among those that were executing. Knows neith
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.parts import Payload
-from modelpool.supervisor.wire.status import Code, DeadlineExceeded, Internal, PoolError, Status, Unimplemented
+from modelpool.supervisor.wire.status import Code, Internal, PoolError, Status, Unimplemented
 
-from . import batch_tensors
+from . import batch_tensors, request_table
 from .batching import Part
-from .plan import Array, Model, Plan, Planner
+from .jobs import EXPIRED, Job, Task, failed
+from .plan import Array, Model, Planner
 from .request_queue import Request
+from .request_table import RequestTable
 
 log = logging.getLogger(__name__)
 
-# Error texts are cut where a protocol says so; this only bounds what an op may put into one.
-_MAX_ERROR_BYTES = 64 * 1024
 # So many of a batch that failed are run one by one at once.
 _FEW = 4
-EXPIRED = DeadlineExceeded("Deadline exceeded while the request waited for the model").status
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """One request on its way to its answer. Times are CLOCK_MONOTONIC; 0: it has not come to that.
-
-    When it is `done`, `reply` is the answer, or the text of the error that `code` says. `plan` and `outputs` are those
-    of the run; of a request that failed there are none. `key` and `family`: see `batching.Task`.
-    """
-
-    request: Request
-    code: Code = Code.OK
-    reply: Payload = b""
-    began_ns: int = 0
-    planned_ns: int = 0
-    run_ns: int = 0
-    ran_ns: int = 0
-    finish_ns: int = 0
-    ended_ns: int = 0
-    rows: int = 0
-    """How many rows it has, when it may share a run."""
-    examples: int = 0
-    """How many rows its first input had when it was run."""
-    signatures: tuple[str, ...] = ()
-    """The keys of those that it asks for; of a request that could not be read there are none."""
-    plan: Plan | None = None
-    outputs: Sequence[Array] = ()
-    key: Hashable = None
-    family: Hashable = None
-    flight: int | None = None
-    """Its entry in the flight recorder while it is executed."""
-    running: int = 0
-    """Runs under way that have a part of it."""
-    rows_ran: int = 0
-    parts: dict[int, Sequence[Array]] = field(default_factory=dict)
-    """Outputs of its parts, by where they begin, while there are others to come."""
-    done: bool = False
-
-    def fail(self, status: Status) -> None:
-        self.code = status.code
-        self.reply = status.message.encode("utf-8", "replace")[:_MAX_ERROR_BYTES]
-        self.plan, self.outputs = None, ()
-
-
-def _as_many(rows: int) -> int:
-    return rows
-
-
-def failed(request: Request, status: Status) -> Task:
-    """A request that is not executed."""
-    task = Task(request, done=True)
-    task.fail(status)
-    return task
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One run of the model, and what came of it: for each part its outputs or its error.
-
-    `batched`: outputs are rows, of which each part has as many as of the inputs. `strict`: so it must be of one part,
-    too, which otherwise has whatever the model says. `rows` is how many are run, padding included; `padded` says it for
-    other numbers, for parts that are run again by themselves. Any thread calls it. `took_s` is None when the run
-    failed, and `unfit` then says why, if that is that its outputs were no rows, or those of a part of it.
-    """
-
-    parts: Sequence[Part[Task]]
-    batched: bool = False
-    rows: int = 0
-    opened_ns: int = 0
-    """When its first part came."""
-    results: Sequence[Sequence[Array] | Status] = ()
-    run_ns: int = 0
-    ran_ns: int = 0
-    took_s: float | None = None
-    unfit: str = ""
-    padded: Callable[[int], int] = _as_many
-    strict: bool = True
 
 
 class Executor:
@@ -168,6 +88,9 @@ class Executor:
 
     def begin(self, job: Job) -> None:
         """The job is handed to who runs it."""
+        if job.tables:
+            now_ns = time.monotonic_ns()
+            job.flights = [self._enter_all(table, now_ns) for table in job.tables]
         for part in job.parts:
             task = part.task
             task.running += 1
@@ -183,11 +106,17 @@ class Executor:
         except PoolError as error:
             job.results = self._taken_apart(job, error.status)
         except Exception as error:
-            log.exception("run failed %s", _names(job.parts[0].task))
+            log.exception("run failed %s", fields(requests=job.requests))
             job.results = self._taken_apart(job, _bug(error))
         job.ran_ns = time.monotonic_ns()
 
     def _run_together(self, job: Job) -> Sequence[Sequence[Array]]:
+        if job.requests == 1:
+            _unstack(job)  # one that is by itself may have whatever outputs the model gives
+        if job.tables:
+            outputs = self._model.run(request_table.feeds_of(job.tables), job.tables[0].form.fetches)
+            _split(job, outputs, ())
+            return (outputs,)
         plan = job.parts[0].task.plan
         assert plan is not None
         if plan.feeds is None:
@@ -196,16 +125,13 @@ class Executor:
             return (self._model.run(plan.feeds, plan.fetches),)
         feeds = [_feeds(part) for part in job.parts]
         outputs = self._model.run(batch_tensors.merged(feeds, job.rows), plan.fetches)
-        try:
-            return batch_tensors.split(outputs, [part.stop - part.start for part in job.parts], job.rows)
-        except PoolError as error:
-            job.unfit = error.message
-            raise
+        return _split(job, outputs, [part.stop - part.start for part in job.parts])
 
     def _taken_apart(self, job: Job, status: Status) -> Sequence[Sequence[Array] | Status]:
         """Whoever fails must not cost the others, nor make a run for each of them: halves are run again, few are each
         by itself, and all are whose outputs are no rows: halves of those may look like rows by chance.
         """
+        _unstack(job)
         count = len(job.parts)
         if count == 1 or not self._again:
             return [status] * count
@@ -220,8 +146,17 @@ class Executor:
             job.unfit = job.unfit or smaller.unfit
         return results
 
-    def finish(self, job: Job) -> list[Task]:
-        """Make the replies of those whose last part it was, or whose first that failed."""
+    def finish(self, job: Job, *, each: bool = False) -> list[Task]:
+        """Make the replies of those whose last part it was, or whose first that failed.
+
+        Those of tables become the job's `replies`, unless `each` is wanted as a task.
+        """
+        if job.tables:
+            if not each and self._finish_tables(job):
+                return []
+            outputs = _of_tables(job)
+            _unstack(job)
+            job.results = _split(job, outputs, [part.stop - part.start for part in job.parts])
         done = []
         for part, result in zip(job.parts, job.results, strict=True):
             task = part.task
@@ -260,6 +195,26 @@ class Executor:
             task.fail(_bug(error))
         self._leave(task, time.monotonic_ns())
 
+    def _finish_tables(self, job: Job) -> bool:
+        """Whether the replies could be made all at once."""
+        job.finish_ns = time.monotonic_ns()
+        try:
+            replies = request_table.replies_of(job.tables, _of_tables(job))
+        except Exception:
+            log.exception("replies are made one by one %s", fields(requests=job.requests))
+            replies = None
+        if replies is None:
+            return False
+        job.replies = replies
+        job.ended_ns = now_ns = time.monotonic_ns()
+        for entries in job.flights:
+            self._flights.end_several(entries, Code.OK, now_ns)
+        return True
+
+    def _enter_all(self, table: RequestTable, now_ns: int) -> list[int]:
+        ids = table.column("request_id").tolist()
+        return self._flights.begin_several(table.frontend, ids, Method.PREDICT, table.payload_bytes, now_ns)
+
     def _enter(self, task: Task, now_ns: int) -> None:
         request = task.request
         size = len(request.payload)
@@ -270,6 +225,36 @@ class Executor:
         if task.flight is not None:
             self._flights.end(task.flight, task.code, now_ns)
             task.flight = None
+
+
+def _split(job: Job, outputs: Sequence[Array], sizes: Sequence[int]) -> list[list[Array]]:
+    """See `batch_tensors.split`; the job says what it has raised."""
+    try:
+        return batch_tensors.split(outputs, sizes, job.rows)
+    except PoolError as error:
+        job.unfit = error.message
+        raise
+
+
+def _of_tables(job: Job) -> Sequence[Array]:
+    """The outputs of all requests of its tables."""
+    outputs = job.results[0]
+    assert not isinstance(outputs, Status)
+    return outputs
+
+
+def _unstack(job: Job) -> None:
+    """Have the requests of its tables, which it has begun with, as parts. Any thread."""
+    parts = []
+    for table, entries in zip(job.tables, job.flights, strict=True):
+        family, rows, key = table.form.common.place
+        for (request, plan), entry in zip(table.requests(), entries, strict=True):
+            task = Task(request, began_ns=table.began_ns, planned_ns=table.planned_ns, rows=rows, plan=plan)
+            task.signatures, task.family, task.key = plan.signatures, family, key
+            task.flight, task.running = entry, 1
+            parts.append(Part(task, 0, rows))
+    if parts:
+        job.parts, job.tables, job.flights = parts, (), ()
 
 
 def _feeds(part: Part[Task]) -> Mapping[str, Array]:

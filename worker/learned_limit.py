@@ -67,7 +67,10 @@ class LearnedLimit:
     def observe(self, rows: int, seconds: float) -> None:
         """A run of so many rows took so long."""
         size = 1 << max(0, rows - 1).bit_length()
-        self._classes.setdefault(size, _Class()).observe(rows, seconds)
+        known = self._classes.get(size)
+        if known is None:
+            known = self._classes[size] = _Class()
+        known.observe(rows, seconds)
         self._since += 1
         if self._too_long(size) or (size == self.rows and self._is_known(size)):
             self._settle()

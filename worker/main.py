@@ -167,7 +167,16 @@ def _prepare(
     serving.allow_splitting(model, seen)
     executor = Executor(model, calls.planners(), flights, again=spec.run_again)
     executors = serving.executors_of(spec, batching, model, metrics)
-    work = serving.work_of(spec, batching, model, executor, executors=executors.most, metrics=metrics, seen=seen)
+    work = serving.work_of(
+        spec,
+        batching,
+        model,
+        executor,
+        executors=executors.most,
+        metrics=metrics,
+        seen=seen,
+        forms=calls.predictor.forms,
+    )
     warm_s = time.monotonic()
     session = Session(
         socket,

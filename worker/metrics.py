@@ -8,6 +8,7 @@ run that went well, `model_warmup_latency` (saved_model_warmup_util.cc) at the e
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,8 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Counter, Family, Histogram, Registry
 from modelpool.supervisor.wire.status import Code, Status
 
-from .executor import Job, Task
+from .jobs import Job, Task
+from .request_table import RequestTable
 
 _RUNTIME = "TF1"
 _OK = Code.OK  # looking up an enum's member takes as long as all that is counted of a request
@@ -49,6 +51,16 @@ class _Stages:
         self._execute, self._serialize = stage("execute"), stage("serialize")
         self._runtime = runtime
 
+    def count_tables(self, tables: "Sequence[_TableTimes]") -> None:
+        """The stages of the requests of these tables, all of which ended well."""
+        counts = [len(table.queue_ns) for table in tables]
+        _merge(self._queue, np.concatenate([table.queue_ns for table in tables]))
+        stages = (self._deserialize, self._stage("batch"), self._execute, self._serialize)
+        for stage, took_ns in zip(stages, zip(*(table.stages_ns for table in tables), strict=True), strict=True):
+            _merge(stage, np.repeat(took_ns, counts))
+        if self._runtime is not None:
+            _merge(self._runtime, np.repeat([table.stages_ns[2] for table in tables], counts), 1000)
+
     def count(self, tasks: Sequence[Task]) -> None:
         """The stages of these requests. Of one that failed in the run or behind it, those before."""
         _merge(self._queue, [(t.began_ns or t.request.received_ns) - t.request.sent_ns for t in tasks])
@@ -70,10 +82,30 @@ class _Stages:
                 _merge(self._runtime, runs, 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class _TableTimes:
+    """What the requests of one table took: the queue of each, and the stages behind it, which are the same for all."""
+
+    signatures: tuple[str, ...]
+    queue_ns: Any
+    stages_ns: tuple[int, int, int, int]
+    """Deserialize, batch, execute, serialize."""
+
+    @classmethod
+    def of(cls, table: RequestTable, job: Job) -> "_TableTimes":
+        times = (
+            table.planned_ns - table.began_ns,
+            job.run_ns - table.planned_ns,
+            job.ran_ns - job.run_ns,
+            job.ended_ns - job.finish_ns,
+        )
+        return cls(table.form.signatures, table.began_ns - table.column("sent_ns"), times)
+
+
 class _OfMethod:
     """The metrics of one method: by result, and by signature."""
 
-    __slots__ = ("_count", "_of_signatures", "_results", "_runtime", "_stage", "waiting")
+    __slots__ = ("_count", "_of_signatures", "_results", "_runtime", "_stage", "tables", "waiting")
 
     def __init__(self, registry: Registry, model: str, version: str, worker: str, method: Method) -> None:
         def stage(signature: str, name: str) -> Histogram:
@@ -84,6 +116,7 @@ class _OfMethod:
         self._of_signatures: dict[str, _Stages] = {}
         self._results: dict[Code, Counter] = {}
         self.waiting: list[Task] = []
+        self.tables: list[_TableTimes] = []
         api = _APIS.get(method)
         self._runtime = registry.histogram(families.RUNTIME_LATENCY, model, api, _RUNTIME) if api else None
         self._count = partial(registry.counter, families.WORKER_REQUESTS, model, version, method.name.lower())
@@ -101,6 +134,15 @@ class _OfMethod:
             apart.setdefault(task.signatures, []).append(task)
         for signatures, own in apart.items():
             self._stages(signatures).count(own)
+
+    def count_tables(self, tables: Sequence[_TableTimes]) -> None:
+        """The requests of these tables, which ended well."""
+        self._result(_OK).add(sum(len(table.queue_ns) for table in tables))
+        apart: dict[tuple[str, ...], list[_TableTimes]] = {}
+        for table in tables:
+            apart.setdefault(table.signatures, []).append(table)
+        for signatures, own in apart.items():
+            self._stages(signatures).count_tables(own)
 
     def _stages(self, signatures: tuple[str, ...]) -> _Stages:
         name = ",".join(sorted(signatures))
@@ -120,7 +162,7 @@ class _OfMethod:
         return counter
 
 
-def _merge(histogram: Histogram, times_ns: Sequence[int], unit_ns: int = 1_000_000_000) -> None:
+def _merge(histogram: Histogram, times_ns: Any, unit_ns: int = 1_000_000_000) -> None:
     """Count these times. In units smaller than a second they are whole ones, as TF Serving has its microseconds."""
     times = np.array(times_ns)
     values = times / 1e9 if unit_ns == 1_000_000_000 else times // unit_ns
@@ -154,13 +196,14 @@ class _Batches:
 
     def add(self, job: Job) -> None:
         """A batch was run; to be counted later, for the same reason as requests are."""
-        rows = 0
         for part in job.parts:
-            rows += part.stop - part.start
             if part.start == 0:
                 self._task_rows.append(part.task.rows)
                 self._waited_ns.append(max(0, job.run_ns - part.task.planned_ns))
-        self._waiting.append((rows, len(job.parts), job.rows, job.took_s is None))
+        for table in job.tables:
+            self._task_rows += [table.rows_each] * len(table)
+            self._waited_ns += [job.run_ns - table.planned_ns] * len(table)
+        self._waiting.append((job.filled, job.requests, job.rows, job.took_s is None))
         if len(self._waiting) >= _SETTLE_EVERY:
             self.settle()
 
@@ -233,19 +276,34 @@ class WorkerMetrics:
         """A request has its answer. How it ended and what it took is counted at the next `settle`."""
         if not self.on:
             return
-        method = task.request.method
+        waiting = self._of_method(task.request.method).waiting
+        waiting.append(task)
+        if len(waiting) >= _SETTLE_EVERY:
+            self.settle()
+
+    def finished_tables(self, job: Job) -> None:
+        """Likewise, all the requests of the job's tables, which are of Predict."""
+        if not self.on:
+            return
+        tables = self._of_method(Method.PREDICT).tables
+        tables += [_TableTimes.of(table, job) for table in job.tables]
+        if len(tables) >= _SETTLE_EVERY:
+            self.settle()
+
+    def _of_method(self, method: Method) -> _OfMethod:
         known = self._methods.get(method)
         if known is None:
             known = self._methods[method] = _OfMethod(self._registry, self._name, self._version, self._worker, method)
-        known.waiting.append(task)
-        if len(known.waiting) >= _SETTLE_EVERY:
-            self.settle()
+        return known
 
     def settle(self) -> None:
         """Count what has been finished; called when there is time, too."""
         if self._batches is not None:
             self._batches.settle()
         for method, known in self._methods.items():
+            if known.tables:
+                tables, known.tables = known.tables, []
+                known.count_tables(tables)
             if known.waiting:
                 tasks, known.waiting = known.waiting, []
                 known.count(tasks)

@@ -47,6 +47,7 @@ class Plan:
     finish: Callable[[list[Array]], Payload]
     signatures: tuple[str, ...] = ()
     """The keys of those that it runs."""
+    finish_rows: "FinishRows | None" = None
     form: Form | None = None
 
     def answer(self, model: Model) -> bytes:
@@ -54,4 +55,7 @@ class Plan:
         return bytes(self.finish([] if self.feeds is None else model.run(self.feeds, self.fetches)))
 
 
+FinishRows = Callable[[Sequence[Array], int, int], np.ndarray | None]
+"""`finish` for several plans of one form that were run together: of the outputs, how many plans they are of, and how
+many bytes to leave free before each reply, [plans, those and a reply's] bytes; None where they cannot be made so."""
 Planner = Callable[[bytes], Plan]

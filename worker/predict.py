@@ -57,7 +57,8 @@ class Predictor:
         self._check_method_names = check_method_names
         self._tensor_content = tensor_content
         self._reader = Reader()
-        self._forms = Forms()
+        self.forms = Forms()
+        """What is known of this model's requests."""
         self._endpoints: dict[str, _Endpoints] = {}
 
     def grpc(self, payload: bytes) -> bytes:
@@ -70,7 +71,7 @@ class Predictor:
 
     def plan_payload(self, payload: bytes) -> Plan:
         """A serialized PredictRequest, to become a serialized PredictResponse. Raises PoolError."""
-        plan = self._forms.read(payload)
+        plan = self.forms.read(payload)
         if plan is not None:
             return plan
         raw = self._reader.read(payload)
@@ -81,8 +82,14 @@ class Predictor:
         else:
             ends = self._ends(raw.signature_name or DEFAULT_SIGNATURE)
             feeds, aliases = _read(ends, raw.inputs, raw.output_filter, _decode_raw)
-        plan = Plan(feeds, ends.fetches(aliases), partial(self._write, ends, aliases), ends.keys)
-        self._forms.learn(payload, plan)
+        plan = Plan(
+            feeds,
+            ends.fetches(aliases),
+            partial(self._write, ends, aliases),
+            ends.keys,
+            partial(ends.writer.write_rows, aliases),
+        )
+        self.forms.learn(payload, plan)
         return plan
 
     def request_of_payload(self, payload: bytes) -> Any:

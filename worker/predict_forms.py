@@ -24,10 +24,12 @@ _KEPT_BYTES = 4096
 Buffer = Any  # bytes or a memoryview of bytes
 
 
-class _Form:
-    """`pieces`: what has to be the same, and where; `places`: name, dtype, count, begin and shape of what is fed."""
+class KnownForm:
+    """`pieces`: what has to be the same, and where; `places`: name, dtype, count, begin and shape of what is fed.
+    `common` is what its plans have in common, and `finish_rows` is as a Plan has it.
+    """
 
-    __slots__ = ("_pieces", "_places", "_plan")
+    __slots__ = ("_plan", "common", "fetches", "finish_rows", "pieces", "places", "signatures", "template")
 
     def __init__(
         self,
@@ -35,16 +37,22 @@ class _Form:
         places: Sequence[tuple[str, Any, int, int, tuple[int, ...]]],
         plan: Plan,
     ) -> None:
-        self._pieces = pieces
-        self._places = places
-        self._plan = (plan.fetches, plan.finish, plan.signatures, Form())
+        self.pieces = pieces
+        self.places = places
+        self.fetches = plan.fetches
+        self.signatures = plan.signatures
+        self.finish_rows = plan.finish_rows
+        self.common = Form()
+        self.template: Any = None
+        """For `request_table`, which makes it."""
+        self._plan = (plan.fetches, plan.finish, plan.signatures, plan.finish_rows, self.common)
 
     def read(self, payload: Buffer) -> Plan | None:
-        for begin, end, piece in self._pieces:
+        for begin, end, piece in self.pieces:
             if payload[begin:end] != piece:
                 return None
         feeds = {}
-        for name, dtype, count, begin, shape in self._places:
+        for name, dtype, count, begin, shape in self.places:
             array = np.frombuffer(payload, dtype, count, begin)
             feeds[name] = array if len(shape) == 1 else array.reshape(shape)
         return Plan(feeds, *self._plan)
@@ -54,7 +62,7 @@ class _OfLength:
     __slots__ = ("forms", "tries")
 
     def __init__(self) -> None:
-        self.forms: list[_Form] = []
+        self.forms: list[KnownForm] = []
         self.tries = 0
 
 
@@ -74,6 +82,11 @@ class Forms:
                     return plan
         return None
 
+    def of_length(self, size_bytes: int) -> Sequence[KnownForm]:
+        """Those of payloads of so many bytes, those that were learned last first."""
+        known = self._known.get(size_bytes)
+        return () if known is None else known.forms
+
     def learn(self, payload: Buffer, plan: Plan) -> None:
         """`plan` was read of this payload, which had no known form. Nothing is kept of the first of a length."""
         known = self._known.get(len(payload))
@@ -89,7 +102,7 @@ class Forms:
                 del known.forms[_FORMS:]
 
 
-def _form_of(payload: Buffer, plan: Plan) -> _Form | None:
+def _form_of(payload: Buffer, plan: Plan) -> KnownForm | None:
     """None where something is fed that does not lie in the payload as it is, or much lies around what is fed."""
     if plan.feeds is None:
         return None
@@ -109,7 +122,7 @@ def _form_of(payload: Buffer, plan: Plan) -> _Form | None:
     # Before anything is copied: values beyond the shape's are not fed, and may be all of a large payload.
     if sum(end - begin for begin, end in around) > _KEPT_BYTES:
         return None
-    return _Form([(begin, end, bytes(payload[begin:end])) for begin, end in around], places, plan)
+    return KnownForm([(begin, end, bytes(payload[begin:end])) for begin, end in around], places, plan)
 
 
 def _address(array: Array) -> int:

@@ -272,6 +272,30 @@ class Writer:
         pieces.append(self._spec)
         return b"".join(pieces)
 
+    def write_rows(
+        self, aliases: tuple[str, ...], arrays: Sequence[npt.NDArray[Any]], count: int, lead: int
+    ) -> npt.NDArray[np.uint8] | None:
+        """What `write_again` gives of each of `count` requests that have the same number of the arrays' rows, one
+        below the other: [count, lead + size of a response] bytes, of which the first `lead` of each row are left to
+        the caller.
+        """
+        form = self._forms.get((aliases, tuple([(len(array) // count, *array.shape[1:]) for array in arrays])))
+        if form is None:
+            return None
+        same, values, at = b"", [], lead
+        for (dtype, head), array in zip(form, arrays, strict=True):
+            if array.dtype is not dtype:
+                return None
+            begin, size = at + len(head), array.nbytes // count
+            at = begin + size
+            same += head + bytes(size)
+            values.append((begin, at, array))
+        rows = np.empty((count, at + len(self._spec)), np.uint8)
+        rows[:, lead:] = np.frombuffer(same + self._spec, np.uint8)
+        for begin, end, array in values:
+            rows[:, begin:end] = np.ascontiguousarray(array).reshape(count, -1).view(np.uint8)
+        return rows
+
     def write(self, aliases: tuple[str, ...], arrays: Sequence[npt.NDArray[Any]]) -> list[Buffer]:
         """The pieces of the response, to be joined. Raises Internal as `tensors.encode` does."""
         pieces: list[Buffer] = []

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 
-from .executor import Job
+from .jobs import Job
 
 
 class RunThreads:

@@ -19,12 +19,15 @@ from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
 from . import batch_tensors, soundness, thread_choice
 from .batching import AutoBatcher, Batcher
-from .executor import Executor, Task
+from .executor import Executor
 from .executors import Executors, FixedExecutors, LearnedExecutors
+from .jobs import Task
 from .learned_limit import LearnedLimit
 from .metrics import WorkerMetrics
 from .plan import Model, Plan
+from .predict_forms import Forms
 from .soundness import Seen
+from .waiting_tables import WaitingTables
 from .work import Batched, Unbatched, Work
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ _MAX_SEEN = 32
 _MAX_SEEN_BYTES = 64 << 20
 # Different signatures, or sets of them, that learn for themselves; more share what they learn.
 _MAX_LEARNERS = 64
+# What has not changed is told after so many runs: to tell costs as much as to learn.
+_TELL_EVERY = 32
 # More executors than these are for the operator to ask for.
 _MOST_LEARNED = 4
 # They share the flight recorder, and a batch has what one of them may fill.
@@ -132,8 +137,9 @@ def work_of(
     executors: int,
     metrics: WorkerMetrics,
     seen: Seen,
+    forms: Forms | None = None,
 ) -> Work:
-    """What decides on what is executed next, by so many `executors` at the most."""
+    """What decides on what is executed next, by so many `executors` at the most. `forms`: of Predict's requests."""
     # What is executed at the same time has to fit the flight recorder, and what is planned beside it.
     share = CAPACITY // (executors + 1)
     if batching is not None:
@@ -150,7 +156,8 @@ def work_of(
     metrics.batches("auto")
     learners = Learners(spec.latency_target_ms / 1e3, metrics.learned)
     auto: AutoBatcher[Task] = AutoBatcher(learners.of, learners.ran, share)
-    return Batched(executor, auto, lambda plan: _sound_family(sound, plan), at_once=share)
+    tables = None if forms is None else WaitingTables(forms, learners.of, share)
+    return Batched(executor, auto, lambda plan: _sound_family(sound, plan), at_once=share, tables=tables)
 
 
 def whole_signatures(model: Model) -> Callable[[Plan], Hashable | None]:
@@ -185,13 +192,18 @@ def _sound_family(sound: frozenset[str], plan: Plan) -> Hashable | None:
 
 
 class Learners:
-    """The LearnedLimit of each family; `tell(family's name, rows, rows per second)` when one has learned."""
+    """The LearnedLimit of each family; `tell(family's name, rows, rows per second)` when one has learned other rows,
+    and now and then.
+    """
 
     def __init__(self, target_s: float, tell: Callable[[str, int, float], None]) -> None:
         self._target_s = target_s
         self._tell = tell
         self._of: dict[Hashable, LearnedLimit] = {}
         self._others = LearnedLimit(target_s)
+        self._told: dict[LearnedLimit, int] = {}
+        """The rows of each that were told last."""
+        self._untold = 0
 
     def of(self, family: Hashable) -> LearnedLimit:
         known = self._of.get(family)
@@ -205,6 +217,10 @@ class Learners:
         """A run of so many rows took so long."""
         learner = self.of(family)
         learner.observe(rows, took_s)
+        self._untold += 1
+        if learner.rows == self._told.get(learner) and self._untold < _TELL_EVERY:
+            return
+        self._told[learner], self._untold = learner.rows, 0
         name = ",".join(family) if isinstance(family, tuple) and family in self._of else "other"
         self._tell(name, learner.rows, learner.rows_per_s)
 

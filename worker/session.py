@@ -6,32 +6,29 @@ with the frontend that sent them; what finds it full is refused. Where the main 
 between two runs, so what comes during a long one waits in ZeroMQ's own bounded queue.
 """
 
-import logging
 import os
 import select
 import time
-from collections import deque
 from dataclasses import dataclass
-from functools import partial
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import data, sockets
-from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire import sockets
 from modelpool.supervisor.wire.ids import Incarnation
-from modelpool.supervisor.wire.log import fields
 from modelpool.supervisor.wire.route_table import MOST_QUEUED_REQUESTS
-from modelpool.supervisor.wire.status import Code, InvalidArgument, PoolError, Unavailable
+from modelpool.supervisor.wire.status import Code, Unavailable
 
 from . import cuda
 from .answers import Answers
 from .control import Gauge
-from .executor import Executor, Job, Task, failed
+from .executor import Executor
 from .executors import Executors, FixedExecutors
+from .inbox import Inbox
+from .jobs import Job, Task
 from .metrics import WorkerMetrics
-from .request_queue import Request, RequestQueue
+from .request_queue import RequestQueue
+from .request_table import TableReply
 from .run_threads import RunThreads
 from .shared_payloads import SharedPayloads
 from .work import Work
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
     from .request_log import RequestLogger
     from .warmup_recorder import WarmupRecorder
 
-log = logging.getLogger(__name__)
-
 # Frontends keep to `max_queued_requests` together; one that died may have left what it had asked.
 CAPACITY = MOST_QUEUED_REQUESTS
 # Messages to one frontend that may wait to be read, each of one answer or of several small ones. Frontends read all the
@@ -49,12 +44,8 @@ CAPACITY = MOST_QUEUED_REQUESTS
 _REPLY_HWM = 4 * sockets.DATA_HWM
 # Looking up an enum's member takes 0.2 us in Python 3.11, and half a dozen would be looked up for each request.
 _OK, _UNAVAILABLE = Code.OK, Code.UNAVAILABLE
-_PREDICT, _CANCEL, _RETURN, _SEVERAL = Method.PREDICT, Method.CANCEL, Method.RETURN, Method.SEVERAL
 # Plain integers: arithmetic on pyzmq's enums costs more than the calls they are for.
-_NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-# From here on tensors and replies are referred to instead of being copied; below, copying is cheaper.
-_ZERO_COPY_BYTES = 64 * 1024
 # While requests wait, the socket is looked at, and answers leave, this often. Each wake-up of ZeroMQ's thread costs
 # as much as a small request.
 _LOOK_EVERY_NS = 500_000
@@ -66,9 +57,7 @@ _SETTLE_IDLE_NS = 20_000_000
 # A batch may wait for longer than a poll can.
 _LONGEST_WAIT_MS = 3_600_000
 _TRIM_EVERY_MS, _TRIM_EVERY_NS = 1_000, 1_000_000_000
-_DEAD_FRONTENDS = 64
 _ONE = FixedExecutors()
-_FULL = "The batch scheduling queue to which this task was submitted is full"
 _RETRY_AFTER_MS = (10, 5_000)
 
 
@@ -118,11 +107,8 @@ class Session:
         self._work = work
         self._observers = observers
         self._queue = RequestQueue(capacity)
-        self._frontends: dict[bytes, Incarnation] = {}
-        self._dropped: SimpleQueue[Incarnation] = SimpleQueue()
-        # What a dead frontend had sent may be read long after its death.
-        self._gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
-        self._unsent: list[Task] = []
+        self._unsent: list[Task | TableReply] = []
+        self._unsent_requests = 0
         self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = 0
         self._counts, self._unsettled = observers.metrics.on, False
         self._request_ns = 0.0
@@ -133,7 +119,8 @@ class Session:
         self._threads = RunThreads(executor.run, self._wake_fd) if executors.most > 1 else None
         self._executors = executors
         self._socket = socket
-        self._answers = Answers(self._socket, self._shared, self._gone)
+        self._inbox = Inbox(socket, self._queue, work, self._shared, self._answered)
+        self._answers = Answers(self._socket, self._shared, self._inbox.gone)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
         self._poller = select.poll()
         for fd in (int(self._socket.getsockopt(zmq.FD)), stop_fd, self._wake_fd):
@@ -143,12 +130,13 @@ class Session:
         """Serve until `stop_fd` is readable and nothing waits; "", or why this process can serve no more."""
         while not self._broken:
             now_ns = time.monotonic_ns()
-            if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or not self._dropped.empty():
-                self._look(now_ns)
+            if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or self._inbox.has_dropped:
+                self._looked_ns = now_ns
+                self._inbox.look(now_ns, CAPACITY)
             worked = self._work_once(now_ns)
             # By the time after the run: its answer does not wait for the next one.
             since_ns = time.monotonic_ns() - self._sent_ns
-            if len(self._unsent) >= _SEND_EVERY or not worked or since_ns > _LOOK_EVERY_NS:
+            if self._unsent_requests >= _SEND_EVERY or not worked or since_ns > _LOOK_EVERY_NS:
                 self._send_answers()
             if not worked and not self._wait():
                 break
@@ -170,7 +158,7 @@ class Session:
         worked = bool(work.refused) or job is not None
         work.refused.clear()
         if job is not None:
-            self._observers.gauge.begin(id(job), len(job.parts))
+            self._observers.gauge.begin(id(job), job.requests)
             if threads is None or self._executors.count == 1:
                 self._executor.run(job)
                 self._ran(job)
@@ -186,7 +174,7 @@ class Session:
 
     def drop_frontend(self, incarnation: Incarnation) -> None:
         """A frontend is gone: what it has asked and is not executed yet need not be. Any thread."""
-        self._dropped.put(incarnation)
+        self._inbox.drop_frontend(incarnation)
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
@@ -237,122 +225,36 @@ class Session:
             self._poller.unregister(self._stop_fd)
         return bool(ready) or timeout_ms != 0 or due_ns is not None
 
-    def _look(self, now_ns: int) -> None:
-        """Read what has come; not more than the queue holds, so that a flood keeps nobody from being served."""
-        self._looked_ns = now_ns
-        if not self._dropped.empty():
-            self._drop_frontends()
-        receive = self._socket.recv
-        try:
-            room = CAPACITY
-            while room > 0:
-                peer = receive(_NOBLOCK)
-                head: Any = receive(_NOBLOCK, copy=False)
-                if not head.more:
-                    log.warning("request refused %s", fields(error="expected 3 frames, got 2"))
-                    room -= 1
-                    continue
-                frame: Any = receive(_NOBLOCK, copy=False)
-                if frame.more:
-                    self._take_referred(peer, head.bytes, frame, now_ns)
-                    room -= 1
-                else:
-                    room -= self._take_message(peer, head.bytes, frame, now_ns)
-        except zmq.Again:
-            pass
-
-    def _take_referred(self, peer: bytes, head: bytes, frame: Any, now_ns: int) -> None:
-        """A message whose payload is in shared memory; of any other the rest is skipped."""
-        rest: list[Any] = []
-        while not rest or rest[-1].more:
-            rest.append(self._socket.recv(_NOBLOCK, copy=False))
-        if len(frame) or len(rest) > 1:
-            log.warning("request refused %s", fields(error="expected 3 frames, got more"))
-            return
-        self._take_message(peer, head, frame, now_ns, rest[0].bytes)
-
-    def _take_message(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> int:
-        """One request, or several: how many, of which a bad one counts as well."""
-        try:
-            header = data.request_fields(head)
-            frontend = self._frontends.get(peer) or self._meet(peer)
-            several = data.unpack_requests(frame.bytes) if header[3] is _SEVERAL else None
-        except InvalidArgument as error:
-            log.warning("request refused %s", fields(error=error.message))
-            return 1
-        if frontend in self._gone:
-            return 1
-        if several is not None:
-            for each, payload in several:
-                self._take(peer, frontend, each, payload, now_ns)
-            return len(several) or 1
-        if reference:
-            try:
-                frame = self._shared.request(peer, frontend, header[0], reference)
-            except PoolError as error:
-                self._refuse_referred(peer, frontend, header, now_ns, error)
-                return 1
-        refers = header[3] is _PREDICT and len(frame) >= _ZERO_COPY_BYTES
-        self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
-        return 1
-
-    def _refuse_referred(
-        self, peer: bytes, frontend: Incarnation, header: data.RequestFields, now_ns: int, error: PoolError
-    ) -> None:
-        """Its payload is not where it should be."""
-        log.error("request refused %s", fields(frontend=frontend, request=header[0], error=error.message))
-        self._shared.refused(peer, header[0])
-        request_id, deadline_ns, sent_ns, method, alone = header
-        request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, b"")
-        self._answered(failed(request, error.status))
-
-    def _take(self, peer: bytes, frontend: Incarnation, header: data.RequestFields, payload: Any, now_ns: int) -> None:
-        request_id, deadline_ns, sent_ns, method, alone = header
-        if method is _CANCEL:
-            if not self._queue.cancel(frontend, request_id):
-                self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
-            return
-        if method is _RETURN:
-            self._shared.returned(frontend, request_id)
-            return
-        request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
-        if not self._queue.put(request):
-            self._answered(failed(request, Unavailable(_FULL).status))
-
-    def _meet(self, peer: bytes) -> Incarnation:
-        """A frontend that is heard of for the first time. Raises InvalidArgument for another peer."""
-        incarnation = sockets.parse_identity(peer)[1]
-        self._frontends[peer] = incarnation
-        return incarnation
-
-    def _drop_frontends(self) -> None:
-        while True:
-            try:
-                gone = self._dropped.get_nowait()
-            except Empty:
-                return
-            self._gone.append(gone)
-            count = self._queue.drop_frontend(gone)
-            self._work.forget(partial(_is_of, gone))
-            self._frontends = {peer: known for peer, known in self._frontends.items() if known != gone}
-            self._shared.drop_frontend(gone)
-            log.info("dropped the requests of a dead frontend %s", fields(frontend=gone, requests=count))
-
     # -- out -----------------------------------------------------------------------------------------------------
 
     def _ran(self, job: Job) -> None:
-        done = self._executor.finish(job)
-        self._observers.gauge.end(id(job))
-        if done:
+        observers = self._observers
+        each = observers.recorder.recording is not None or observers.request_log.on
+        done = self._executor.finish(job, each=each)
+        observers.gauge.end(id(job))
+        count = len(done) + sum(reply.requests for reply in job.replies)
+        if count:
             # A moving average over some 30 requests.
-            took_ns = (time.monotonic_ns() - job.run_ns) / len(done)
-            self._request_ns += (took_ns - self._request_ns) * min(1.0, len(done) / 32)
-        self._executors.ran(job.ran_ns, len(done), (job.ran_ns - job.run_ns) / 1e9)
+            took_ns = (time.monotonic_ns() - job.run_ns) / count
+            self._request_ns += (took_ns - self._request_ns) * min(1.0, count / 32)
+        self._executors.ran(job.ran_ns, count, (job.ran_ns - job.run_ns) / 1e9)
         if job.batched:
             self._work.ran(job)
-            self._observers.metrics.batch(job)
+            observers.metrics.batch(job)
         for task in done:
             self._answered(task)
+        if job.replies:
+            self._answered_tables(job)
+
+    def _answered_tables(self, job: Job) -> None:
+        """All of them are well, and nobody wants to see them by themselves."""
+        observers = self._observers
+        if self._counts:
+            observers.metrics.finished_tables(job)
+            self._unsettled = True
+        observers.gauge.served += job.requests
+        self._unsent += job.replies
+        self._unsent_requests += job.requests
 
     def _answered(self, task: Task) -> None:
         observers, request = self._observers, task.request
@@ -370,12 +272,14 @@ class Session:
             self._broken = bytes(task.reply).decode("utf-8", "replace")
         task.plan, task.outputs, request.payload = None, (), b""
         self._unsent.append(task)
+        self._unsent_requests += 1
 
     def _send_answers(self) -> None:
         """And, by the time, what else is to be done now and then: here a worker comes by that never waits, too."""
         self._sent_ns = time.monotonic_ns()
         self._answers.send(self._unsent, self._retry_after_ms)
         self._unsent.clear()
+        self._unsent_requests = 0
         if self._sent_ns - self._settled_ns > _SETTLE_EVERY_NS:
             self._settle()
         if self._sent_ns >= self._trim_ns:
@@ -390,7 +294,3 @@ class Session:
             return 0
         low, high = _RETRY_AFTER_MS
         return max(low, min(high, int(len(self._queue) * self._request_ns / 1e6)))
-
-
-def _is_of(frontend: Incarnation, request: Request) -> bool:
-    return request.frontend == frontend

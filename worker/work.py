@@ -5,6 +5,7 @@ neither a run nor the time of one.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
@@ -14,9 +15,11 @@ from modelpool.supervisor.wire.status import PoolError
 
 from . import batch_tensors
 from .batching import MAX_TASKS, AutoBatcher, Batch, Batcher, Part
-from .executor import EXPIRED, Executor, Job, Task
+from .executor import Executor
+from .jobs import EXPIRED, Job, Task
 from .plan import Plan
 from .request_queue import Request, RequestQueue
+from .waiting_tables import WaitingTables
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,12 @@ class Work(Protocol):
     """`refused` has the tasks that are done without a run; whoever calls `next` or `admit` takes them out."""
 
     refused: list[Task]
+
+    def takes_tables(self) -> bool:
+        """Whether `put_table` is worth asking."""
+
+    def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
+        """Take a message of several requests that came just now, as a table; False: they are to be put in the queue."""
 
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         """Nobody is free: take from the queue what need not wait there."""
@@ -57,6 +66,12 @@ class Unbatched:
         self.refused: list[Task] = []
         self._executor = executor
         self._alone = False
+
+    def takes_tables(self) -> bool:
+        return False
+
+    def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
+        return False
 
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         """They wait in the queue."""
@@ -94,7 +109,8 @@ class Batched:
 
     `family` gives what tells plans apart whose runs cost differently, or None for one that cannot share a run. `pads`:
     inner dimensions may differ. They raise PoolError for what must not be run at all. `at_once`: so many requests may
-    be in the flight recorder beside those that are run.
+    be in the flight recorder beside those that are run. `tables`: where requests wait that came together and are alike;
+    what is there is older than what is with the batcher.
     """
 
     def __init__(
@@ -105,6 +121,7 @@ class Batched:
         *,
         pads: bool = False,
         at_once: int = MAX_TASKS,
+        tables: WaitingTables | None = None,
     ) -> None:
         self.refused: list[Task] = []
         self._executor = executor
@@ -113,6 +130,7 @@ class Batched:
         self._pads = pads
         self._at_once = at_once
         self._padded = batcher.padded
+        self._tables = tables
         self._singles: deque[tuple[int, Part[Task]]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
         self._single_ns = 0
@@ -121,11 +139,25 @@ class Batched:
         self._apart: dict[Hashable, str] = {}
         """Families that were to share runs, and turned out to have outputs that are no rows, and why; oldest first."""
 
+    def takes_tables(self) -> bool:
+        return self._tables is not None
+
+    def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
+        # What waits elsewhere came earlier.
+        if self._tables is None or self._singles or len(self._batcher):
+            return False
+        return self._tables.offer(raw, peer, frontend, now_ns, self._apart)
+
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         self._plan(queue, now_ns)
         self._withdraw_waiting()
 
     def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
+        if self._tables:
+            if self._tables.expired(now_ns):
+                self._unstack(now_ns)
+            elif not (running and self._alone):
+                return self._next_of_tables()
         self._plan(queue, now_ns)
         job = None if running and self._alone else self._take(running, now_ns)
         if job is not None:
@@ -133,10 +165,32 @@ class Batched:
         self._withdraw_waiting()
         return job
 
+    def _next_of_tables(self) -> Job:
+        assert self._tables is not None
+        tables = self._tables.take()
+        self._alone = False
+        job = Job(batched=True, opened_ns=tables[0].began_ns, padded=self._padded, strict=False, tables=tables)
+        job.rows = job.filled
+        self._executor.begin(job)
+        return job
+
+    def _unstack(self, now_ns: int) -> None:
+        """What waits as tables waits as single requests from now on."""
+        assert self._tables is not None
+        for table in self._tables.take_all():
+            for request, _ in table.requests():
+                self._put(request, now_ns)
+        self._withdraw_waiting()
+
     def due_ns(self) -> int | None:
+        if self._tables:
+            return self._tables.due_ns()
         return self._singles[0][0] if self._singles else self._batcher.due_ns()
 
     def forget(self, gone: Callable[[Request], bool]) -> None:
+        if self._tables:
+            self._unstack(time.monotonic_ns())
+
         def drop(task: Task) -> bool:
             if gone(task.request):
                 self._executor.forget(task)
@@ -150,11 +204,9 @@ class Batched:
 
     def ran(self, job: Job) -> None:
         if job.unfit and not job.strict:
-            self._keep_apart(job.parts[0].task.family, job.unfit)
+            self._keep_apart(job.family, job.unfit)
         if job.took_s is not None:
-            self._batcher.observe(
-                job.parts[0].task.family, sum(part.stop - part.start for part in job.parts), job.took_s
-            )
+            self._batcher.observe(job.family, job.filled, job.took_s)
 
     def _keep_apart(self, family: Hashable, why: str) -> None:
         """From now on; not those of its requests that are batched already."""
@@ -168,19 +220,23 @@ class Batched:
     def _plan(self, queue: RequestQueue, now_ns: int) -> None:
         # Of those that are planned now, some come before the first that is to share a run; the others go behind it.
         self._single_ns = now_ns - 1
-        while self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
+        while not self._tables and self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
             request = queue.take()
             if request is None:
                 return
-            task = self._executor.plan(request)
-            if not task.done:
-                self._sort(task, now_ns)
-            if task.done:
-                self.refused.append(task)
-            else:
-                self._fresh.append(task)
-                if len(self._fresh) >= self._at_once:
-                    self._withdraw_waiting()
+            self._put(request, now_ns)
+
+    def _put(self, request: Request, now_ns: int) -> None:
+        """Plan a request, and have it wait among others or by itself."""
+        task = self._executor.plan(request)
+        if not task.done:
+            self._sort(task, now_ns)
+        if task.done:
+            self.refused.append(task)
+        else:
+            self._fresh.append(task)
+            if len(self._fresh) >= self._at_once:
+                self._withdraw_waiting()
 
     def _sort(self, task: Task, now_ns: int) -> None:
         """To the batcher, or to those that go by themselves."""

@@ -36,6 +36,18 @@ _ID = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
 _LENGTH_AND_REQUEST = struct.Struct("<IQqqB?")
 _LENGTH_AND_REPLY = struct.Struct("<IQBI")
+REQUEST_ROW = (
+    ("size", "<u4"),
+    ("request_id", "<u8"),
+    ("deadline_ns", "<i8"),
+    ("sent_ns", "<i8"),
+    ("method", "u1"),
+    ("alone", "?"),
+)
+"""What stands before a payload in a message of several requests, for who reads them as a table: names and formats as
+numpy has them, without gaps."""
+REPLY_ROW = (("size", "<u4"), ("request_id", "<u8"), ("code", "u1"), ("retry_after_ms", "<u4"))
+"""The same of several replies."""
 
 
 class Method(IntEnum):
@@ -109,6 +121,11 @@ def request_id_of(frame: bytes) -> int:
     return request_id
 
 
+def one_of_several(head: bytes, payload: bytes) -> bytes:
+    """A request as it stands in a message of several, all of which may be put one behind the other."""
+    return _LENGTH.pack(len(payload)) + head + payload
+
+
 def several_requests(messages: Sequence[tuple[bytes, ...]]) -> tuple[bytes, bytes]:
     """Requests of header and payload as one message."""
     return _REQUEST.pack(NO_REQUEST, NO_DEADLINE_NS, 0, Method.SEVERAL, False), _together(messages)
@@ -180,9 +197,13 @@ def unpack_returned(frame: bytes) -> Sequence[int]:
     return [request_id for (request_id,) in _ID.iter_unpack(frame)]
 
 
+SEVERAL_REPLIES = _REPLY.pack(NO_REQUEST, Code.OK, 0)
+"""The header of a message of several replies."""
+
+
 def several_replies(messages: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     """Replies of header and payload as one message."""
-    return _REPLY.pack(NO_REQUEST, Code.OK, 0), _together(messages)
+    return SEVERAL_REPLIES, _together(messages)
 
 
 def unpack_replies(frames: Sequence[bytes]) -> list[tuple[int, Code, int, bytes]]:

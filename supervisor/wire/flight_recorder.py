@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CAPACITY = 4096
@@ -95,12 +96,37 @@ class FlightRecorder:
             os.abort()
         return at
 
+    def begin_several(
+        self, frontend: int, request_ids: Iterable[int], method: int, size_bytes: int, now_ns: int
+    ) -> list[int]:
+        """As `begin`, of requests of one size that are executed together."""
+        memory, free, pack = self._map, self._free, _BEGUN.pack_into
+        entries = []
+        for request_id in request_ids:
+            at = free.popleft()
+            memory[at + _STATE_AT] = _EMPTY
+            pack(memory, at, request_id, frontend, now_ns, 0, size_bytes, method)
+            memory[at + _STATE_AT] = _EXECUTING
+            entries.append(at)
+        if size_bytes == self.deadly_size_bytes:
+            os.abort()
+        return entries
+
     def end(self, entry: int, code: int, now_ns: int) -> None:
         """It was executed; its answer may not have left yet."""
         _END.pack_into(self._map, entry + _ENDED_AT, now_ns)
         self._map[entry + _CODE_AT] = code
         self._map[entry + _STATE_AT] = _FINISHED
         self._free.append(entry)
+
+    def end_several(self, entries: Sequence[int], code: int, now_ns: int) -> None:
+        """As `end`, of each."""
+        memory, pack = self._map, _END.pack_into
+        for entry in entries:
+            pack(memory, entry + _ENDED_AT, now_ns)
+            memory[entry + _CODE_AT] = code
+            memory[entry + _STATE_AT] = _FINISHED
+        self._free.extend(entries)
 
     def withdraw(self, entry: int) -> None:
         """It is not executed after all, for now: it waits."""

@@ -3,6 +3,7 @@
 import contextlib
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,14 @@ def test_several_requests_are_one_message(messages: list[tuple[int, bytes]]) -> 
 def test_several_replies_are_one_message(messages: list[tuple[int, bytes]]) -> None:
     packed = [(data.pack_reply(number, Code.NOT_FOUND, 7), payload) for number, payload in messages]
     assert data.unpack_replies(data.several_replies(packed)) == [(n, Code.NOT_FOUND, 7, p) for n, p in messages]
+
+
+def test_tables_have_the_places_of_the_headers() -> None:
+    head = data.pack_request(2**63, -3, 4, data.Method.SEVERAL, True)
+    request = np.array((5, 2**63, -3, 4, 253, True), np.dtype(list(data.REQUEST_ROW)))
+    assert request.tobytes() == data.one_of_several(head, b"12345")[:-5]
+    reply = np.array((3, 7, Code.NOT_FOUND, 250), np.dtype(list(data.REPLY_ROW)))
+    assert reply.tobytes() == data.several_replies([(data.pack_reply(7, Code.NOT_FOUND, 250), b"xyz")])[1][:-3]
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))

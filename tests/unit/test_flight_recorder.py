@@ -96,3 +96,21 @@ def test_garbage_is_read_as_something(garbage: bytes, at: int) -> None:
     os.ftruncate(fd, at)
     assert len(flight_recorder.read(fd).executing) <= CAPACITY
     os.close(fd)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=5), max_size=8))
+def test_several_are_as_each_by_itself(groups: list[list[int]]) -> None:
+    fds = [flight_recorder.create("test") for _ in range(2)]
+    together, singly = (FlightRecorder(os.dup(fd)) for fd in fds)
+    for now_ns, ids in enumerate(groups, start=1):
+        entries = together.begin_several(7, ids, 1, 30, now_ns)
+        one_by_one = [singly.begin(7, request_id, 1, 30, now_ns) for request_id in ids]
+        assert flight_recorder.read(fds[0]) == flight_recorder.read(fds[1])
+        if now_ns % 2:
+            together.end_several(entries, 3, now_ns + 1)
+            for entry in one_by_one:
+                singly.end(entry, 3, now_ns + 1)
+    assert flight_recorder.read(fds[0]) == flight_recorder.read(fds[1])
+    for fd, writer in zip(fds, (together, singly), strict=True):
+        writer.close()
+        os.close(fd)

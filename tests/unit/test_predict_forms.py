@@ -95,7 +95,7 @@ def test_every_rank_is_fed_as_it_is(shape: tuple[int, ...], content: bool) -> No
     first, later = (range(begin, begin + int(np.prod(shape))) for begin in (1, 7))
     known = knowing(request(*first, shape=shape, content=content))
     payload = request(*later, shape=shape, content=content)
-    assert known._forms.read(payload) is not None
+    assert known.forms.read(payload) is not None
     assert outcome(known, payload) == outcome(predictor(), payload)
 
 

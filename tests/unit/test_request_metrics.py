@@ -8,7 +8,7 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.metrics import Family, Registry, unpack
 from modelpool.supervisor.wire.status import OK, Code
 from modelpool.worker.batching import Part
-from modelpool.worker.executor import Job, Task
+from modelpool.worker.jobs import Job, Task
 from modelpool.worker.metrics import MAX_SIGNATURES, OTHER_SIGNATURES, WorkerMetrics
 from modelpool.worker.request_queue import Request
 

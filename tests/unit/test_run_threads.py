@@ -3,7 +3,7 @@
 import os
 import weakref
 
-from modelpool.worker.executor import Job
+from modelpool.worker.jobs import Job
 from modelpool.worker.run_threads import RunThreads
 
 

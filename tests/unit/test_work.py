@@ -12,7 +12,8 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code, ResourceExhausted, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import AutoBatcher, Batcher
-from modelpool.worker.executor import Executor, Task
+from modelpool.worker.executor import Executor
+from modelpool.worker.jobs import Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Form, Plan
 from modelpool.worker.work import Batched, Unbatched, Work

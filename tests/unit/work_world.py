@@ -11,7 +11,8 @@ from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import InvalidArgument
 from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import AutoBatcher, Batcher
-from modelpool.worker.executor import Executor, Job, Task
+from modelpool.worker.executor import Executor
+from modelpool.worker.jobs import Job, Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Plan
 from modelpool.worker.request_queue import Request, RequestQueue

@@ -20,8 +20,9 @@ from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Internal
 from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
-from modelpool.worker.executor import Executor, Task
+from modelpool.worker.executor import Executor
 from modelpool.worker.executors import Executors, FixedExecutors
+from modelpool.worker.jobs import Task
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
 from modelpool.worker.session import Observers, Session

@@ -13,7 +13,7 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.sockets import Peer
 from modelpool.supervisor.wire.status import Code
 from modelpool.worker.answers import Answers
-from modelpool.worker.executor import Task
+from modelpool.worker.jobs import Task
 from modelpool.worker.request_queue import Request
 from modelpool.worker.shared_payloads import SharedPayloads
 from tests.wire.conftest import WAIT_S, eventually

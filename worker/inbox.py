@@ -1,0 +1,229 @@
+"""What comes to a worker by its socket: requests for the queue or as tables, and what becomes of those in between.
+
+The socket is read in bursts, by the session's main thread, which owns it. Small requests of one look are kept until its
+end: where all of a frontend's are alike they go on as one table (`request_table`), else each by itself.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import zmq
+
+from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire.data import Method
+from modelpool.supervisor.wire.ids import Incarnation
+from modelpool.supervisor.wire.log import fields
+from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unavailable
+
+from . import request_table
+from .jobs import Task, failed
+from .request_queue import Request, RequestQueue
+from .shared_payloads import SharedPayloads
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+# Looking up an enum's member takes 0.2 us in Python 3.11, and half a dozen would be looked up for each request.
+_PREDICT, _CANCEL, _RETURN, _SEVERAL = Method.PREDICT, Method.CANCEL, Method.RETURN, Method.SEVERAL
+# Plain integers: arithmetic on pyzmq's enums costs more than the calls they are for.
+_NOBLOCK, _EVENTS, _POLLIN = int(zmq.NOBLOCK), int(zmq.EVENTS), int(zmq.POLLIN)
+# From here on tensors are referred to instead of being copied; below, copying is cheaper.
+_ZERO_COPY_BYTES = 64 * 1024
+_DEAD_FRONTENDS = 64
+_FULL = "The batch scheduling queue to which this task was submitted is full"
+
+
+class _Gathered:
+    """Small requests of one frontend that came in one look."""
+
+    __slots__ = ("frontend", "messages")
+
+    def __init__(self, frontend: Incarnation) -> None:
+        self.frontend = frontend
+        self.messages: list[tuple[bytes, bytes]] = []
+        """Header and payload of each message; of one of several requests, which have their own, the header is empty."""
+
+
+class Inbox:
+    """Reads `socket` into `queue` and `work`; `answered` is told of what is refused at once."""
+
+    def __init__(
+        self,
+        socket: "zmq.Socket[bytes]",
+        queue: RequestQueue,
+        work: Work,
+        shared: SharedPayloads,
+        answered: Callable[[Task], None],
+    ) -> None:
+        self.gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
+        """Frontends: what a dead one had sent may be read long after its death."""
+        self._socket = socket
+        self._queue = queue
+        self._work = work
+        self._shared = shared
+        self._answered = answered
+        self._frontends: dict[bytes, Incarnation] = {}
+        self._dropped: SimpleQueue[Incarnation] = SimpleQueue()
+        self._gathers = work.takes_tables()
+        self._gathered: dict[bytes, _Gathered] = {}
+
+    def drop_frontend(self, incarnation: Incarnation) -> None:
+        """A frontend is gone: what it has asked and is not executed yet need not be. Any thread."""
+        self._dropped.put(incarnation)
+
+    @property
+    def has_dropped(self) -> bool:
+        """Whether a frontend has gone since the last look."""
+        return not self._dropped.empty()
+
+    def look(self, now_ns: int, room: int) -> None:
+        """Read what has come; not more than about `room` requests, so that a flood keeps nobody from being served."""
+        if not self._dropped.empty():
+            self._drop_frontends()
+        receive, ask = self._socket.recv, self._socket.getsockopt
+        # Asked before each: to find out by an exception that there is nothing costs twice as much.
+        while room > 0 and int(ask(_EVENTS)) & _POLLIN:
+            peer = receive(_NOBLOCK)
+            head: Any = receive(_NOBLOCK, copy=False)
+            if not head.more:
+                log.warning("request refused %s", fields(error="expected 3 frames, got 2"))
+                room -= 1
+                continue
+            frame: Any = receive(_NOBLOCK, copy=False)
+            if frame.more:
+                self._take_referred(peer, head.bytes, frame, now_ns)
+                room -= 1
+            else:
+                room -= self._take_message(peer, head.bytes, frame, now_ns)
+        if self._gathered:
+            self._put_gathered(now_ns)
+
+    def _take_referred(self, peer: bytes, head: bytes, frame: Any, now_ns: int) -> None:
+        """A message whose payload is in shared memory; of any other the rest is skipped."""
+        rest: list[Any] = []
+        while not rest or rest[-1].more:
+            rest.append(self._socket.recv(_NOBLOCK, copy=False))
+        if len(frame) or len(rest) > 1:
+            log.warning("request refused %s", fields(error="expected 3 frames, got more"))
+            return
+        self._take_message(peer, head, frame, now_ns, rest[0].bytes)
+
+    def _take_message(self, peer: bytes, head: bytes, frame: Any, now_ns: int, reference: bytes = b"") -> int:
+        """One request, or several: how many, of which a bad one counts as well."""
+        try:
+            header = data.request_fields(head)
+            frontend = self._frontends.get(peer) or self._meet(peer)
+            several = header[3] is _SEVERAL
+            requests = data.unpack_requests(frame.bytes) if several and not self._gathers else ()
+        except InvalidArgument as error:
+            log.warning("request refused %s", fields(error=error.message))
+            return 1
+        if frontend in self.gone:
+            return 1
+        if self._gathers and (several or (header[3] is _PREDICT and len(frame) <= data.SMALL_BYTES and not reference)):
+            return self._gather(peer, frontend, head, frame.bytes, several=several)
+        if several:
+            for each, payload in requests:
+                self._take(peer, frontend, each, payload, now_ns)
+            return len(requests) or 1
+        if reference:
+            try:
+                frame = self._shared.request(peer, frontend, header[0], reference)
+            except PoolError as error:
+                self._refuse_referred(peer, frontend, header, now_ns, error)
+                return 1
+        refers = header[3] is _PREDICT and len(frame) >= _ZERO_COPY_BYTES
+        self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
+        return 1
+
+    def _gather(self, peer: bytes, frontend: Incarnation, head: bytes, payload: bytes, *, several: bool) -> int:
+        """Keep a message until the end of the look; about how many requests it has."""
+        gathered = self._gathered.get(peer)
+        if gathered is None:
+            gathered = self._gathered[peer] = _Gathered(frontend)
+        gathered.messages.append((b"" if several else head, payload))
+        return request_table.count_of(payload) if several else 1
+
+    def _put_gathered(self, now_ns: int) -> None:
+        """What was gathered so far is to wait for the model."""
+        gathered, self._gathered = self._gathered, {}
+        for peer, those in gathered.items():
+            if not self._put_table(peer, those, now_ns):
+                for head, payload in those.messages:
+                    self._put_message(peer, those.frontend, head, payload, now_ns)
+
+    def _put_table(self, peer: bytes, those: _Gathered, now_ns: int) -> bool:
+        """Whether all of them could be taken as a table, which nothing that came earlier waits behind."""
+        messages = those.messages
+        if len(messages) == 1 and messages[0][0]:
+            return False  # a single request
+        first = self._queue.first()
+        if first is not None and first.received_ns != now_ns:
+            return False
+        pieces = [data.one_of_several(head, payload) if head else payload for head, payload in messages]
+        raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._work.put_table(raw, peer, those.frontend, now_ns)
+
+    def _put_message(self, peer: bytes, frontend: Incarnation, head: bytes, payload: bytes, now_ns: int) -> None:
+        if head:
+            self._take(peer, frontend, data.request_fields(head), payload, now_ns)
+            return
+        try:
+            requests = data.unpack_requests(payload)
+        except InvalidArgument as error:
+            log.warning("request refused %s", fields(error=error.message))
+            return
+        for header, each in requests:
+            self._take(peer, frontend, header, each, now_ns)
+
+    def _refuse_referred(
+        self, peer: bytes, frontend: Incarnation, header: data.RequestFields, now_ns: int, error: PoolError
+    ) -> None:
+        """Its payload is not where it should be."""
+        log.error("request refused %s", fields(frontend=frontend, request=header[0], error=error.message))
+        self._shared.refused(peer, header[0])
+        request_id, deadline_ns, sent_ns, method, alone = header
+        request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, b"")
+        self._answered(failed(request, error.status))
+
+    def _take(self, peer: bytes, frontend: Incarnation, header: data.RequestFields, payload: Any, now_ns: int) -> None:
+        request_id, deadline_ns, sent_ns, method, alone = header
+        if method is _CANCEL:
+            if peer in self._gathered:  # the request may be among them
+                self._put_gathered(now_ns)
+            if not self._queue.cancel(frontend, request_id):
+                self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
+            return
+        if method is _RETURN:
+            self._shared.returned(frontend, request_id)
+            return
+        request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
+        if not self._queue.put(request):
+            self._answered(failed(request, Unavailable(_FULL).status))
+
+    def _meet(self, peer: bytes) -> Incarnation:
+        """A frontend that is heard of for the first time. Raises InvalidArgument for another peer."""
+        incarnation = sockets.parse_identity(peer)[1]
+        self._frontends[peer] = incarnation
+        return incarnation
+
+    def _drop_frontends(self) -> None:
+        while True:
+            try:
+                gone = self._dropped.get_nowait()
+            except Empty:
+                return
+            self.gone.append(gone)
+            count = self._queue.drop_frontend(gone)
+            self._work.forget(partial(_is_of, gone))
+            self._frontends = {peer: known for peer, known in self._frontends.items() if known != gone}
+            self._shared.drop_frontend(gone)
+            log.info("dropped the requests of a dead frontend %s", fields(frontend=gone, requests=count))
+
+
+def _is_of(frontend: Incarnation, request: Request) -> bool:
+    return request.frontend == frontend
