@@ -89,8 +89,10 @@ class Dealer:
 
     @guarded
     def _drain_again(self) -> None:
-        self._drain_scheduled = False
-        self._flush()
+        sent = self._flush()
+        self._drain_scheduled = False  # not before: a look comes after this send anyway
+        if not sent:
+            self._look_soon()
         self._drain_burst()
 
     @guarded

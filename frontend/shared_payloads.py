@@ -23,6 +23,8 @@ from . import tensor_place
 
 log = logging.getLogger(__name__)
 
+_LENT_BYTES = arena.REQUEST_BYTES
+
 OnMessage = Callable[[list[bytes]], None]
 
 
@@ -102,8 +104,8 @@ class SharedLink:
 
     def send(self, head: bytes, payload: Payload) -> bool:
         """See Link."""
-        if len(payload) < arena.REQUEST_BYTES:
-            return self._link.send(head, bytes(payload))
+        if len(payload) < _LENT_BYTES:
+            return self._link.send(head, payload if isinstance(payload, bytes) else bytes(payload))
         request_id = data.request_id_of(head)
         reference = self._memory.lend(self._worker, request_id, payload)
         if reference is None:

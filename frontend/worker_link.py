@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # The disconnection is usually known before the death is; this is for a process that outlives its own exit.
 GRACE_S = 1.0
 _POLLOUT = int(zmq.POLLOUT)
+_SMALL_BYTES, _MOST_TOGETHER = data.SMALL_BYTES, data.MOST_TOGETHER
 
 
 class WorkerLink(Dealer):
@@ -54,14 +55,21 @@ class WorkerLink(Dealer):
 
     def send(self, *frames: bytes) -> bool:
         """See Dealer. What is put off has room in the queue already."""
-        if len(frames[-1]) > data.SMALL_BYTES or len(frames) != 2:
+        if len(frames) != 2 or len(frames[1]) > _SMALL_BYTES:
             return self._flush() and super().send(*frames)
-        if len(self._outbox) >= data.MOST_TOGETHER and not self._flush():
+        outbox = self._outbox
+        if 0 < len(outbox) < _MOST_TOGETHER:
+            outbox.append(frames)
+            return True
+        return self._put_off_first(frames)
+
+    def _put_off_first(self, frames: tuple[bytes, ...]) -> bool:
+        """Where nothing is put off yet, or as much as leaves together."""
+        if not self._flush():
             return False
-        if not self._outbox:  # also after a flush, which may have taken the last room
-            self._look_soon()  # also when it is refused: to ask may swallow the edge that tells of a reply
-            if not self._writable():
-                return False
+        self._look_soon()  # also when it is refused: to ask may swallow the edge that tells of a reply
+        if not self._writable():  # also after a flush, which may have taken the last room
+            return False
         self._outbox.append(frames)
         return True
 

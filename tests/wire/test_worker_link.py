@@ -130,6 +130,22 @@ def test_the_last_room_is_taken_by_a_message_that_was_big_enough(peer: Peer) -> 
     peer.run(test, hwm=1)
 
 
+def test_what_finds_no_room_at_the_end_of_a_turn_leaves_later(peer: Peer) -> None:
+    async def test(link: WorkerLink) -> None:
+        assert ask(link, 1)
+        send = link._send
+
+        def refuse_once(*_: object) -> None:
+            link._send = send
+            raise zmq.Again
+
+        link._send = refuse_once
+        assert await asyncio.to_thread(peer.read) == [1]
+        assert link._send is send
+
+    peer.run(test)
+
+
 def test_a_reply_that_comes_while_requests_are_refused(peer: Peer) -> None:
     """The question whether there is room takes the reply's edge from the descriptor; it is handed over all the same."""
 
