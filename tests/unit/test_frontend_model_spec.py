@@ -101,6 +101,37 @@ def test_damaged_is_refused_or_as_protobuf(raw: bytes, seed: int, values: list[i
     check(bytes(damaged))
 
 
+VALUES = st.one_of(st.binary(max_size=8), st.integers(100, 300).map(bytes))
+USUAL = st.builds(lambda name, value: delimited(1, delimited(1, name.encode())) + delimited(2, value), TEXT, VALUES)
+
+
+@given(USUAL, st.integers(0, 400), st.integers(0, 255), st.integers(0, 2))
+def test_one_like_an_earlier_one_is_read_like_any_other(raw: bytes, at: int, value: int, more: int) -> None:
+    model_spec.read(raw)
+    like = bytearray(raw + bytes(more))
+    like[at % len(like)] = value
+    now = outcome(bytes(like))
+    model_spec._known.clear()
+    assert outcome(bytes(like)) == now
+
+
+def outcome(raw: bytes) -> object:
+    try:
+        return model_spec.read(raw)
+    except MalformedRequest as error:
+        return str(error)
+
+
+def test_few_of_the_earlier_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_spec, "_MOST_KNOWN", 3)
+    for number in range(200):
+        name = b"%04d" % number
+        raw = delimited(1, delimited(1, name)) + delimited(2, bytes(number % 5))
+        assert model_spec.read(raw) == ModelSpec(name.decode())
+        assert len(model_spec._known) <= 3
+        assert all(len(specs) <= 3 for _, specs in model_spec._known.values())
+
+
 @given(st.binary(max_size=60))
 def test_garbage_is_refused_or_as_protobuf(raw: bytes) -> None:
     check(raw)
