@@ -56,6 +56,10 @@ class Balance:
         self._turn = 0
         self._loads: dict[Incarnation, _Load] = {}
 
+    def __contains__(self, worker: Incarnation) -> bool:
+        """It has, or had, siblings."""
+        return worker in self._loads
+
     def pick(self, candidates: Sequence[Candidate]) -> Incarnation:
         """The one that gets the next request; it counts as sent there. `candidates` must not be empty."""
         now_s = self._clock()

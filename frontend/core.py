@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _LINK_FULL = "its worker takes in no more"
 _MAX_DEADLINE_NS = (1 << 63) - 1  # what the request header can carry
+_NO_DEADLINE_NS, _pack_request = data.NO_DEADLINE_NS, data.pack_whole_request
 
 
 class Core:
@@ -65,8 +66,8 @@ class Core:
         self._witness = witness
         self._bounds = bounds or Bounds()
         self._ids = count(1)
-        self._deadlines = Deadlines(self._expire)
         self._pending: dict[int, Pending] = {}
+        self._deadlines = Deadlines(self._pending, self._expire)
         self._held: dict[int, Pending] = {}
         self._queues: dict[str, ModelQueue] = {}
         self._workers: dict[Incarnation, Worker] = {}
@@ -104,16 +105,16 @@ class Core:
         """
         target = self.routes.find(spec)
         now_ns = time.monotonic_ns()
-        if deadline_ns != data.NO_DEADLINE_NS:
-            deadline_ns = min(deadline_ns, _MAX_DEADLINE_NS)
+        if deadline_ns != _NO_DEADLINE_NS:
             if deadline_ns <= now_ns:
                 raise DeadlineExceeded(settling.deadline_text(target.servable))
+            if deadline_ns > _MAX_DEADLINE_NS:  # noqa: PLR1730 - a call of `min` for each request is 1 % of all this
+                deadline_ns = _MAX_DEADLINE_NS
         worker = self._pick(target) if target.workers else None
         queue = self._queues[target.servable.name] if worker is None else worker.queue
         size_bytes = len(payload)
-        queue.require_room(size_bytes, now_ns)
-        queue.require_bytes(self.in_flight_bytes, size_bytes, self._bounds.total_bytes, "all models together", now_ns)
-        if self.quarantine:
+        queue.require_room(size_bytes, self.in_flight_bytes, self._bounds.total_bytes, now_ns)
+        if self.quarantine.versions:
             self._refuse_quarantined(target.servable, method, payload)
         request_id = next(self._ids)
         pending = Pending(request_id, method, payload, spec, deadline_ns, target.servable, queue, sink)
@@ -122,8 +123,8 @@ class Core:
         self._pending[request_id] = pending
         queue.enter(size_bytes, now_ns)
         self.in_flight_bytes += size_bytes
-        if deadline_ns != data.NO_DEADLINE_NS:
-            self._deadlines.add(pending)
+        if deadline_ns != _NO_DEADLINE_NS and deadline_ns < self._deadlines.first_ns:
+            self._deadlines.expect(deadline_ns)
         if worker is None:
             self._hold(pending)
         return pending
@@ -135,17 +136,17 @@ class Core:
             raise FailedPrecondition(settling.quarantined_text(servable, remaining_s))
 
     def _pick(self, target: Target) -> Worker:
-        if len(target.workers) == 1:
-            return self._workers[target.workers[0]]
         names = target.workers
-        return self._workers[self.balance.pick([Candidate(name, len(self._workers[name].in_flight)) for name in names])]
+        if len(names) == 1:
+            return self._workers[names[0]]
+        return self._workers[self.balance.pick([Candidate(name, self._workers[name].in_flight) for name in names])]
 
     def _send(self, pending: Pending, worker: Worker, now_ns: int) -> bool:
-        head = data.pack_request(pending.request_id, pending.deadline_ns, now_ns, pending.method, pending.alone)
+        head = _pack_request(pending.request_id, pending.deadline_ns, now_ns, pending.method, pending.alone)
         if not worker.link.send(head, pending.payload):
             return False
         pending.worker = worker
-        worker.in_flight.add(pending.request_id)
+        worker.in_flight += 1
         return True
 
     def drop(self, pending: Pending) -> None:
@@ -163,9 +164,7 @@ class Core:
 
     def _remove(self, pending: Pending) -> None:
         del self._pending[pending.request_id]
-        if pending.deadline_ns != data.NO_DEADLINE_NS:
-            self._deadlines.remove(pending)
-        elif pending.timer is not None:
+        if pending.timer is not None:
             pending.timer.cancel()
         size_bytes = len(pending.payload)
         pending.queue.leave(size_bytes)
@@ -174,14 +173,16 @@ class Core:
         if worker is None:
             self._held.pop(pending.request_id, None)
         else:
-            worker.in_flight.discard(pending.request_id)
-            self._release_if_idle(worker)
+            worker.in_flight -= 1
+            if worker.leaving:
+                self._release_if_idle(worker)
 
     def _settle(self, pending: Pending, code: Code, payload: bytes) -> None:
         self._remove(pending)
         self.answered += 1
-        if not pending.sink.done():
-            pending.sink.set_result((code, payload))
+        sink = pending.sink
+        if not sink.done():
+            sink.set_result((code, payload))
 
     def _refuse(self, pending: Pending, error: PoolError) -> None:
         """Settle with an error that may say more than code and text."""
@@ -204,20 +205,19 @@ class Core:
         except InvalidArgument as error:
             log.warning("ignored a malformed reply %s", fields(incarnation=incarnation, error=error))
             return
+        in_flight, balanced = self._pending, incarnation in self.balance
         for request_id, code, retry_after_ms, payload in answers:
-            pending = self._pending.get(request_id)
-            if pending is not None and pending.worker is not None and pending.worker.incarnation == incarnation:
-                self._answered(pending, code, retry_after_ms, payload)
-
-    def _answered(self, pending: Pending, code: Code, retry_after_ms: int, payload: bytes) -> None:
-        assert pending.worker is not None
-        self.balance.answered(pending.worker.incarnation, code)
-        pending.queue.throughput.answered += 1
-        if retry_after_ms:
-            status = Status(code, payload.decode("utf-8", "replace"))
-            self._refuse(pending, StatusError(status, retry_after_ms))
-        else:
-            self._settle(pending, code, payload)
+            pending = in_flight.get(request_id)
+            if pending is None or pending.worker is None or pending.worker.incarnation != incarnation:
+                continue
+            if balanced:
+                self.balance.answered(incarnation, code)
+            pending.queue.throughput.answered += 1
+            if retry_after_ms:
+                status = Status(code, payload.decode("utf-8", "replace"))
+                self._refuse(pending, StatusError(status, retry_after_ms))
+            else:
+                self._settle(pending, code, payload)
 
     # -- requests that wait for a worker -------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class Core:
         """Send, hold or refuse a request that has no worker any more, or none yet."""
         try:
             target = self.routes.find(pending.spec)
-            if self.quarantine:
+            if self.quarantine.versions:
                 self._refuse_quarantined(target.servable, pending.method, pending.payload)
         except FailedPrecondition as error:
             self._refuse(pending, error)
@@ -343,7 +343,7 @@ class Core:
         """No reply of this worker can come any more."""
         self._dying.discard(worker)
         worker.link.close()
-        sent = [self._pending[request_id] for request_id in sorted(worker.in_flight)]
+        sent = [pending for pending in self._pending.values() if pending.worker is worker]  # as they came
         for pending in sent:
             pending.worker = None
         queue, now_ns = worker.queue, time.monotonic_ns()
@@ -392,7 +392,7 @@ class Core:
 
     def in_flight(self) -> dict[int, int]:
         """Requests in flight by worker incarnation."""
-        return {int(worker.incarnation): len(worker.in_flight) for worker in self._workers.values()}
+        return {int(worker.incarnation): worker.in_flight for worker in self._workers.values()}
 
     @property
     def held(self) -> int:

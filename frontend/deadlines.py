@@ -1,70 +1,78 @@
 """The deadlines of all requests in flight, by one timer of the event loop. In the event loop.
 
-A timer for each request would cost more than the rest of its bookkeeping, and nearly all are cancelled long before they
-are due. So requests are put in buckets of about a millisecond, and the loop's timer is for the first bucket.
+Nearly all requests are answered long before their deadline, so nothing is done for one when it comes or goes but to
+compare: the timer is for the first deadline of all that came since it was set, whether they are still there or not.
+When it goes off, those that are there and came since are put in a heap: each once at most, and few ever.
 """
 
 import asyncio
+import heapq
 import time
 from collections.abc import Callable
+
+from modelpool.supervisor.wire import data
 
 from .callback import guarded
 from .in_flight import Pending
 
-_BUCKET_BITS = 20  # 2**20 ns
 _LATE_S = 0.001  # loops round to milliseconds; a timer that is early would have to be set again at once
-_NEVER = 1 << 64
+_NEVER_NS = 1 << 64
+# So many of the heap may be gone, beside as many as are in flight; more are cleared away.
+_MOST_GONE = 64
 
 
 class Deadlines:
-    """Calls `expired` with each request whose deadline has passed, some milliseconds late at most and never early.
+    """Calls `expired` with each of `requests` whose deadline has passed, some milliseconds late at most, never early.
 
-    It is for `expired` to have the request removed.
+    `requests`: those in flight by their ids, which ascend as they come. It is for `expired` to have one removed.
     """
 
-    def __init__(self, expired: Callable[[Pending], None]) -> None:
+    def __init__(self, requests: dict[int, Pending], expired: Callable[[Pending], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._requests = requests
         self._expired = expired
-        self._buckets: dict[int, set[Pending]] = {}
-        self._first = _NEVER
-        """The bucket that the timer is for; it may be gone."""
+        self._heap: list[tuple[int, int]] = []
+        """Deadline and id."""
+        self._newest = 0
+        """Of those that were put in the heap."""
         self._timer: asyncio.TimerHandle | None = None
+        self.first_ns = _NEVER_NS
+        """What the timer is for: a request with an earlier deadline is to be expected."""
 
-    def add(self, pending: Pending) -> None:
-        """Its deadline counts from now on; it must have one."""
-        bucket = pending.deadline_ns >> _BUCKET_BITS
-        waiting = self._buckets.get(bucket)
-        if waiting is not None:
-            waiting.add(pending)
-            return
-        self._buckets[bucket] = {pending}
-        if bucket < self._first:
-            self._set_timer(bucket)
-
-    def remove(self, pending: Pending) -> None:
-        """Its deadline counts no more. Without effect for one that has none."""
-        bucket = pending.deadline_ns >> _BUCKET_BITS
-        waiting = self._buckets.get(bucket)
-        if waiting is not None:
-            waiting.discard(pending)
-            if not waiting:
-                del self._buckets[bucket]
-
-    def _set_timer(self, bucket: int) -> None:
+    def expect(self, deadline_ns: int) -> None:
+        """A request has come with a deadline before `first_ns`."""
         if self._timer is not None:
             self._timer.cancel()
-        self._first = bucket
-        remaining_s = (((bucket + 1) << _BUCKET_BITS) - time.monotonic_ns()) / 1e9
+        self.first_ns = deadline_ns
+        remaining_s = (deadline_ns - time.monotonic_ns()) / 1e9
         self._timer = self._loop.call_later(max(0.0, remaining_s) + _LATE_S, self._look)
 
     @guarded
     def _look(self) -> None:
-        self._timer, self._first = None, _NEVER
-        now = time.monotonic_ns() >> _BUCKET_BITS
-        for bucket in sorted(bucket for bucket in self._buckets if bucket < now):
-            waiting = self._buckets.get(bucket, set())
-            while waiting:
-                self._expired(waiting.pop())
-            self._buckets.pop(bucket, None)
-        if self._buckets:
-            self._set_timer(min(self._buckets))
+        self._timer, self.first_ns = None, _NEVER_NS
+        self._take_in()
+        heap, requests, now_ns = self._heap, self._requests, time.monotonic_ns()
+        while heap:
+            deadline_ns, request_id = heap[0]
+            pending = requests.get(request_id)
+            if pending is not None and deadline_ns > now_ns:
+                break
+            heapq.heappop(heap)
+            if pending is not None:
+                self._expired(pending)
+        if heap and heap[0][0] < self.first_ns:  # else it was set for one that came while another expired
+            self.expect(heap[0][0])
+
+    def _take_in(self) -> None:
+        """Put those that came since the last time in the heap."""
+        heap, requests, newest = self._heap, self._requests, self._newest
+        for request_id in reversed(requests):
+            if request_id <= newest:
+                break
+            deadline_ns = requests[request_id].deadline_ns
+            if deadline_ns != data.NO_DEADLINE_NS:
+                heapq.heappush(heap, (deadline_ns, request_id))
+        self._newest = next(reversed(requests), newest)
+        if len(heap) > 2 * len(requests) + _MOST_GONE:
+            heap[:] = [each for each in heap if each[1] in requests]
+            heapq.heapify(heap)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from modelpool.supervisor.wire import data
@@ -78,7 +78,7 @@ class Worker:
     servable: ServableId
     link: Link
     queue: ModelQueue
-    in_flight: set[int] = field(default_factory=set)
+    in_flight: int = 0
     leaving: bool = False
     dead: bool = False
 

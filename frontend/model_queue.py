@@ -44,20 +44,25 @@ class ModelQueue:
         self.rules = rules
         self.limit = -(-rules.max_queued_requests * max(1, workers) // frontends)
 
-    def require_room(self, size_bytes: int, now_ns: int) -> None:
-        """Raises Overloaded when one more request of this size is more than may wait."""
+    def require_room(self, size_bytes: int, all_bytes: int, all_budget_bytes: int, now_ns: int) -> None:
+        """Raises Overloaded when one more request of this size is more than may wait.
+
+        `all_bytes` of all models' requests are in flight, of `all_budget_bytes` that may be.
+        """
         if self.in_flight >= self.limit:
             raise self.full(f"{self.in_flight} requests wait", now_ns)
-        self.require_bytes(self.in_flight_bytes, size_bytes, self._budget_bytes, "the model", now_ns)
+        in_flight_bytes = self.in_flight_bytes
+        if in_flight_bytes + size_bytes > self._budget_bytes and in_flight_bytes:
+            raise self._over(size_bytes, in_flight_bytes, self._budget_bytes, "the model", now_ns)
+        if all_bytes + size_bytes > all_budget_bytes and all_bytes:
+            raise self._over(size_bytes, all_bytes, all_budget_bytes, "all models together", now_ns)
 
-    def require_bytes(self, in_flight_bytes: int, size_bytes: int, budget_bytes: int, whose: str, now_ns: int) -> None:
-        """Raises Overloaded when a budget of bytes, `whose` it is, has no room for a request of this model."""
-        if in_flight_bytes and in_flight_bytes + size_bytes > budget_bytes:
-            reason = (
-                f"{size_bytes} bytes more than the {in_flight_bytes} bytes in flight exceed the budget of "
-                f"{budget_bytes} bytes of {whose}"
-            )
-            raise self.full(reason, now_ns)
+    def _over(self, size_bytes: int, in_flight_bytes: int, budget_bytes: int, whose: str, now_ns: int) -> Overloaded:
+        reason = (
+            f"{size_bytes} bytes more than the {in_flight_bytes} bytes in flight exceed the budget of "
+            f"{budget_bytes} bytes of {whose}"
+        )
+        return self.full(reason, now_ns)
 
     def full(self, reason: str, now_ns: int) -> Overloaded:
         """The refusal of a request, in TF Serving's words and with a hint when to come again."""

@@ -26,20 +26,18 @@ def fingerprint(method: Method, payload: Payload) -> bytes:
 
 
 class Quarantine:
-    """False when it is empty. `clock_ns`: CLOCK_MONOTONIC."""
+    """`clock_ns`: CLOCK_MONOTONIC."""
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
-        self._versions: dict[ServableId, dict[tuple[int, bytes], int]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._versions)
+        self.versions: dict[ServableId, dict[tuple[int, bytes], int]] = {}
+        """What is refused, by size and fingerprint, and until when; empty when nothing is."""
 
     def add(self, entry: Quarantined) -> None:
         """Refuse from now on what is the same; the later end counts."""
         if entry.until_ns <= self._clock_ns():
             return
-        entries = self._versions.setdefault(ServableId(entry.name, entry.version), {})
+        entries = self.versions.setdefault(ServableId(entry.name, entry.version), {})
         key = (entry.size_bytes, entry.fingerprint)
         entries[key] = max(entry.until_ns, entries.pop(key, 0))
         while len(entries) > MAX_ENTRIES:
@@ -54,14 +52,14 @@ class Quarantine:
 
     def remaining_s(self, servable: ServableId, method: Method, payload: Payload) -> float:
         """For how long such a request is still refused; 0 when it is not."""
-        entries = self._versions.get(servable)
+        entries = self.versions.get(servable)
         if entries is None:
             return 0.0
         now_ns = self._clock_ns()
         for key in [key for key, until_ns in entries.items() if until_ns <= now_ns]:
             del entries[key]
         if not entries:
-            del self._versions[servable]
+            del self.versions[servable]
         size_bytes = len(payload)
         if not any(size == size_bytes for size, _ in entries):
             return 0.0

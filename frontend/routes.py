@@ -32,11 +32,17 @@ class Routes:
     def __init__(self, table: RouteTable) -> None:
         self.table = table
         self._models = {model.name: _Model(model) for model in table.models}
+        # What nearly all requests ask for.
+        self._latest = {name: model.served for name, model in self._models.items() if name and model.served is not None}
 
     def find(self, spec: ModelSpec | None) -> Target:
         """The target of a request. Raises InvalidArgument, NotFound or Unavailable with TF Serving's text."""
         if spec is None:
             raise InvalidArgument("Missing ModelSpec")
+        if spec.version is None and spec.label is None:
+            target = self._latest.get(spec.name)
+            if target is not None:
+                return target
         if not spec.name:
             raise InvalidArgument("ModelSpec has no name specified.")
         model = self._models.get(spec.name, _NO_MODEL)
@@ -82,12 +88,13 @@ class _Model:
             if version.returning and not version.workers
         }
         self._lost = {version.version: version.message for version in self.versions if _is_lost(version)}
-        self._latest = next(iter((self._ready or self._returning).values()), None)
+        self.served = next(iter((self._ready or self._returning).values()), None)
+        """The newest version that serves, or will again; None: none."""
         self._latest_lost = next(iter(self._lost.values()), None)
 
     def latest(self, name: str) -> Target:
-        if self._latest is not None:
-            return self._latest
+        if self.served is not None:
+            return self.served
         if self._latest_lost is not None:
             raise Unavailable(self._latest_lost)
         raise NotFound(f"Servable not found for request: Latest({name})")

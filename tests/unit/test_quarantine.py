@@ -35,16 +35,16 @@ def entry(payload: bytes, until_ns: int = 100 * SECOND, name: str = "m") -> Quar
 def test_the_same_is_refused_until_its_time_is_over() -> None:
     clock = Clock()
     kept = Quarantine(clock)
-    assert not kept
+    assert not kept.versions
     told = kept.isolate(M1, Method.PREDICT, b"bad", 10.0)
     assert told == entry(b"bad", 15 * SECOND)
-    assert kept
+    assert kept.versions
     assert kept.remaining_s(M1, Method.PREDICT, b"bad") == 10.0
     for other in ((M2, Method.PREDICT, b"bad"), (M1, Method.CLASSIFY, b"bad"), (M1, Method.PREDICT, b"bat")):
         assert kept.remaining_s(*other) == 0.0
     clock.now_ns = 15 * SECOND
     assert kept.remaining_s(M1, Method.PREDICT, b"bad") == 0.0
-    assert not kept
+    assert not kept.versions
 
 
 def test_the_later_end_counts_and_no_time_at_all_is_none() -> None:
@@ -54,7 +54,7 @@ def test_the_later_end_counts_and_no_time_at_all_is_none() -> None:
     assert kept.remaining_s(M1, Method.PREDICT, b"bad") == 15.0
     kept = Quarantine(Clock())
     kept.isolate(M1, Method.PREDICT, b"bad", 0.0)
-    assert not kept
+    assert not kept.versions
     assert kept.isolate(M1, Method.PREDICT, b"bad", 1e300).until_ns < 1 << 63
 
 
