@@ -58,23 +58,20 @@ class _Watched:
 
 
 class CallsInProgress:
-    """All calls of one application."""
+    """All calls of one application: `add` each, then `look_soon`; `discard` those that are over."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls: set[Watched] = set()
         self._looking = False
+        self.add = self._calls.add
+        self.discard = self._calls.discard
 
-    def add(self, call: Watched) -> None:
-        """Look after it until it is discarded."""
-        self._calls.add(call)
+    def look_soon(self) -> None:
+        """Some have been added."""
         if not self._looking:
             self._looking = True
             self._loop.call_later(_LOOK_S, self._look)
-
-    def discard(self, call: Watched) -> None:
-        """It is over."""
-        self._calls.discard(call)
 
     @contextmanager
     def watched(self, receive: Receive, deadline_ns: int) -> Iterator[None]:
@@ -86,6 +83,7 @@ class CallsInProgress:
         assert task is not None
         call = _Watched(task, receive, deadline_ns)
         self.add(call)
+        self.look_soon()
         try:
             yield
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ are the parts of it, for an engine that has no coroutine for each call.
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.parts import Payload
@@ -26,14 +27,16 @@ OnFinished = Callable[[str, str, Code, int], None]
 class Forward:
     """The RPC `api`, asked of workers as `method`. `read`: the model of a request; raises PoolError."""
 
-    __slots__ = ("_api", "_core", "_method", "_on_finished", "read")
+    __slots__ = ("_core", "_method", "begin", "finished", "read")
 
     def __init__(self, core: Core, api: str, method: data.Method, read: ReadSpec, on_finished: OnFinished) -> None:
         self._core = core
-        self._api = api
         self._method = method
-        self._on_finished = on_finished
         self.read = read
+        self.begin: Callable[[Payload, ModelSpec | None, int, Sink], Pending] = partial(core.begin, method)
+        """Send a request of this model with this deadline; the sink gets the answer later. Raises PoolError."""
+        self.finished: Callable[[str, Code, int], None] = partial(on_finished, api)
+        """To be told of each call once, when it has its answer or needs none any more: model, code, when it began."""
 
     async def call(self, request: Payload, deadline_ns: int) -> bytes:
         """The reply. Raises PoolError; cancelled when the client is gone, or its deadline has passed."""
@@ -56,18 +59,10 @@ class Forward:
             raise StatusError(Status(code, reply.decode("utf-8", "replace")))
         return reply
 
-    def begin(self, request: Payload, spec: ModelSpec | None, deadline_ns: int, sink: Sink) -> Pending:
-        """Send it; `sink` gets the answer later. Raises PoolError."""
-        return self._core.begin(self._method, request, spec, deadline_ns, sink)
-
     def drop(self, pending: Pending) -> Code:
         """Its client is gone; the code of such a call."""
         self._core.drop(pending)
         return _code_of_cancelled(pending.deadline_ns)
-
-    def finished(self, model: str, code: Code, started_ns: int) -> None:
-        """To be told of each call once, when it has its answer or needs none any more."""
-        self._on_finished(self._api, model, code, started_ns)
 
 
 def _code_of_cancelled(deadline_ns: int) -> Code:

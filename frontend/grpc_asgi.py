@@ -134,8 +134,7 @@ class GrpcApp:
             packed = None if self.replies_plain else await self._packing.pack(reply, call.accepts)
         if packed is None:
             send(OK_START)
-            for event in grpc_frames.body_events(reply):
-                send(event)
+            grpc_frames.send_plain(send, reply)
             send(OK_TRAILERS)
             return
         encoding, framed = packed

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from modelpool.supervisor.wire import data
@@ -40,6 +40,7 @@ from .model_queue import FULL, UNKNOWN_HINT_MS
 
 log = logging.getLogger(__name__)
 
+_OK = Code.OK  # a member costs more to find than a name
 # So many calls may wait for the event loop with their messages: far more than come in one turn of it.
 _MOST_WAITING = 10_000
 # So many of which nothing comes get their places, or are refused, in one turn of the loop; the next are looked at soon.
@@ -56,7 +57,7 @@ class DirectGrpc:
     def __init__(self, app: GrpcApp, forwards: Mapping[str, Forward]) -> None:
         self.app = app
         self.in_progress = CallsInProgress()
-        self.inbox = _Inbox()
+        self.inbox = _Inbox(self.in_progress.look_soon)
         self.unheard = _Unheard()
         self.loop = asyncio.get_running_loop()
         self._forwards = dict(forwards) if app.replies_plain else {}
@@ -140,18 +141,19 @@ class _Call(Begun):
             if self._done:
                 return
             self._came.set()
-        part, self._part = self._part, None
-        if part is not None:
+        if self._part is not None:
+            part, self._part = self._part, None
             self._app.go_on(part, self._scope, self._receive, self._send)
             return
         deadline_ns = self._deadline_ns()
+        forward, message = self._forward, self._message
         try:
-            message = self._message
             if message is None:
                 raise Overloaded(f"{FULL}: more than {_MOST_WAITING} calls wait to be looked at", UNKNOWN_HINT_MS)
-            spec = self._forward.read(message)
-            self._model = "" if spec is None else spec.name
-            self._pending = self._forward.begin(message, spec, deadline_ns, self)
+            spec = forward.read(message)
+            if spec is not None:
+                self._model = spec.name
+            self._pending = forward.begin(message, spec, deadline_ns, self)
         except PoolError as error:
             self.set_exception(error)
         except Exception:
@@ -161,7 +163,10 @@ class _Call(Begun):
             self._app.in_progress.add(self)
 
     def _deadline_ns(self) -> int:
-        timeout = dict(self._scope["headers"]).get(b"grpc-timeout")
+        timeout = None
+        for name, value in self._scope["headers"]:  # of several the last counts, as in `grpc_asgi`
+            if name == b"grpc-timeout":
+                timeout = value
         duration_ns = None if timeout is None else timeout_ns(timeout)
         return data.NO_DEADLINE_NS if duration_ns is None else self._started_ns + duration_ns
 
@@ -189,14 +194,13 @@ class _Call(Begun):
     def set_result(self, answer: Answer) -> None:
         """See `Sink`."""
         code, reply = answer
-        if code is not Code.OK:
+        if code is not _OK:
             self.set_exception(StatusError(Status(code, reply.decode("utf-8", "replace"))))
             return
         self._end(code)
         send = self._send
         send(OK_START)
-        for event in grpc_frames.body_events(reply):
-            send(event)
+        grpc_frames.send_plain(send, reply)
         send(OK_TRAILERS)
 
     def set_exception(self, error: PoolError) -> None:
@@ -235,8 +239,10 @@ class _Inbox:
     open. A turn of the loop takes what was there when it began, so that a flood cannot keep the loop to itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_begun: Callable[[], None]) -> None:
+        """`on_begun` is called when calls have been begun, once for all of a turn."""
         self._loop = asyncio.get_running_loop()
+        self._on_begun = on_begun
         self._calls: deque[_Call] = deque()
         self._woken = False
 
@@ -257,6 +263,7 @@ class _Inbox:
         calls = self._calls
         for _ in range(len(calls)):
             calls.popleft().begin()
+        self._on_begun()
 
 
 class _Unheard:

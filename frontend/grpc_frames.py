@@ -5,13 +5,13 @@ in them, also where all of it has come as one.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from modelpool.supervisor.wire.parts import PARTS_BYTES, Payload, gathered
 from modelpool.supervisor.wire.status import Internal, ResourceExhausted
 
 from . import grpc_arguments, grpc_compression
+from .engine import Send
 
 HEAD_BYTES = 5
 _HEAD = struct.Struct(">BI")
@@ -29,15 +29,14 @@ def plain(message: bytes) -> bytes:
     return _HEAD.pack(0, len(message)) + message
 
 
-def body_events(message: bytes) -> Iterable[dict[str, Any]]:
-    """The ASGI events that send a frame with the message as it is: one, or two where putting it together would cost."""
-    if len(message) < PARTS_BYTES:
-        return ({"type": "http.response.body", "body": plain(message)},)
+def send_plain(send: Send, message: bytes) -> None:
+    """Send a frame with the message as it is, as the end of a body: in two where putting it together would cost."""
     head = _HEAD.pack(0, len(message))
-    return (
-        {"type": "http.response.body", "body": head, "more_body": True},
-        {"type": "http.response.body", "body": message},
-    )
+    if len(message) < PARTS_BYTES:
+        send({"type": "http.response.body", "body": head + message})
+    else:
+        send({"type": "http.response.body", "body": head, "more_body": True})
+        send({"type": "http.response.body", "body": message})
 
 
 def packed(message: bytes) -> bytes:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from modelpool.frontend import grpc_direct
-from modelpool.frontend.forward import Forward
 from modelpool.frontend.grpc_frames import plain
-from modelpool.frontend.in_flight import Pending
 from modelpool.frontend.model_queue import FULL
+from modelpool.frontend.model_spec import ModelSpec
+from modelpool.frontend.routes import Target
 from modelpool.supervisor.wire.status import Code
 from tests.unit.pyvoy_world import PLACES, REQUEST, Client, Scene, run
 
@@ -142,15 +142,15 @@ def test_a_turn_of_the_loop_takes_what_was_there(monkeypatch: pytest.MonkeyPatch
 
     async def scenario(scene: Scene) -> Any:
         first, second = (Client(scene.pyvoy).start() for _ in range(2))
-        begin = Forward.begin
+        find = scene.bench.core.routes.find
 
-        def begin_when_another_comes(forward: Forward, *args: Any) -> Pending:
+        def find_when_another_comes(spec: ModelSpec | None) -> Target:
             if second.asked:
                 scene.app.loop.call_soon(lambda: turns.append(list(scene.bench.links[7].payloads)))
                 second.give(plain(REQUEST))
-            return begin(forward, *args)
+            return find(spec)
 
-        monkeypatch.setattr(Forward, "begin", begin_when_another_comes)
+        monkeypatch.setattr(scene.bench.core.routes, "find", find_when_another_comes)
         first.give(plain(REQUEST))
         await scene.sent_to_worker(2)
 
