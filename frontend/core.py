@@ -36,7 +36,7 @@ from . import settling
 from .balance import Balance, Candidate
 from .callback import guarded
 from .deadlines import Deadlines
-from .in_flight import Answer, Bounds, Connect, Pending, Sink, Witness, Worker, in_order_of_suspicion
+from .in_flight import Answer, Awaited, Bounds, Connect, Pending, Witness, Worker, in_order_of_suspicion
 from .model_queue import ModelQueue
 from .model_spec import ModelSpec
 from .quarantine import Quarantine
@@ -90,34 +90,37 @@ class Core:
         finally:
             self.drop(pending)
 
-    def submit(self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int) -> Pending:
-        """`begin` with a future for the answer: `Pending.answer`."""
-        return self.begin(method, payload, spec, deadline_ns, self._loop.create_future())
+    def submit(self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int) -> Awaited:
+        """`begin` with a future for the answer."""
+        pending = Awaited(method, payload, spec, deadline_ns, self._loop.create_future())
+        self.begin(pending)
+        return pending
 
-    def begin(
-        self, method: data.Method, payload: Payload, spec: ModelSpec | None, deadline_ns: int, sink: Sink
-    ) -> Pending:
+    def begin(self, pending: Pending) -> None:
         """Send a request to the worker that `balance` picks, or hold it until there is one. Never blocks.
 
-        `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none; `sink` gets the answer, once this has
+        Its `deadline_ns` is on CLOCK_MONOTONIC, `data.NO_DEADLINE_NS` for none; it gets the answer once this has
         returned. Raises what `Routes.find` raises, DeadlineExceeded when it has passed already, Overloaded when the
         model's queue or a budget is full, and FailedPrecondition for what is in quarantine.
         """
-        target = self.routes.find(spec)
+        target = self.routes.find(pending.spec)
         now_ns = time.monotonic_ns()
+        deadline_ns = pending.deadline_ns
         if deadline_ns != _NO_DEADLINE_NS:
             if deadline_ns <= now_ns:
                 raise DeadlineExceeded(settling.deadline_text(target.servable))
-            if deadline_ns > _MAX_DEADLINE_NS:  # noqa: PLR1730 - a call of `min` for each request is 1 % of all this
-                deadline_ns = _MAX_DEADLINE_NS
+            if deadline_ns > _MAX_DEADLINE_NS:
+                pending.deadline_ns = deadline_ns = _MAX_DEADLINE_NS
         worker = self._pick(target) if target.workers else None
         queue = self._queues[target.servable.name] if worker is None else worker.queue
-        size_bytes = len(payload)
+        size_bytes = len(pending.payload)
         queue.require_room(size_bytes, self.in_flight_bytes, self._bounds.total_bytes, now_ns)
         if self.quarantine.versions:
-            self._refuse_quarantined(target.servable, method, payload)
-        request_id = next(self._ids)
-        pending = Pending(request_id, method, payload, spec, deadline_ns, target.servable, queue, sink)
+            self._refuse_quarantined(target.servable, pending.method, pending.payload)
+        pending.request_id = request_id = next(self._ids)
+        pending.servable, pending.queue = target.servable, queue
+        pending.worker = pending.timer = None
+        pending.deaths, pending.alone = 0, False
         if worker is not None and not self._send(pending, worker, now_ns):
             raise queue.full(_LINK_FULL, now_ns)
         self._pending[request_id] = pending
@@ -127,7 +130,6 @@ class Core:
             self._deadlines.expect(deadline_ns)
         if worker is None:
             self._hold(pending)
-        return pending
 
     def _refuse_quarantined(self, servable: ServableId, method: data.Method, payload: Payload) -> None:
         remaining_s = self.quarantine.remaining_s(servable, method, payload)
@@ -180,16 +182,15 @@ class Core:
     def _settle(self, pending: Pending, code: Code, payload: bytes) -> None:
         self._remove(pending)
         self.answered += 1
-        sink = pending.sink
-        if not sink.done():
-            sink.set_result((code, payload))
+        if not pending.done():
+            pending.set_result((code, payload))
 
     def _refuse(self, pending: Pending, error: PoolError) -> None:
         """Settle with an error that may say more than code and text."""
         self._remove(pending)
         self.answered += 1
-        if not pending.sink.done():
-            pending.sink.set_exception(error)
+        if not pending.done():
+            pending.set_exception(error)
 
     def _expire(self, pending: Pending) -> None:
         if pending.worker is not None:

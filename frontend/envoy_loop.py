@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from .callback import CallbackFailed
 
@@ -26,19 +26,29 @@ class Begun:
         """pyvoy would hear of exceptions here; there are none."""
 
 
+class Receiver(Protocol):
+    """Who takes an event of ASGI in pyvoy's thread."""
+
+    def received(self, event: Any) -> None: ...
+
+
 class Delivery(asyncio.Future[Any]):
     """What pyvoy's `receive` and `send` return: pyvoy sets it in its own thread, also when nobody waits any more.
 
-    `direct`, set in that thread by whom it is for, is called there. Else it is a future of the core's loop.
+    Where `receiver` is set, in that thread by whom it is for, that one is given the result there. Else it is a future
+    of the core's loop.
     """
 
-    direct: Callable[[Any], None] | None = None
+    __slots__ = ("receiver",)
+    receiver: Receiver
 
     def set_result(self, result: Any) -> None:
-        if self.direct is not None:
-            self.direct(result)
-        else:
+        try:
+            receiver = self.receiver
+        except AttributeError:
             self.get_loop().call_soon_threadsafe(self._set, super().set_result, result)
+        else:
+            receiver.received(result)
 
     def set_exception(self, exception: type | BaseException) -> None:
         self.get_loop().call_soon_threadsafe(self._set, super().set_exception, exception)

@@ -14,7 +14,7 @@ from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, PoolError, Status, StatusError
 
 from .core import Core
-from .in_flight import Pending, Sink
+from .in_flight import Pending
 from .model_spec import ModelSpec
 
 ReadSpec = Callable[[Payload], ModelSpec | None]
@@ -27,14 +27,14 @@ OnFinished = Callable[[str, str, Code, int], None]
 class Forward:
     """The RPC `api`, asked of workers as `method`. `read`: the model of a request; raises PoolError."""
 
-    __slots__ = ("_core", "_method", "begin", "finished", "read")
+    __slots__ = ("_core", "begin", "finished", "method", "read")
 
     def __init__(self, core: Core, api: str, method: data.Method, read: ReadSpec, on_finished: OnFinished) -> None:
         self._core = core
-        self._method = method
+        self.method = method
         self.read = read
-        self.begin: Callable[[Payload, ModelSpec | None, int, Sink], Pending] = partial(core.begin, method)
-        """Send a request of this model with this deadline; the sink gets the answer later. Raises PoolError."""
+        self.begin: Callable[[Pending], None] = core.begin
+        """Send it, a request of `method`; it gets the answer later. Raises PoolError."""
         self.finished: Callable[[str, Code, int], None] = partial(on_finished, api)
         """To be told of each call once, when it has its answer or needs none any more: model, code, when it began."""
 
@@ -46,7 +46,7 @@ class Forward:
         try:
             spec = self.read(request)
             model = "" if spec is None else spec.name
-            code, reply = await self._core.call(self._method, request, spec, deadline_ns)
+            code, reply = await self._core.call(self.method, request, spec, deadline_ns)
         except PoolError as error:
             code = error.status.code
             raise

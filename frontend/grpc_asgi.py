@@ -44,12 +44,12 @@ log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
-_CONTENT_TYPE = (b"content-type", b"application/grpc")
+CONTENT_TYPE = (b"content-type", b"application/grpc")
 _ACCEPTS = (b"grpc-accept-encoding", ACCEPTED)
 OK_START: dict[str, Any] = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [_CONTENT_TYPE, _ACCEPTS],
+    "headers": [CONTENT_TYPE, _ACCEPTS],
     "trailers": True,
 }
 OK_TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
@@ -257,14 +257,9 @@ class _Bounded:
             self._count -= 1
 
 
-def is_usual(scope: Scope) -> bool:
-    """Whether the headers are as nearly all clients send them. Quick, for any thread; others may be gRPC, too."""
-    return scope["method"] == "POST" and _CONTENT_TYPE in scope["headers"]
-
-
 def _is_grpc(scope: Scope) -> bool:
-    content_type: bytes = dict(scope["headers"]).get(_CONTENT_TYPE[0], b"")
-    return scope["method"] == "POST" and content_type.startswith(_CONTENT_TYPE[1])
+    content_type: bytes = dict(scope["headers"]).get(CONTENT_TYPE[0], b"")
+    return scope["method"] == "POST" and content_type.startswith(CONTENT_TYPE[1])
 
 
 class Rest:
@@ -337,7 +332,7 @@ async def _items(requests: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes
 
 
 def _start_of(encoding: bytes) -> dict[str, Any]:
-    return {**OK_START, "headers": [_CONTENT_TYPE, _ACCEPTS, (b"grpc-encoding", encoding)]}
+    return {**OK_START, "headers": [CONTENT_TYPE, _ACCEPTS, (b"grpc-encoding", encoding)]}
 
 
 def _trailers(error: PoolError) -> dict[str, Any]:
@@ -362,6 +357,6 @@ def refuse(scope: Scope, send: Send, error: PoolError) -> None:
         send(_EMPTY_BODY)
         send(trailers)
     else:
-        headers = [_CONTENT_TYPE, *trailers["headers"]]
+        headers = [CONTENT_TYPE, *trailers["headers"]]
         send({"type": "http.response.start", "status": 200, "headers": headers})
         send(_EMPTY_BODY)

@@ -14,7 +14,6 @@ from typing import Any
 
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.log import fields
-from modelpool.supervisor.wire.parts import Payload
 from modelpool.supervisor.wire.status import Code, Internal, Overloaded, PoolError, Status, StatusError
 
 from . import grpc_frames
@@ -24,13 +23,13 @@ from .engine import Receive, Send
 from .envoy_loop import Begun, Delivery
 from .forward import Forward
 from .grpc_asgi import (
+    CONTENT_TYPE,
     MOMENT_S,
     OK_START,
     OK_TRAILERS,
     GrpcApp,
     Rest,
     Scope,
-    is_usual,
     refuse,
 )
 from .grpc_calls import BUG
@@ -70,13 +69,15 @@ class DirectGrpc:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """A call that is under way, or a coroutine."""
         forward = self._forwards.get(scope["path"])
-        if forward is None or self.app.draining or not is_usual(scope):
+        if forward is None or self.app.draining:
+            return self.app(scope, receive, send)
+        if scope["method"] != "POST" or CONTENT_TYPE not in scope["headers"]:  # it may be gRPC all the same
             return self.app(scope, receive, send)
         call = _Call(self, forward, scope, receive, send)
         self.unheard.add(call)
         message = receive()
         if isinstance(message, Delivery):  # made by the `GuestLoop` that pyvoy has
-            message.direct = call.received
+            message.receiver = call
             return call
         # The request has ended with its headers: pyvoy has its own awaitable for that.
         self.unheard.discard(call)
@@ -95,12 +96,12 @@ class DirectGrpc:
         task.add_done_callback(self._tasks.discard)
 
 
-class _Call(Begun):
-    """One call: a `Sink` of the core, and a `Watched` of `calls_in_progress`."""
+class _Call(Begun, Pending):
+    """One call: a request of the core, and a `Watched` of `calls_in_progress`."""
 
     __slots__ = (
-        *("_app", "_asked", "_came", "_done", "_forward", "_message", "_model", "_part", "_receive", "_scope", "_send"),
-        *("_pending", "_started_ns", "seen"),
+        *("_app", "_asked", "_came", "_done", "_forward", "_has_room", "_part", "_receive", "_scope", "_send"),
+        *("_started_ns", "seen"),
     )
 
     def __init__(self, app: DirectGrpc, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,28 +111,31 @@ class _Call(Begun):
         self._receive = receive
         self._send = send
         self._started_ns = time.monotonic_ns()
-        self._message: Payload | None = b""  # None: it was dropped, there was no room
         self._part: Any = None  # the first event, where it is not the whole message
-        self._model = ""
-        self._pending: Pending | None = None
         self._came: asyncio.Event | None = None  # where it was waited for
+        self._has_room = True
         self._done = self._asked = self.seen = False
+        self.method = forward.method
+        self.payload = b""
+        self.spec = None
 
     # -- in pyvoy's thread ---------------------------------------------------------------------------------------
 
     def received(self, event: Any) -> None:
         """What came first: nearly always the whole message."""
-        body: bytes = event.get("body", b"")
-        message = grpc_frames.only_message(body, self._app.app.limit_bytes)
-        self._app.unheard.discard(self)
-        inbox = self._app.inbox
-        if not inbox.has_room():
-            self._message = None
-        elif message is None:
+        app = self._app
+        app.unheard.discard(self)
+        message = grpc_frames.only_message(event.get("body", b""), app.app.limit_bytes)
+        if message is None:
             self._part = event
         else:
-            self._message = message
-        inbox.put(self)
+            self.payload = message
+        app.inbox.put(self)
+
+    def finds_no_room(self) -> None:
+        """Keep nothing of what came."""
+        self._has_room = False
+        self._part, self.payload = None, b""
 
     # -- in the event loop ---------------------------------------------------------------------------------------
 
@@ -145,15 +149,13 @@ class _Call(Begun):
             part, self._part = self._part, None
             self._app.go_on(part, self._scope, self._receive, self._send)
             return
-        deadline_ns = self._deadline_ns()
-        forward, message = self._forward, self._message
+        self.deadline_ns = self._its_deadline_ns()
+        forward = self._forward
         try:
-            if message is None:
+            if not self._has_room:
                 raise Overloaded(f"{FULL}: more than {_MOST_WAITING} calls wait to be looked at", UNKNOWN_HINT_MS)
-            spec = forward.read(message)
-            if spec is not None:
-                self._model = spec.name
-            self._pending = forward.begin(message, spec, deadline_ns, self)
+            self.spec = forward.read(self.payload)
+            forward.begin(self)
         except PoolError as error:
             self.set_exception(error)
         except Exception:
@@ -162,7 +164,7 @@ class _Call(Begun):
         else:
             self._app.in_progress.add(self)
 
-    def _deadline_ns(self) -> int:
+    def _its_deadline_ns(self) -> int:
         timeout = None
         for name, value in self._scope["headers"]:  # of several the last counts, as in `grpc_asgi`
             if name == b"grpc-timeout":
@@ -178,7 +180,7 @@ class _Call(Begun):
     async def _wait(self, came: asyncio.Event) -> None:
         try:
             with self._app.app.intake.place():
-                async with asyncio.timeout(remaining_s(self._deadline_ns())):
+                async with asyncio.timeout(remaining_s(self._its_deadline_ns())):
                     await came.wait()
             return
         except TimeoutError:
@@ -192,7 +194,7 @@ class _Call(Begun):
         return self._done
 
     def set_result(self, answer: Answer) -> None:
-        """See `Sink`."""
+        """See `Pending`."""
         code, reply = answer
         if code is not _OK:
             self.set_exception(StatusError(Status(code, reply.decode("utf-8", "replace"))))
@@ -204,16 +206,16 @@ class _Call(Begun):
         send(OK_TRAILERS)
 
     def set_exception(self, error: PoolError) -> None:
-        """See `Sink`."""
+        """See `Pending`."""
         self._end(error.status.code)
         refuse(self._scope, self._send, error)
 
     def _end(self, code: Code) -> None:
         self._done = True
-        # They refer to each other, and the request would stay until somebody collects garbage.
-        self._pending, self._message = None, b""
+        self.payload = b""  # somebody may have a reference to the call for a while
         self._app.in_progress.discard(self)
-        self._forward.finished(self._model, code, self._started_ns)
+        spec = self.spec
+        self._forward.finished("" if spec is None else spec.name, code, self._started_ns)
 
     def look(self, now_ns: int) -> None:
         """See `Watched`. The core answers at the deadline by itself."""
@@ -227,8 +229,7 @@ class _Call(Begun):
         self._asked = False
         if self._done or future.result()["type"] != "http.disconnect":
             return
-        assert self._pending is not None
-        self._end(self._forward.drop(self._pending))
+        self._end(self._forward.drop(self))
 
 
 class _Inbox:
@@ -246,12 +247,10 @@ class _Inbox:
         self._calls: deque[_Call] = deque()
         self._woken = False
 
-    def has_room(self) -> bool:
-        """For one more with its message. In any thread; as many threads as ask at once may exceed it by as many."""
-        return len(self._calls) < _MOST_WAITING
-
     def put(self, call: _Call) -> None:
-        """In any thread."""
+        """In any thread. As many threads as do it at once may exceed the limit by as many."""
+        if len(self._calls) >= _MOST_WAITING:
+            call.finds_no_room()
         self._calls.append(call)
         if not self._woken:
             self._woken = True

@@ -19,16 +19,6 @@ from .settling import Fate, Lookalikes
 Answer = tuple[Code, bytes]  # the reply's bytes, or the error's text in UTF-8
 
 
-class Sink(Protocol):
-    """Where an answer goes, once: an asyncio.Future is one. Nothing more is told to one that is `done`."""
-
-    def done(self) -> bool: ...
-
-    def set_result(self, answer: Answer, /) -> None: ...
-
-    def set_exception(self, error: PoolError, /) -> None: ...
-
-
 class Link(Protocol):
     """The way to one worker. `send` is False when its queue is full.
 
@@ -83,33 +73,68 @@ class Worker:
     dead: bool = False
 
 
-@dataclass(slots=True, eq=False)
 class Pending:
     """A request in flight: at `worker`, or held. Whoever stops waiting for the answer hands it to `Core.drop`.
 
-    `sink` gets a PoolError where a refusal says more than code and text. `timer`: bounds how long it is held when it
-    has no deadline. `deaths`: how often a worker died while it executed this; `alone`: it is executed by itself from
-    now on.
+    Who asks makes one and says what it asks (method, payload, spec, deadline); `Core.begin` sets the rest. A subclass
+    says where the answer goes. `timer`: bounds how long it is held when it has no deadline. `deaths`: how often a
+    worker died while it executed this; `alone`: it is executed by itself from now on.
     """
 
-    request_id: int
+    __slots__ = (
+        *("alone", "deadline_ns", "deaths", "method", "payload", "queue", "request_id", "servable", "spec", "timer"),
+        "worker",
+    )
+
     method: data.Method
     payload: Payload
     spec: ModelSpec | None
     deadline_ns: int
+    request_id: int
     servable: ServableId
     queue: ModelQueue
-    sink: Sink
-    worker: Worker | None = None
-    timer: asyncio.TimerHandle | None = None
-    deaths: int = 0
-    alone: bool = False
+    worker: Worker | None
+    timer: asyncio.TimerHandle | None
+    deaths: int
+    alone: bool
 
-    @property
-    def answer(self) -> asyncio.Future[Answer]:
-        """The sink of a request of `Core.submit`."""
-        assert isinstance(self.sink, asyncio.Future)
-        return self.sink
+    def done(self) -> bool:
+        """Nobody waits for the answer any more."""
+        raise NotImplementedError
+
+    def set_result(self, answer: Answer) -> None:
+        """The answer, once, unless it is done."""
+        raise NotImplementedError
+
+    def set_exception(self, error: PoolError) -> None:
+        """Likewise, a refusal that says more than code and text."""
+        raise NotImplementedError
+
+
+class Awaited(Pending):
+    """One whose answer is awaited."""
+
+    __slots__ = ("answer",)
+
+    def __init__(
+        self,
+        method: data.Method,
+        payload: Payload,
+        spec: ModelSpec | None,
+        deadline_ns: int,
+        answer: asyncio.Future[Answer],
+    ) -> None:
+        self.method, self.payload, self.spec, self.deadline_ns = method, payload, spec, deadline_ns
+        self.answer = answer
+
+    def done(self) -> bool:
+        return self.answer.done()
+
+    def set_result(self, answer: Answer) -> None:
+        self.answer.set_result(answer)
+
+    def set_exception(self, error: PoolError) -> None:
+        self.answer.set_exception(error)
 
 
 def in_order_of_suspicion(again: Collection[Pending]) -> list[Pending]:

@@ -5,8 +5,8 @@ TF Serving counts Predict, Classify and Regress over gRPC, and every REST call t
 choose model names, so their number is bounded: so many that no route has ever named, then they are one.
 """
 
-import time
 from collections.abc import Callable
+from time import monotonic_ns
 
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.metric_messages import MetricSample
@@ -69,8 +69,9 @@ class RequestMetrics:
         outcome = self._outcomes.get((entrypoint, api, model, code))
         if outcome is None:
             outcome = self._outcome(entrypoint, api, self._label(model), code)
-        outcome.took_ns.append(time.monotonic_ns() - started_ns)
-        if len(outcome.took_ns) >= _SETTLE_EVERY:
+        took_ns = outcome.took_ns
+        took_ns.append(monotonic_ns() - started_ns)
+        if len(took_ns) >= _SETTLE_EVERY:
             outcome.settle()
 
     def settled(self, model: str, fate: str) -> None:

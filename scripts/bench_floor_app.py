@@ -38,9 +38,9 @@ class _Call(Begun):
         """For the next part of the body."""
         message = self._receive()
         assert isinstance(message, Delivery)  # made by the `GuestLoop` that pyvoy has
-        message.direct = self._received
+        message.receiver = self
 
-    def _received(self, event: Any) -> None:
+    def received(self, event: Any) -> None:
         if event.get("more_body"):
             self.ask()
             return

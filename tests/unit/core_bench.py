@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from modelpool.frontend.core import Core
-from modelpool.frontend.in_flight import Bounds, Pending
+from modelpool.frontend.in_flight import Awaited, Bounds
 from modelpool.frontend.model_spec import ModelSpec
 from modelpool.frontend.settling import Fate
 from modelpool.supervisor.wire import data
@@ -120,7 +120,7 @@ class Bench:
 
     def submit(
         self, deadline_ns: int = NO_DEADLINE_NS, size_bytes: int = 0, model: str = "m", payload: bytes = b""
-    ) -> Pending:
+    ) -> Awaited:
         return self.core.submit(Method.PREDICT, payload or bytes(size_bytes), ModelSpec(model), deadline_ns)
 
     def reply(self, worker: int, request_id: int, body: bytes = b"", code: Code = Code.OK, hint_ms: int = 0) -> None:
@@ -130,7 +130,7 @@ class Bench:
         self.core.bury(WorkerDied(Incarnation(worker), "killed by SIGKILL", tuple(executing), tuple(finished)))
 
 
-def worker_of(pending: Pending) -> int:
+def worker_of(pending: Awaited) -> int:
     assert pending.worker is not None
     return int(pending.worker.incarnation)
 

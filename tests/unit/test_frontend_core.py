@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpool.frontend.in_flight import Bounds, Pending
+from modelpool.frontend.in_flight import Awaited, Bounds
 from modelpool.frontend.model_spec import ModelSpec
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
 from modelpool.supervisor.wire.route_table import RequestRules
@@ -219,7 +219,7 @@ class Ledger:
     def __init__(self) -> None:
         self.bench = Bench(bounds=Bounds(model_bytes=100, total_bytes=150))
         self.serving = {"m": 1, "n": 2}
-        self.waiting: list[Pending] = []
+        self.waiting: list[Awaited] = []
         self._publish()
 
     def _publish(self) -> None:
@@ -259,7 +259,7 @@ class Ledger:
             assert fits
             self.waiting.append(pending)
 
-    def _settle(self, event: str, pending: Pending) -> None:
+    def _settle(self, event: str, pending: Awaited) -> None:
         if event == "reply":
             self.bench.reply(worker_of(pending), pending.request_id)
         elif event == "expire":

@@ -7,12 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpool.frontend.deadlines import Deadlines
-from modelpool.frontend.in_flight import Pending
-from modelpool.frontend.model_queue import ModelQueue
+from modelpool.frontend.in_flight import Awaited, Pending
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
-from modelpool.supervisor.wire.ids import ServableId
 
-QUEUE = ModelQueue("m", 1)
 MS_NS = 1_000_000
 
 
@@ -30,8 +27,9 @@ class Bench:
     def add(self, number: int, after_ms: float | None) -> Pending:
         """As the core does; None: a request without a deadline."""
         deadline_ns = NO_DEADLINE_NS if after_ms is None else self.began_ns + int(after_ms * MS_NS)
-        sink = asyncio.get_running_loop().create_future()
-        pending = Pending(number, Method.PREDICT, b"", None, deadline_ns, ServableId("m", 1), QUEUE, sink)
+        answer = asyncio.get_running_loop().create_future()
+        pending = Awaited(Method.PREDICT, b"", None, deadline_ns, answer)
+        pending.request_id = number
         self.in_flight[number] = pending
         if deadline_ns != NO_DEADLINE_NS and deadline_ns < self.deadlines.first_ns:
             self.deadlines.expect(deadline_ns)

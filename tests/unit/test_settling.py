@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.frontend.in_flight import Bounds, Pending
+from modelpool.frontend.in_flight import Awaited, Bounds
 from modelpool.frontend.quarantine import fingerprint
 from modelpool.frontend.retry_budget import RESERVE, RetryBudget
 from modelpool.frontend.settling import Fate, Lookalikes, Verdict, settle
@@ -118,7 +118,7 @@ def test_lookalikes_are_the_same(suspects: list[bytes], payload: bytes) -> None:
 # -- the core ----------------------------------------------------------------------------------------------------------
 
 
-def outcome(pending: Pending) -> tuple[Code, str]:
+def outcome(pending: Awaited) -> tuple[Code, str]:
     code, raw = pending.answer.result()
     return code, raw.decode()
 

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from modelpool.frontend.in_flight import Bounds, Pending
+from modelpool.frontend.in_flight import Awaited, Bounds
 from modelpool.frontend.retry_budget import RESERVE
 from modelpool.frontend.settling import Fate
 from modelpool.supervisor.wire import data
@@ -70,7 +70,7 @@ class Settling(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.workers: dict[str, list[Worker]] = {name: [] for name in RULES}
         self.last_incarnation = 0
-        self.accepted: list[Pending] = []
+        self.accepted: list[Awaited] = []
         self.dropped: set[int] = set()
         self.executed: Counter[int] = Counter()
         self.killed_by: Counter[int] = Counter()
@@ -258,7 +258,7 @@ class Settling(RuleBasedStateMachine):
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
-    def _of(self, name: str) -> list[Pending]:
+    def _of(self, name: str) -> list[Awaited]:
         return [each for each in self.accepted if each.servable.name == name and each.request_id not in self.dropped]
 
     @invariant()
@@ -304,7 +304,7 @@ class Settling(RuleBasedStateMachine):
         for link in self.bench.links.values():
             assert all(isinstance(head, data.RequestHeader) for head in link.sent)
 
-    def _check_answer(self, pending: Pending) -> None:
+    def _check_answer(self, pending: Awaited) -> None:
         """A harmless request is answered, but for those that had bad luck or wait for a version that is given up."""
         error = pending.answer.exception()
         code = error.status.code if isinstance(error, PoolError) else pending.answer.result()[0]
