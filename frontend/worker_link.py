@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 # The disconnection is usually known before the death is; this is for a process that outlives its own exit.
 GRACE_S = 1.0
-_POLLOUT = int(zmq.POLLOUT)
 _SMALL_BYTES, _MOST_TOGETHER = data.SMALL_BYTES, data.MOST_TOGETHER
 
 
@@ -68,13 +67,14 @@ class WorkerLink(Dealer):
         if not self._flush():
             return False
         self._look_soon()  # also when it is refused: to ask may swallow the edge that tells of a reply
-        if not self._writable():  # also after a flush, which may have taken the last room
+        if not self._has_room and not self._asked_for_room():  # also after a flush, which may have taken the last
             return False
         self._outbox.append(frames)
         return True
 
-    def _writable(self) -> bool:
-        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & _POLLOUT)
+    def _asked_for_room(self) -> bool:
+        self._readable()
+        return self._has_room
 
     def _flush(self) -> bool:
         outbox = self._outbox

@@ -151,12 +151,12 @@ def test_a_reply_that_comes_while_requests_are_refused(peer: Peer) -> None:
 
     async def test(link: WorkerLink) -> None:
         assert ask(link, 1)
+        peer.context.dealer.is_full = True  # from what it is sent by now
         await asyncio.sleep(0)
         name, *_ = await asyncio.to_thread(peer.socket.recv_multipart)
         for _ in range(5):  # until the link has looked after its own doings
             await asyncio.sleep(0)
         peer.socket.send_multipart([name, b"reply"])
-        peer.context.dealer.is_full = True
         assert peer.context.dealer.poll(WAIT_S * 1000) == zmq.POLLIN
         assert not ask(link, 2)
         while not peer.received:  # noqa: ASYNC110 - the link's callback tells nobody
