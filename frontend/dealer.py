@@ -15,6 +15,7 @@ from modelpool.supervisor.wire import sockets
 from modelpool.supervisor.wire.status import Unavailable
 
 from .callback import guarded
+from .turn import Turn
 
 _BURST = 64
 # Plain integers: arithmetic on pyzmq's enums costs more than the calls they are for.
@@ -39,6 +40,7 @@ class Dealer:
         on_message: Callable[[list[bytes]], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._turn = Turn.of_loop()
         self._on_message = on_message
         self._drain_scheduled = False
         self._closed = False
@@ -92,7 +94,7 @@ class Dealer:
     def _look_soon(self) -> None:
         if not self._drain_scheduled:
             self._drain_scheduled = True
-            self._loop.call_soon(self._drain_again)
+            self._turn.at_end(self._drain_again)
 
     @guarded
     def _drain_again(self) -> None:

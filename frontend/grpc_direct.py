@@ -36,6 +36,7 @@ from .grpc_calls import BUG
 from .grpc_timeout import remaining_s, timeout_ns, too_late
 from .in_flight import Answer, Pending
 from .model_queue import FULL, UNKNOWN_HINT_MS
+from .turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +244,7 @@ class _Inbox:
     def __init__(self, on_begun: Callable[[], None]) -> None:
         """`on_begun` is called when calls have been begun, once for all of a turn."""
         self._loop = asyncio.get_running_loop()
+        self._turn = Turn.of_loop()
         self._on_begun = on_begun
         self._calls: deque[_Call] = deque()
         self._woken = False
@@ -260,9 +262,11 @@ class _Inbox:
     def _begin(self) -> None:
         self._woken = False  # before the calls are counted: one that is put after that wakes again
         calls = self._calls
+        self._turn.hold()
         for _ in range(len(calls)):
             calls.popleft().begin()
         self._on_begun()
+        self._turn.end()
 
 
 class _Unheard:

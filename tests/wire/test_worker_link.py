@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import zmq
 
+from modelpool.frontend.turn import Turn
 from modelpool.frontend.worker_link import WorkerLink
 from modelpool.supervisor.wire import data, sockets
 from modelpool.supervisor.wire.data import Method
@@ -94,6 +95,18 @@ def test_small_ones_of_one_turn_are_one_message_and_all_keep_their_order(peer: P
         while sum(map(len, messages)) < 72:
             messages.append(await asyncio.to_thread(peer.read))
         assert messages == [list(range(64)), list(range(64, 70)), [70], [71]]
+
+    peer.run(test)
+
+
+def test_they_leave_when_the_turn_is_ended(peer: Peer) -> None:
+    async def test(link: WorkerLink) -> None:
+        turn = Turn.of_loop()
+        turn.hold()
+        assert ask(link, 1)
+        assert ask(link, 2)
+        turn.end()
+        assert peer.read() == [1, 2]  # and the loop has not turned
 
     peer.run(test)
 
