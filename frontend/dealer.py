@@ -107,6 +107,13 @@ class Dealer:
     @guarded
     def _drain(self) -> None:
         self._flush()
+        if self._closed:
+            return
+        try:
+            frames = self._next()  # mostly a message is why it is called; to ask before costs as much as to receive one
+        except zmq.Again:
+            return
+        self._on_message(frames)
         self._drain_burst()
 
     def _flush(self) -> bool:
@@ -114,15 +121,19 @@ class Dealer:
         return True
 
     def _drain_burst(self) -> None:
-        receive = self._socket.recv
         for _ in range(_BURST):
             if not self._readable():
                 return
-            # Not copied at once: so the frame says whether there are more, and to ask the socket costs twice as much.
-            frame = receive(_NOBLOCK, False)
-            frames = [frame.bytes]
-            while frame.more:
-                frame = receive(_NOBLOCK, False)
-                frames.append(frame.bytes)
-            self._on_message(frames)
+            self._on_message(self._next())
         self._look_soon()
+
+    def _next(self) -> list[bytes]:
+        """The frames of the next message. Raises zmq.Again where there is none."""
+        receive = self._socket.recv
+        # Not copied at once: so the frame says whether there are more, and to ask the socket costs twice as much.
+        frame = receive(_NOBLOCK, False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = receive(_NOBLOCK, False)
+            frames.append(frame.bytes)
+        return frames
