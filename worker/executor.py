@@ -2,7 +2,8 @@
 
 `plan` and `finish` are for the thread that owns the requests, `run` for any. From before a request's payload is looked
 at, and until its answer is made, the flight recorder has it, except while it waits for others to share a run with:
-whatever kills the process finds it among those that were executing. Knows neither sockets nor when a run is due.
+whatever kills the process finds it among those that were executing. Those of a table it has from the run on: what was
+done with them before was to compare bytes. Knows neither sockets nor when a run is due.
 """
 
 import logging
@@ -247,9 +248,10 @@ def _unstack(job: Job) -> None:
     """Have the requests of its tables, which it has begun with, as parts. Any thread."""
     parts = []
     for table, entries in zip(job.tables, job.flights, strict=True):
-        family, rows, key = table.form.common.place
+        family, rows, key = table.place
+        began_ns = table.taken_ns - table.read_ns
         for (request, plan), entry in zip(table.requests(), entries, strict=True):
-            task = Task(request, began_ns=table.began_ns, planned_ns=table.planned_ns, rows=rows, plan=plan)
+            task = Task(request, began_ns=began_ns, planned_ns=table.taken_ns, rows=rows, plan=plan)
             task.signatures, task.family, task.key = plan.signatures, family, key
             task.flight, task.running = entry, 1
             parts.append(Part(task, 0, rows))

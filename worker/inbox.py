@@ -1,13 +1,13 @@
 """What comes to a worker by its socket: requests for the queue or as tables, and what becomes of those in between.
 
-The socket is read in bursts, by the session's main thread, which owns it. Small requests of one look are kept until its
-end: where all of a frontend's are alike they go on as one table (`request_table`), else each by itself.
+The socket is read in bursts, by the session's main thread, which owns it. Small requests are kept to the end of a look,
+or until another comes: those of a frontend that came one behind the other, and are alike, go on as one table
+(`request_table`), else each by itself. Cancels are kept as well, for they are looked for in all that waits.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,7 +21,7 @@ from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unavail
 
 from . import request_table
 from .jobs import Task, failed
-from .request_queue import Request, RequestQueue
+from .request_queue import Gone, Request, RequestQueue
 from .shared_payloads import SharedPayloads
 from .work import Work
 
@@ -38,14 +38,24 @@ _FULL = "The batch scheduling queue to which this task was submitted is full"
 
 
 class _Gathered:
-    """Small requests of one frontend that came in one look."""
+    """Small requests of one frontend that came one behind the other, in one look."""
 
-    __slots__ = ("frontend", "messages")
+    __slots__ = ("frontend", "messages", "peer")
 
-    def __init__(self, frontend: Incarnation) -> None:
+    def __init__(self, peer: bytes, frontend: Incarnation) -> None:
+        self.peer = peer
         self.frontend = frontend
-        self.messages: list[tuple[bytes, bytes]] = []
-        """Header and payload of each message; of one of several requests, which have their own, the header is empty."""
+        self.messages: list[tuple[bytes | None, bytes]] = []
+        """Header and payload of each message; None for one of several requests, which have their own."""
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.messages) == 1 and self.messages[0][0] is not None
+
+    def together(self) -> bytes:
+        """As a message of several requests."""
+        pieces = [each if head is None else data.one_of_several(head, each) for head, each in self.messages]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Inbox:
@@ -68,8 +78,9 @@ class Inbox:
         self._answered = answered
         self._frontends: dict[bytes, Incarnation] = {}
         self._dropped: SimpleQueue[Incarnation] = SimpleQueue()
-        self._gathers = work.takes_tables()
-        self._gathered: dict[bytes, _Gathered] = {}
+        self._gathers = work.tables is not None
+        self._gathered: list[_Gathered] = []
+        self._cancelled: dict[Incarnation, list[int]] = {}
 
     def drop_frontend(self, incarnation: Incarnation) -> None:
         """A frontend is gone: what it has asked and is not executed yet need not be. Any thread."""
@@ -101,6 +112,8 @@ class Inbox:
                 room -= self._take_message(peer, head.bytes, frame, now_ns)
         if self._gathered:
             self._put_gathered(now_ns)
+        if self._cancelled:
+            self._forget_cancelled()
 
     def _take_referred(self, peer: bytes, head: bytes, frame: Any, now_ns: int) -> None:
         """A message whose payload is in shared memory; of any other the rest is skipped."""
@@ -125,7 +138,7 @@ class Inbox:
         if frontend in self.gone:
             return 1
         if self._gathers and (several or (header[3] is _PREDICT and len(frame) <= data.SMALL_BYTES and not reference)):
-            return self._gather(peer, frontend, head, frame.bytes, several=several)
+            return self._gather(peer, frontend, None if several else head, frame.bytes)
         if several:
             for each, payload in requests:
                 self._take(peer, frontend, each, payload, now_ns)
@@ -140,45 +153,45 @@ class Inbox:
         self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
         return 1
 
-    def _gather(self, peer: bytes, frontend: Incarnation, head: bytes, payload: bytes, *, several: bool) -> int:
+    def _gather(self, peer: bytes, frontend: Incarnation, head: bytes | None, payload: bytes) -> int:
         """Keep a message until the end of the look; about how many requests it has."""
-        gathered = self._gathered.get(peer)
-        if gathered is None:
-            gathered = self._gathered[peer] = _Gathered(frontend)
-        gathered.messages.append((b"" if several else head, payload))
-        return request_table.count_of(payload) if several else 1
+        if not self._gathered or self._gathered[-1].peer != peer:
+            self._gathered.append(_Gathered(peer, frontend))
+        self._gathered[-1].messages.append((head, payload))
+        return 1 if head is not None else request_table.count_of(payload)
 
     def _put_gathered(self, now_ns: int) -> None:
-        """What was gathered so far is to wait for the model."""
-        gathered, self._gathered = self._gathered, {}
-        for peer, those in gathered.items():
-            if not self._put_table(peer, those, now_ns):
+        """What was gathered so far is to wait for the model, in its order."""
+        gathered, self._gathered = self._gathered, []
+        # One that nothing is beside costs less by itself.
+        alone = len(gathered) == 1 and gathered[0].is_single and not self._work.tables
+        for those in gathered:
+            if alone or not self._put_table(those, now_ns):
                 for head, payload in those.messages:
-                    self._put_message(peer, those.frontend, head, payload, now_ns)
+                    self._put_message(those, head, payload, now_ns)
 
-    def _put_table(self, peer: bytes, those: _Gathered, now_ns: int) -> bool:
-        """Whether all of them could be taken as a table, which nothing that came earlier waits behind."""
-        messages = those.messages
-        if len(messages) == 1 and messages[0][0]:
-            return False  # a single request
-        first = self._queue.first()
-        if first is not None and first.received_ns != now_ns:
-            return False
-        pieces = [data.one_of_several(head, payload) if head else payload for head, payload in messages]
-        raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return self._work.put_table(raw, peer, those.frontend, now_ns)
+    def _put_table(self, those: _Gathered, now_ns: int) -> bool:
+        """Whether all of them could be taken as a table. What waits in the queue came earlier."""
+        return not len(self._queue) and self._work.put_table(those.together(), those.peer, those.frontend, now_ns)
 
-    def _put_message(self, peer: bytes, frontend: Incarnation, head: bytes, payload: bytes, now_ns: int) -> None:
-        if head:
-            self._take(peer, frontend, data.request_fields(head), payload, now_ns)
-            return
+    def _put_message(self, those: _Gathered, head: bytes | None, payload: bytes, now_ns: int) -> None:
         try:
-            requests = data.unpack_requests(payload)
+            requests = [(data.request_fields(head), payload)] if head else data.unpack_requests(payload)
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
             return
         for header, each in requests:
-            self._take(peer, frontend, header, each, now_ns)
+            self._take(those.peer, those.frontend, header, each, now_ns)
+
+    def _forget_cancelled(self) -> None:
+        """Those that were not found in the queue when their cancels came: they may have been gathered, or be with the
+        work. All at once, for a model that is late has many.
+        """
+        cancelled, self._cancelled = self._cancelled, {}
+        for frontend, request_ids in cancelled.items():
+            left = frozenset(each for each in request_ids if not self._queue.cancel(frontend, each))
+            if left:
+                self._work.forget(Gone(frontend, left))
 
     def _refuse_referred(
         self, peer: bytes, frontend: Incarnation, header: data.RequestFields, now_ns: int, error: PoolError
@@ -193,14 +206,14 @@ class Inbox:
     def _take(self, peer: bytes, frontend: Incarnation, header: data.RequestFields, payload: Any, now_ns: int) -> None:
         request_id, deadline_ns, sent_ns, method, alone = header
         if method is _CANCEL:
-            if peer in self._gathered:  # the request may be among them
-                self._put_gathered(now_ns)
             if not self._queue.cancel(frontend, request_id):
-                self._work.forget(lambda each: each.request_id == request_id and each.frontend == frontend)
+                self._cancelled.setdefault(frontend, []).append(request_id)
             return
         if method is _RETURN:
             self._shared.returned(frontend, request_id)
             return
+        if self._gathered:  # what came earlier
+            self._put_gathered(now_ns)
         request = Request(peer, frontend, request_id, deadline_ns, sent_ns, now_ns, method, alone, payload)
         if not self._queue.put(request):
             self._answered(failed(request, Unavailable(_FULL).status))
@@ -219,11 +232,7 @@ class Inbox:
                 return
             self.gone.append(gone)
             count = self._queue.drop_frontend(gone)
-            self._work.forget(partial(_is_of, gone))
+            self._work.forget(Gone(gone))
             self._frontends = {peer: known for peer, known in self._frontends.items() if known != gone}
             self._shared.drop_frontend(gone)
             log.info("dropped the requests of a dead frontend %s", fields(frontend=gone, requests=count))
-
-
-def _is_of(frontend: Incarnation, request: Request) -> bool:
-    return request.frontend == frontend

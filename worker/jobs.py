@@ -78,7 +78,7 @@ class Job:
     other numbers, for parts that are run again by themselves. Any thread calls it. `took_s` is None when the run
     failed, and `unfit` then says why, if that is that its outputs were no rows, or those of a part of it.
 
-    In the place of parts it may have `tables`, of one form: its one result is then of all their requests, and `replies`
+    In the place of parts it may have `tables`, of one key: its one result is then of all their requests, and `replies`
     are their answers, which end well. If they do not, it has parts.
     """
 
@@ -109,11 +109,11 @@ class Job:
     @property
     def family(self) -> Hashable:
         """See `batching.Task`; of a batch."""
-        return self.parts[0].task.family if self.parts else self.tables[0].family
+        return self.parts[0].task.family if self.parts else self.tables[0].place.family
 
     @property
     def filled(self) -> int:
         """How many of its rows are not padding."""
         if self.parts:
             return sum(part.stop - part.start for part in self.parts)
-        return sum(len(table) * table.rows_each for table in self.tables)
+        return sum(len(table) * table.place.rows for table in self.tables)

@@ -94,12 +94,12 @@ class _TableTimes:
     @classmethod
     def of(cls, table: RequestTable, job: Job) -> "_TableTimes":
         times = (
-            table.planned_ns - table.began_ns,
-            job.run_ns - table.planned_ns,
+            table.read_ns,
+            job.run_ns - table.taken_ns,
             job.ran_ns - job.run_ns,
             job.ended_ns - job.finish_ns,
         )
-        return cls(table.form.signatures, table.began_ns - table.column("sent_ns"), times)
+        return cls(table.form.signatures, table.taken_ns - table.read_ns - table.column("sent_ns"), times)
 
 
 class _OfMethod:
@@ -201,8 +201,8 @@ class _Batches:
                 self._task_rows.append(part.task.rows)
                 self._waited_ns.append(max(0, job.run_ns - part.task.planned_ns))
         for table in job.tables:
-            self._task_rows += [table.rows_each] * len(table)
-            self._waited_ns += [job.run_ns - table.planned_ns] * len(table)
+            self._task_rows += [table.place.rows] * len(table)
+            self._waited_ns += [job.run_ns - table.taken_ns] * len(table)
         self._waiting.append((job.filled, job.requests, job.rows, job.took_s is None))
         if len(self._waiting) >= _SETTLE_EVERY:
             self.settle()

@@ -3,9 +3,9 @@
 Parsing ends in a Plan; whoever executes it may put several plans into one run of the model. Pure; any thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,13 +25,22 @@ class Model(Protocol):
         """Tensor names to arrays in, fetched tensors out. Raises PoolError."""
 
 
+class Place(NamedTuple):
+    """Where a plan belongs that may share a run: see `batching.Task`."""
+
+    family: Hashable
+    rows: int
+    key: Hashable
+
+
 @dataclass(slots=True, eq=False)
 class Form:
-    """What plans have in common that differ in nothing but the values of their feeds. What follows from that for a
-    batch is found out once: `place` is its own for whoever puts plans together, and None until it is known.
+    """What plans have in common that differ in nothing but the values of their feeds. What follows from that is found
+    out once: `place` by whoever puts plans together, None until it is known; `table` by whoever reads many at once.
     """
 
-    place: Any = None
+    place: Place | None = None
+    table: Any = None
 
 
 @dataclass(slots=True, eq=False)

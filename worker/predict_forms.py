@@ -3,11 +3,12 @@
 Clients send one message over and over with other values in it. Of one that was read, the bytes around the values are
 kept. A request as long, with the same bytes at the same places, is read by comparing them. That holds for values that
 are fed as they lie in the payload: whoever reads those looks at none of them, so the bytes around them decide alone how
-a request is read, and whether it is taken. All others are read each time. Pure; main thread.
+a request is read, and whether it is taken. All others are read each time. Pure; main thread, but a form that is known
+never changes and may be used by any.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,27 +25,35 @@ _KEPT_BYTES = 4096
 Buffer = Any  # bytes or a memoryview of bytes
 
 
+class Fed(NamedTuple):
+    """A tensor that is fed as it lies in the payload, from `begin` on."""
+
+    name: str
+    dtype: Any
+    size: int
+    begin: int
+    shape: tuple[int, ...]
+
+
 class KnownForm:
-    """`pieces`: what has to be the same, and where; `places`: name, dtype, count, begin and shape of what is fed.
-    `common` is what its plans have in common, and `finish_rows` is as a Plan has it.
+    """`pieces`: what has to be the same, and where. `common` is what its plans have in common; the others are as a Plan
+    has them.
     """
 
-    __slots__ = ("_plan", "common", "fetches", "finish_rows", "pieces", "places", "signatures", "template")
+    __slots__ = ("_plan", "common", "fed", "fetches", "finish_rows", "pieces", "signatures")
 
     def __init__(
         self,
         pieces: Sequence[tuple[int, int, bytes]],
-        places: Sequence[tuple[str, Any, int, int, tuple[int, ...]]],
+        fed: Sequence[Fed],
         plan: Plan,
     ) -> None:
         self.pieces = pieces
-        self.places = places
+        self.fed = fed
         self.fetches = plan.fetches
         self.signatures = plan.signatures
         self.finish_rows = plan.finish_rows
         self.common = Form()
-        self.template: Any = None
-        """For `request_table`, which makes it."""
         self._plan = (plan.fetches, plan.finish, plan.signatures, plan.finish_rows, self.common)
 
     def read(self, payload: Buffer) -> Plan | None:
@@ -52,8 +61,8 @@ class KnownForm:
             if payload[begin:end] != piece:
                 return None
         feeds = {}
-        for name, dtype, count, begin, shape in self.places:
-            array = np.frombuffer(payload, dtype, count, begin)
+        for name, dtype, size, begin, shape in self.fed:
+            array = np.frombuffer(payload, dtype, size, begin)
             feeds[name] = array if len(shape) == 1 else array.reshape(shape)
         return Plan(feeds, *self._plan)
 
@@ -107,13 +116,13 @@ def _form_of(payload: Buffer, plan: Plan) -> KnownForm | None:
     if plan.feeds is None:
         return None
     origin = _address(np.frombuffer(payload, np.uint8))
-    places = []
+    fed = []
     for name, array in plan.feeds.items():
         begin = _address(array) - origin
         if not array.flags.c_contiguous or not 0 <= begin <= len(payload) - array.nbytes:
             return None
-        places.append((name, array.dtype, array.size, begin, array.shape))
-    ends = [(begin, begin + plan.feeds[name].nbytes) for name, _, _, begin, _ in places]
+        fed.append(Fed(name, array.dtype, array.size, begin, array.shape))
+    ends = [(begin, begin + plan.feeds[name].nbytes) for name, _, _, begin, _ in fed]
     around, at = [], 0
     for begin, end in [*sorted(ends), (len(payload), 0)]:
         if begin > at:
@@ -122,7 +131,7 @@ def _form_of(payload: Buffer, plan: Plan) -> KnownForm | None:
     # Before anything is copied: values beyond the shape's are not fed, and may be all of a large payload.
     if sum(end - begin for begin, end in around) > _KEPT_BYTES:
         return None
-    return KnownForm([(begin, end, bytes(payload[begin:end])) for begin, end in around], places, plan)
+    return KnownForm([(begin, end, bytes(payload[begin:end])) for begin, end in around], fed, plan)
 
 
 def _address(array: Array) -> int:

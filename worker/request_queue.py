@@ -31,6 +31,19 @@ class Request:
         return self.deadline_ns != NO_DEADLINE_NS and now_ns > self.deadline_ns
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Requests of one frontend that nobody awaits any more: these, or all."""
+
+    frontend: int
+    request_ids: frozenset[int] | None = None
+
+    def has(self, request: Request) -> bool:
+        return request.frontend == self.frontend and (
+            self.request_ids is None or request.request_id in self.request_ids
+        )
+
+
 class RequestQueue:
     """At most `capacity` requests with `capacity_bytes` of payload in all, first in, first out. A single one fits."""
 

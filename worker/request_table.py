@@ -3,10 +3,10 @@
 What `predict_forms` does for one request is done here for all of a message at once, by numpy: the bytes that must be
 the same are compared, and the values are cut out as columns, so that a request costs next to nothing beside the others.
 Whatever is out of the ordinary (another form, an expired deadline, a run that fails, an answer that somebody logs)
-takes the table apart again, into the requests that it is made of. Pure; a table is one thread's at a time.
+takes a table apart again, into the requests that it is made of. Pure; a table is one thread's at a time.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,57 +18,90 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
 
-from .plan import Array, Plan
+from .plan import Array, Place, Plan
 from .predict_forms import Forms, KnownForm
-from .request_queue import Request
+from .request_queue import Gone, Request
 
 Bytes = npt.NDArray[np.uint8]
+Marks = npt.NDArray[np.bool_]
 
-# What stands before a payload and before a reply: the types of the fields, and where they begin.
+# What stands before a payload and before a reply: the types of the fields, and where they begin and end.
 _REQUEST: Any = np.dtype(list(data.REQUEST_ROW))
 _REPLY: Any = np.dtype(list(data.REPLY_ROW))
 _HEAD_BYTES: int = _REQUEST.itemsize
 _REPLY_BYTES: int = _REPLY.itemsize
-_PLACES: dict[str, tuple[np.dtype[Any], int, int]] = {
+_FIELDS: dict[str, tuple[np.dtype[Any], int, int]] = {
     name: (kind, at, at + kind.itemsize) for name, (kind, at) in _REQUEST.fields.items()
 }
-_ID_AT = slice(*_PLACES["request_id"][1:])
+_ID_AT = slice(*_FIELDS["request_id"][1:])
 _ANSWERED_AT = slice(_REPLY.fields["request_id"][1], _REPLY.fields["code"][1])
-_SIZE_BYTES = _PLACES["size"][2]
+_SIZE_BYTES = _FIELDS["size"][2]
 _NEVER_NS = (1 << 63) - 1
+# Replies that could not be made all at once: after so many in a row the form's requests are not read so any more.
+_MISSES = 4
+
+
+class FormRows:
+    """What is known of the rows of one form: one with what must be the same, and a mask of where that is."""
+
+    __slots__ = ("_mask", "_same", "form", "misses", "place")
+
+    def __init__(self, form: KnownForm, place: Place, size_bytes: int) -> None:
+        self.form = form
+        self.place = place
+        self.misses = 0
+        """Times in a row that the replies to its requests had to be made one by one."""
+        row = np.zeros(_HEAD_BYTES + size_bytes, np.uint8)
+        self._mask = np.zeros_like(row)
+        pieces = [(_HEAD_BYTES + begin, piece) for begin, _, piece in form.pieces]
+        for name, value in (("size", size_bytes), ("method", Method.PREDICT), ("alone", False)):
+            kind, at, _ = _FIELDS[name]
+            pieces.append((at, np.array(value, kind).tobytes()))
+        for at, piece in pieces:
+            row[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            self._mask[at : at + len(piece)] = 0xFF
+        self._same = row.tobytes()
+
+    def fit(self, rows: Bytes) -> bool:
+        return (rows & self._mask).tobytes() == self._same * len(rows)
+
+    @property
+    def worthwhile(self) -> bool:
+        return self.misses < _MISSES
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All requests of a message, [requests, bytes], and their form."""
+
+    of: FormRows
+    rows: Bytes
+
+    @property
+    def place(self) -> Place:
+        return self.of.place
 
 
 class RequestTable:
-    """Requests of one frontend. `began_ns` and `planned_ns`: when reading them began and ended."""
+    """Requests of one frontend, which came at `came_ns`."""
 
-    __slots__ = ("began_ns", "earliest_ns", "form", "frontend", "peer", "planned_ns", "rows")
+    __slots__ = ("came_ns", "earliest_ns", "form", "frontend", "of", "peer", "place", "read_ns", "rows", "taken_ns")
 
-    def __init__(
-        self, form: KnownForm, rows: Bytes, peer: bytes, frontend: int, *, began_ns: int, planned_ns: int
-    ) -> None:
-        self.form = form
-        self.rows = rows
+    def __init__(self, found: Found, peer: bytes, frontend: int, came_ns: int) -> None:
+        self.of = found.of
+        self.form = found.of.form
+        self.place = found.of.place
+        self.rows = found.rows
         self.peer = peer
         self.frontend = frontend
-        self.began_ns = began_ns
-        self.planned_ns = planned_ns
-        self.earliest_ns = _earliest_ns(rows)
+        self.came_ns = came_ns
+        self.read_ns = self.taken_ns = 0
+        """How long reading it took, and when it was taken for a run."""
+        self.earliest_ns = _earliest_ns(self.rows)
         """The first deadline of one of them."""
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def family(self) -> Hashable:
-        """See `batching.Task`."""
-        family: Hashable = self.form.common.place[0]
-        return family
-
-    @property
-    def rows_each(self) -> int:
-        """How many rows each request has."""
-        rows: int = self.form.common.place[1]
-        return rows
 
     @property
     def payload_bytes(self) -> int:
@@ -79,9 +112,31 @@ class RequestTable:
         """The first `count` of them, and the rest."""
         return self._of(self.rows[:count]), self._of(self.rows[count:])
 
+    def parted(self, marks: Marks) -> tuple["RequestTable", "RequestTable"]:
+        """Those that are marked, and the rest."""
+        if not marks.any():
+            return self._of(self.rows[:0]), self
+        return self._of(self.rows[marks]), self._of(self.rows[~marks])
+
+    def expired(self, now_ns: int) -> Marks:
+        """See `Request.expired`."""
+        deadlines = self.column("deadline_ns")
+        marks: Marks = (deadlines != data.NO_DEADLINE_NS) & (deadlines < now_ns)
+        return marks
+
+    def gone(self, gone: Gone) -> Marks:
+        """Those that it has."""
+        if gone.frontend != self.frontend:
+            return np.zeros(len(self), np.bool_)
+        if gone.request_ids is None:
+            return np.ones(len(self), np.bool_)
+        ids: Marks = np.isin(self.column("request_id"), np.array(list(gone.request_ids), np.uint64))
+        return ids
+
     def _of(self, rows: Bytes) -> "RequestTable":
-        times = {"began_ns": self.began_ns, "planned_ns": self.planned_ns}
-        return RequestTable(self.form, rows, self.peer, self.frontend, **times)
+        part = RequestTable(Found(self.of, rows), self.peer, self.frontend, self.came_ns)
+        part.read_ns, part.taken_ns = self.read_ns, self.taken_ns
+        return part
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A field of all headers, by its name in `data.REQUEST_ROW`."""
@@ -93,7 +148,7 @@ class RequestTable:
         for header, payload in data.unpack_requests(self.rows.tobytes()):
             request_id, deadline_ns, sent_ns, method, alone = header
             request = Request(
-                self.peer, self.frontend, request_id, deadline_ns, sent_ns, self.began_ns, method, alone, payload
+                self.peer, self.frontend, request_id, deadline_ns, sent_ns, self.came_ns, method, alone, payload
             )
             plan = self.form.read(payload)
             assert plan is not None, "a request does not have the form of its table"
@@ -110,83 +165,82 @@ class TableReply:
     body: bytes
 
 
-class _Template:
-    """A row with what must be the same, and a mask of where that is."""
-
-    __slots__ = ("_bytes", "mask", "row")
-
-    def __init__(self, form: KnownForm, size_bytes: int) -> None:
-        self.row = np.zeros(_HEAD_BYTES + size_bytes, np.uint8)
-        self.mask = np.zeros(_HEAD_BYTES + size_bytes, np.uint8)
-        for name, value in (("size", size_bytes), ("method", Method.PREDICT), ("alone", False)):
-            kind, at, _ = _PLACES[name]
-            self._put(at, np.array(value, kind).tobytes())
-        for begin, _, piece in form.pieces:
-            self._put(_HEAD_BYTES + begin, piece)
-        self._bytes = self.row.tobytes()
-
-    def _put(self, at: int, piece: bytes) -> None:
-        self.row[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
-        self.mask[at : at + len(piece)] = 0xFF
-
-    def fits(self, rows: Bytes) -> bool:
-        return (rows & self.mask).tobytes() == self._bytes * len(rows)
-
-
 def count_of(raw: bytes) -> int:
     """How many requests a message of several has, if they are all as long as its first; at least 1."""
     return max(1, len(raw) // (_HEAD_BYTES + int.from_bytes(raw[:_SIZE_BYTES], "little")))
 
 
-def find(raw: bytes, forms: Forms) -> tuple[KnownForm, Bytes] | None:
-    """The form of all requests of a message of several, and their rows; None where they do not have one, or it is not
-    known yet whether they may share a run. None of them is to be executed alone.
+def find(raw: bytes, forms: Forms) -> Found | None:
+    """All requests of a message of several; None where they do not have one form, or it is not known (yet) whether
+    they may share a run and be answered together. None of them is to be executed alone.
     """
     size_bytes = int.from_bytes(raw[:_SIZE_BYTES], "little")
     count, rest = divmod(len(raw), _HEAD_BYTES + size_bytes)
     if rest or not count:
         return None
     rows = np.frombuffer(raw, np.uint8).reshape(count, -1)
-    for form in forms.of_length(size_bytes):
-        if form.common.place is None or form.finish_rows is None or not all(place[2] for place in form.places):
+    known = forms.of_length(size_bytes)
+    for form in known:
+        of = _rows_of(form, size_bytes)
+        if of is None or not of.worthwhile or (len(known) > 1 and not of.fit(rows[:1])):
             continue
-        if form.template is None:
-            form.template = _Template(form, size_bytes)
-        if form.template.fits(rows):
-            return form, rows
+        return Found(of, rows) if of.fit(rows) else None
     return None
 
 
+def _rows_of(form: KnownForm, size_bytes: int) -> FormRows | None:
+    common = form.common
+    if common.table is None:
+        if common.place is None or form.finish_rows is None or not all(each.size for each in form.fed):
+            return None
+        common.table = FormRows(form, common.place, size_bytes)
+    table: FormRows = common.table
+    return table
+
+
 def feeds_of(tables: Sequence[RequestTable]) -> dict[str, Array]:
-    """What the requests of these tables, all of one form, are run with together: by tensor name, row below row."""
-    rows = tables[0].rows if len(tables) == 1 else np.concatenate([table.rows for table in tables])
+    """What the requests of these tables, all of one key, are run with together: by tensor name, row below row."""
+    feeds = [_feeds(table) for table in tables]
+    if len(feeds) == 1:
+        return feeds[0]
+    return {name: np.concatenate([each[name] for each in feeds]) for name in feeds[0]}
+
+
+def _feeds(table: RequestTable) -> dict[str, Array]:
     feeds = {}
-    for name, dtype, _, begin, shape in tables[0].form.places:
+    for name, dtype, size, begin, shape in table.form.fed:
         at = _HEAD_BYTES + begin
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
-        values = np.ascontiguousarray(rows[:, at : at + size]).view(dtype)
-        feeds[name] = values.reshape(len(rows) * shape[0], *shape[1:])
+        values = np.ascontiguousarray(table.rows[:, at : at + size * dtype.itemsize]).view(dtype)
+        feeds[name] = values.reshape(len(table) * shape[0], *shape[1:])
     return feeds
 
 
 def replies_of(tables: Sequence[RequestTable], outputs: Sequence[Array]) -> list[TableReply] | None:
-    """The answers to each table; None where they have to be made one by one."""
-    count = sum(map(len, tables))
-    finish = tables[0].form.finish_rows
-    assert finish is not None
-    replies = finish(outputs, count, _REPLY_BYTES)
-    if replies is None or replies.shape[1] - _REPLY_BYTES > data.SMALL_BYTES:
-        return None
-    replies[:, :_REPLY_BYTES] = _reply_head(replies.shape[1] - _REPLY_BYTES)
-    found, start = [], 0
+    """The answers to each table, of the outputs of all; None where they have to be made one by one."""
+    replies, start = [], 0
     for table in tables:
-        own = replies[start : start + len(table)]
-        own[:, _ANSWERED_AT] = table.rows[:, _ID_AT]
-        found.append(TableReply(table.peer, len(table), own.tobytes()))
-        start += len(table)
-    return found
+        end = start + len(table) * table.place.rows
+        own = outputs if len(tables) == 1 else [output[start:end] for output in outputs]
+        reply = _reply(table, own)
+        table.of.misses = table.of.misses + 1 if reply is None else 0
+        if reply is None:
+            return None
+        replies.append(reply)
+        start = end
+    return replies
+
+
+def _reply(table: RequestTable, outputs: Sequence[Array]) -> TableReply | None:
+    count, finish = len(table), table.form.finish_rows
+    assert finish is not None
+    if sum(output.nbytes for output in outputs) > count * data.SMALL_BYTES:
+        return None
+    rows = finish(outputs, count, _REPLY_BYTES)
+    if rows is None or rows.shape[1] - _REPLY_BYTES > data.SMALL_BYTES:
+        return None
+    rows[:, :_REPLY_BYTES] = _reply_head(rows.shape[1] - _REPLY_BYTES)
+    rows[:, _ANSWERED_AT] = table.rows[:, _ID_AT]
+    return TableReply(table.peer, count, rows.tobytes())
 
 
 @lru_cache(maxsize=256)
@@ -198,7 +252,7 @@ def _reply_head(size_bytes: int) -> Bytes:
 
 
 def _column(rows: Bytes, name: str) -> npt.NDArray[Any]:
-    kind, begin, end = _PLACES[name]
+    kind, begin, end = _FIELDS[name]
     found: npt.NDArray[Any] = np.ascontiguousarray(rows[:, begin:end]).view(kind)[:, 0]
     return found
 

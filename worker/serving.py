@@ -201,9 +201,8 @@ class Learners:
         self._tell = tell
         self._of: dict[Hashable, LearnedLimit] = {}
         self._others = LearnedLimit(target_s)
-        self._told: dict[LearnedLimit, int] = {}
-        """The rows of each that were told last."""
-        self._untold = 0
+        self._told: dict[LearnedLimit, tuple[int, int]] = {}
+        """The rows of each that were told last, and how many runs there were since."""
 
     def of(self, family: Hashable) -> LearnedLimit:
         known = self._of.get(family)
@@ -217,10 +216,11 @@ class Learners:
         """A run of so many rows took so long."""
         learner = self.of(family)
         learner.observe(rows, took_s)
-        self._untold += 1
-        if learner.rows == self._told.get(learner) and self._untold < _TELL_EVERY:
+        rows, runs = self._told.get(learner, (0, 0))
+        known = learner.rows == rows and runs < _TELL_EVERY
+        self._told[learner] = learner.rows, runs + 1 if known else 0
+        if known:
             return
-        self._told[learner], self._untold = learner.rows, 0
         name = ",".join(family) if isinstance(family, tuple) and family in self._of else "other"
         self._tell(name, learner.rows, learner.rows_per_s)
 

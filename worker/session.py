@@ -1,4 +1,4 @@
-"""The worker's data plane: takes requests from its ROUTER in bursts, has them executed in their order, answers.
+"""The worker's data plane: has what its inbox reads executed in its order, answers, and waits.
 
 Main thread only, which owns the socket and, unless several executors are at it, runs the model: a request crosses no
 thread on its way to it. Requests wait in a bounded queue of this process, where they can be cancelled, expire, or go
@@ -182,7 +182,7 @@ class Session:
             self._threads.close()
         self._socket.close(linger=1000)
 
-    # -- in ------------------------------------------------------------------------------------------------------
+    # -- between two runs ----------------------------------------------------------------------------------------
 
     def _settle_or_wait(self, timeout_ms: int | None) -> int | None:
         """Count what was answered, unless that was done just now: then a wait must end when it is to be done again."""
@@ -203,7 +203,7 @@ class Session:
         running = self._threads.running if self._threads is not None else 0
         due_ns = None
         if running < self._executors.count:
-            due_ns = self._work.due_ns()
+            due_ns = self._work.due_ns(running)
             self._executors.idle(running)
         timeout_ms: int | None = 0 if self._stopping and not running else None
         if due_ns is not None:

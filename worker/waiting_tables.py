@@ -4,23 +4,32 @@ It takes what waits, oldest first, as `batching.AutoBatcher` does, and with the 
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Container, Hashable
 
 from . import request_table
 from .learned_limit import LearnedLimit
 from .predict_forms import Forms
+from .request_queue import Gone
 from .request_table import RequestTable
 
 
 class WaitingTables:
-    """At most `most` requests, whose forms are among `forms`. `limit_of`: of the rows of one run of a family."""
+    """At most `most` requests, and as many in a run. Their forms are among `forms`; `limit_of`: of the rows of one run
+    of a family.
+    """
 
-    def __init__(self, forms: Forms, limit_of: Callable[[Hashable], LearnedLimit], most: int) -> None:
+    def __init__(
+        self,
+        forms: Forms,
+        limit_of: Callable[[Hashable], LearnedLimit],
+        most: int,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._forms = forms
         self._limit_of = limit_of
         self._most = most
-        self._tables: deque[RequestTable] = deque()
+        self._clock_ns = clock_ns
+        self._tables: list[RequestTable] = []
         self._count = 0
 
     def __len__(self) -> int:
@@ -28,46 +37,64 @@ class WaitingTables:
         return self._count
 
     def offer(self, raw: bytes, peer: bytes, frontend: int, now_ns: int, apart: Container[Hashable]) -> bool:
-        """Take a message of several requests as a table, if all of them may share a run, and there is room.
-
-        `now_ns`: when reading it began; `apart`: families that are not to share runs.
+        """Take messages of several requests, which came at `now_ns`, as a table, if all of them may share a run and
+        there is room. `apart`: families that are not to share runs.
         """
-        if self._count >= self._most:
+        if self._count + request_table.count_of(raw) > self._most:
             return False
+        began_ns = self._clock_ns()
         found = request_table.find(raw, self._forms)
-        if found is None or found[0].common.place[0] in apart:
+        if found is None or found.place.family in apart:
             return False
-        table = RequestTable(*found, peer, frontend, began_ns=now_ns, planned_ns=time.monotonic_ns())
+        table = RequestTable(found, peer, frontend, now_ns)
+        table.read_ns = self._clock_ns() - began_ns
         self._tables.append(table)
         self._count += len(table)
         return True
 
-    def take(self) -> list[RequestTable]:
-        """For one run: of the form of the oldest, as many as its family may have; at least one request."""
-        tables = self._tables
-        form = tables[0].form
-        room = max(1, self._limit_of(tables[0].family).rows // tables[0].rows_each)
-        taken = []
-        while room > 0 and tables and tables[0].form is form:
-            table = tables.popleft()
-            if len(table) > room:
-                table, rest = table.split(room)
-                tables.appendleft(rest)
-            taken.append(table)
-            room -= len(table)
-        self._count -= sum(map(len, taken))
+    def take(self, now_ns: int) -> list[RequestTable]:
+        """For one run: of the key of the oldest, oldest first, as many as its family may have; at least one request."""
+        first = self._tables[0]
+        room = max(1, min(self._most, self._limit_of(first.place.family).rows // first.place.rows))
+        taken, left = [], []
+        for table in self._tables:
+            if not room or table.place.key != first.place.key:
+                left.append(table)
+                continue
+            part, rest = table.split(room) if len(table) > room else (table, None)
+            if rest is not None:
+                left.append(rest)
+            part.taken_ns = now_ns
+            taken.append(part)
+            room -= len(part)
+        self._keep(left)
         return taken
 
-    def take_all(self) -> list[RequestTable]:
-        """All that wait: they are to be looked at one by one."""
-        taken, self._tables = list(self._tables), deque()
-        self._count = 0
+    def take_expired(self, now_ns: int) -> list[RequestTable]:
+        """Those requests whose deadlines have passed."""
+        if not any(table.earliest_ns < now_ns for table in self._tables):
+            return []
+        return self._take(lambda table: table.parted(table.expired(now_ns)))
+
+    def take_family(self, family: Hashable) -> list[RequestTable]:
+        """All requests of a family."""
+        taken = [table for table in self._tables if table.place.family == family]
+        self._keep([table for table in self._tables if table.place.family != family])
         return taken
 
-    def expired(self, now_ns: int) -> bool:
-        """Whether the deadline of any of them has passed."""
-        return any(table.earliest_ns < now_ns for table in self._tables)
+    def forget(self, gone: Gone) -> None:
+        """Drop the requests that nobody awaits any more."""
+        self._take(lambda table: table.parted(table.gone(gone)))
 
     def due_ns(self) -> int | None:
-        """When the oldest began to wait; None while none does."""
-        return self._tables[0].began_ns if self._tables else None
+        """When the oldest came; None while none waits."""
+        return self._tables[0].came_ns if self._tables else None
+
+    def _take(self, parted: Callable[[RequestTable], tuple[RequestTable, RequestTable]]) -> list[RequestTable]:
+        both = [parted(table) for table in self._tables]
+        self._keep([rest for _, rest in both if len(rest)])
+        return [taken for taken, _ in both if len(taken)]
+
+    def _keep(self, tables: list[RequestTable]) -> None:
+        self._tables = tables
+        self._count = sum(map(len, tables))

@@ -5,7 +5,6 @@ neither a run nor the time of one.
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
@@ -17,8 +16,9 @@ from . import batch_tensors
 from .batching import MAX_TASKS, AutoBatcher, Batch, Batcher, Part
 from .executor import Executor
 from .jobs import EXPIRED, Job, Task
-from .plan import Plan
-from .request_queue import Request, RequestQueue
+from .plan import Place, Plan
+from .request_queue import Gone, Request, RequestQueue
+from .request_table import RequestTable
 from .waiting_tables import WaitingTables
 
 log = logging.getLogger(__name__)
@@ -33,9 +33,8 @@ class Work(Protocol):
     """`refused` has the tasks that are done without a run; whoever calls `next` or `admit` takes them out."""
 
     refused: list[Task]
-
-    def takes_tables(self) -> bool:
-        """Whether `put_table` is worth asking."""
+    tables: WaitingTables | None
+    """Where tables wait; None where none is ever taken."""
 
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         """Take a message of several requests that came just now, as a table; False: they are to be put in the queue."""
@@ -46,10 +45,10 @@ class Work(Protocol):
     def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
         """What somebody who is free is to run now, while `running` others run something. It has begun."""
 
-    def due_ns(self) -> int | None:
-        """When there will be something to run, if nothing comes; None: nothing waits here."""
+    def due_ns(self, running: int) -> int | None:
+        """When there will be something to run beside `running` others, if nothing comes; None: nothing that is here."""
 
-    def forget(self, gone: Callable[[Request], bool]) -> None:
+    def forget(self, gone: Gone) -> None:
         """Drop what waits here and nobody awaits any more."""
 
     def hurry(self) -> None:
@@ -64,11 +63,9 @@ class Unbatched:
 
     def __init__(self, executor: Executor) -> None:
         self.refused: list[Task] = []
+        self.tables: WaitingTables | None = None
         self._executor = executor
         self._alone = False
-
-    def takes_tables(self) -> bool:
-        return False
 
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         return False
@@ -91,10 +88,10 @@ class Unbatched:
         self._executor.begin(job)
         return job
 
-    def due_ns(self) -> int | None:
+    def due_ns(self, running: int) -> int | None:
         return None
 
-    def forget(self, gone: Callable[[Request], bool]) -> None:
+    def forget(self, gone: Gone) -> None:
         """Nothing waits here."""
 
     def hurry(self) -> None:
@@ -130,7 +127,7 @@ class Batched:
         self._pads = pads
         self._at_once = at_once
         self._padded = batcher.padded
-        self._tables = tables
+        self.tables = tables
         self._singles: deque[tuple[int, Part[Task]]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
         self._single_ns = 0
@@ -139,25 +136,21 @@ class Batched:
         self._apart: dict[Hashable, str] = {}
         """Families that were to share runs, and turned out to have outputs that are no rows, and why; oldest first."""
 
-    def takes_tables(self) -> bool:
-        return self._tables is not None
-
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         # What waits elsewhere came earlier.
-        if self._tables is None or self._singles or len(self._batcher):
+        if self.tables is None or self._singles or len(self._batcher):
             return False
-        return self._tables.offer(raw, peer, frontend, now_ns, self._apart)
+        return self.tables.offer(raw, peer, frontend, now_ns, self._apart)
 
     def admit(self, queue: RequestQueue, now_ns: int) -> None:
         self._plan(queue, now_ns)
         self._withdraw_waiting()
 
     def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
-        if self._tables:
-            if self._tables.expired(now_ns):
-                self._unstack(now_ns)
-            elif not (running and self._alone):
-                return self._next_of_tables()
+        if self.tables:
+            self._put_each(self.tables.take_expired(now_ns), now_ns)
+            if self.tables and not (running and self._alone):
+                return self._next_of_tables(self.tables, now_ns)
         self._plan(queue, now_ns)
         job = None if running and self._alone else self._take(running, now_ns)
         if job is not None:
@@ -165,34 +158,39 @@ class Batched:
         self._withdraw_waiting()
         return job
 
-    def _next_of_tables(self) -> Job:
-        assert self._tables is not None
-        tables = self._tables.take()
+    def _next_of_tables(self, waiting: WaitingTables, now_ns: int) -> Job:
+        tables = waiting.take(now_ns)
         self._alone = False
-        job = Job(batched=True, opened_ns=tables[0].began_ns, padded=self._padded, strict=False, tables=tables)
+        job = Job(batched=True, opened_ns=tables[0].came_ns, padded=self._padded, strict=False, tables=tables)
         job.rows = job.filled
         self._executor.begin(job)
         return job
 
-    def _unstack(self, now_ns: int) -> None:
-        """What waits as tables waits as single requests from now on."""
-        assert self._tables is not None
-        for table in self._tables.take_all():
+    def _put_each(self, tables: Sequence[RequestTable], now_ns: int) -> None:
+        """Their requests wait as single ones from now on."""
+        for table in tables:
             for request, _ in table.requests():
                 self._put(request, now_ns)
-        self._withdraw_waiting()
 
-    def due_ns(self) -> int | None:
-        if self._tables:
-            return self._tables.due_ns()
+    def due_ns(self, running: int) -> int | None:
+        if running and (self._alone or self._is_alone_next()):
+            return None
+        if self.tables:
+            return self.tables.due_ns()
         return self._singles[0][0] if self._singles else self._batcher.due_ns()
 
-    def forget(self, gone: Callable[[Request], bool]) -> None:
-        if self._tables:
-            self._unstack(time.monotonic_ns())
+    def _is_alone_next(self) -> bool:
+        if not self._singles or not self._singles[0][1].task.request.alone:
+            return False
+        due_ns = self._batcher.due_ns()
+        return due_ns is None or self._singles[0][0] < due_ns
+
+    def forget(self, gone: Gone) -> None:
+        if self.tables:
+            self.tables.forget(gone)
 
         def drop(task: Task) -> bool:
-            if gone(task.request):
+            if gone.has(task.request):
                 self._executor.forget(task)
             return task.done
 
@@ -205,6 +203,9 @@ class Batched:
     def ran(self, job: Job) -> None:
         if job.unfit and not job.strict:
             self._keep_apart(job.family, job.unfit)
+            if self.tables:  # not one of those that wait may share a run any more, either
+                self._put_each(self.tables.take_family(job.family), job.ran_ns)
+                self._withdraw_waiting()
         if job.took_s is not None:
             self._batcher.observe(job.family, job.filled, job.took_s)
 
@@ -220,7 +221,7 @@ class Batched:
     def _plan(self, queue: RequestQueue, now_ns: int) -> None:
         # Of those that are planned now, some come before the first that is to share a run; the others go behind it.
         self._single_ns = now_ns - 1
-        while not self._tables and self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
+        while not self.tables and self._batcher.wants() and len(self._singles) < _MAX_SINGLES:
             request = queue.take()
             if request is None:
                 return
@@ -243,7 +244,7 @@ class Batched:
         assert task.plan is not None
         try:
             place = self._place(task.plan)
-            if place is None or (self._apart and place[0] in self._apart):
+            if place is None or (self._apart and place.family in self._apart):
                 self._singles.append((self._single_ns, Part(task, 0, 0)))
                 return
             task.family, task.rows, task.key = place
@@ -256,19 +257,19 @@ class Batched:
         except PoolError as error:
             self._executor.refuse(task, error.status)
 
-    def _place(self, plan: Plan) -> tuple[Hashable, int, Hashable] | None:
-        """Family, rows and key of a plan; None for one that cannot share a run. Raises PoolError."""
+    def _place(self, plan: Plan) -> Place | None:
+        """None for a plan that cannot share a run. Raises PoolError."""
         form = plan.form
         if form is not None and form.place is not None:
-            known: tuple[Hashable, int, Hashable] = form.place
-            return known
+            return form.place
         family = None if plan.feeds is None else self._family(plan)
         if family is None or plan.feeds is None:
             return None
         rows = batch_tensors.rows_of(plan.feeds)
         if not rows:
             return None
-        place = family, rows, (family, tuple(plan.fetches), batch_tensors.shapes_key(plan.feeds, padded=self._pads))
+        shapes = batch_tensors.shapes_key(plan.feeds, padded=self._pads)
+        place = Place(family, rows, (family, tuple(plan.fetches), shapes))
         if form is not None:
             form.place = place
         return place

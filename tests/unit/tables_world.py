@@ -58,11 +58,16 @@ class Rows:
 
 
 def payload(
-    values: Sequence[float], *, inputs: Sequence[str] = ("x",), outputs: Sequence[str] = (), content: bool = True
+    values: Sequence[float],
+    *,
+    inputs: Sequence[str] = ("x",),
+    outputs: Sequence[str] = (),
+    content: bool = True,
+    signature: str = "",
 ) -> bytes:
     """A PredictRequest of [rows, 2] values."""
     asked = predict_pb2.PredictRequest(output_filter=outputs)
-    asked.model_spec.name = "m"
+    asked.model_spec.name, asked.model_spec.signature_name = "m", signature
     for name in inputs:
         array = np.array(values).reshape(-1, 2).astype(tensors.DTYPES[DTYPES[name]].numpy)
         asked.inputs[name].CopyFrom(tensors.encode(array, DTYPES[name], as_content=content))
@@ -96,7 +101,9 @@ class World:
         batcher = AutoBatcher[Task](
             lambda family: self.limit, lambda family, rows, took_s: self.observed.append((family, rows))
         )
-        self.tables = WaitingTables(self.predictor.forms, lambda family: self.limit, most) if tables else None
+        self.tables = None
+        if tables:
+            self.tables = WaitingTables(self.predictor.forms, lambda family: self.limit, most, lambda: self.now_ns)
         self.work = Batched(self.executor, batcher, lambda plan: plan.signatures, tables=self.tables)
         self.queue = RequestQueue(1000)
         self.each = False

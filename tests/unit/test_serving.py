@@ -116,3 +116,20 @@ def test_what_feeds_and_fetches_all_of_a_signature_is_batched_by_flags_and_nothi
     assert of(["t:0"], "t") == ("t",)
     assert of(["y:0"], "s") is None, "an output_filter"
     assert of(["t:0", "y:0", "z:0"], "s", "t") is None, "of several signatures"
+
+
+def test_what_was_learned_is_told_at_once_and_now_and_then_of_each_family() -> None:
+    told: list[tuple[str, int]] = []
+    learners = serving.Learners(0.0, lambda name, rows, rate: told.append((name, rows)))
+    for _ in range(3):
+        learners.ran(("a",), 1, 0.1)
+        learners.ran(("b",), 1, 0.1)
+    assert told == [("a", learners.of(("a",)).rows), ("b", learners.of(("b",)).rows)]
+    told.clear()
+    for number in range(1, 1000):
+        learners.ran(("a",), 1, 0.1)
+        learners.ran(("b",), 1 + number % 64, 0.1 / number)
+    assert [name for name, _ in told].count("a") >= 999 // 33
+    assert told[-1][1] in {learners.of(("a",)).rows, learners.of(("b",)).rows}
+    last = {name: rows for name, rows in told}
+    assert last == {name: learners.of((name,)).rows for name in "ab"}, "no other is believed for long"

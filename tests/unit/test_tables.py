@@ -1,16 +1,20 @@
 """Requests that are read, run and answered as a table: as they would be one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorflow.core.framework import types_pb2
 
+import modelpool.supervisor.wire.protos  # noqa: F401  (a bare tensorflow package, before its protos)
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.metrics import unpack
 from modelpool.supervisor.wire.status import Code
 from modelpool.worker import request_table
+from modelpool.worker.request_queue import Gone
 from tests.unit.tables_world import POISON, SPREAD, Rows, World, message, payload, world
 
 FLOATS = st.floats(width=32).filter(lambda value: value not in {POISON, SPREAD})
@@ -87,10 +91,9 @@ def test_spoiled_messages_are_no_tables(data: st.DataObject) -> None:
         made.learn(payload([1, 2]))
         found = request_table.find(bytes(raw), made.predictor.forms)
     if found is not None:
-        form, rows = found
-        table = request_table.RequestTable(form, rows, b"p", 1, began_ns=1, planned_ns=1)
+        table = request_table.RequestTable(found, b"p", 1, 1)
         requests = [request for request, _ in table.requests()]
-        assert len(requests) * len(rows[0]) == len(raw)
+        assert len(requests) * len(found.rows[0]) == len(raw)
         assert not any(request.alone for request in requests)
 
 
@@ -163,7 +166,8 @@ def test_the_flight_recorder_has_those_that_run(knowing: World) -> None:
 
 def test_cancelled_and_expired_ones_are_not_run(knowing: World) -> None:
     assert knowing.put(message({each: payload([each, 1]) for each in (1, 2, 3)}))
-    knowing.work.forget(lambda request: request.request_id == 2)
+    knowing.work.forget(Gone(1, frozenset({2, 7})))
+    knowing.work.forget(Gone(2))
     assert set(knowing.run_all()) == {1, 3}
     assert knowing.put(message({4: payload([4, 1])}) + message({5: payload([5, 1])}, deadline_ns=20))
     assert knowing.put(message({6: payload([6, 1])}))
@@ -171,7 +175,11 @@ def test_cancelled_and_expired_ones_are_not_run(knowing: World) -> None:
     answers = knowing.run_all()
     assert answers[5][0] is Code.DEADLINE_EXCEEDED
     assert answers[4][0] is answers[6][0] is Code.OK
-    assert knowing.model.runs == [2, 2]
+    assert knowing.model.runs == [2, 2], "those that are left are tables still"
+    assert knowing.put(message({8: payload([4, 1]), 9: payload([4, 1])}))
+    knowing.work.forget(Gone(1))
+    assert knowing.next() is None
+    assert not len(knowing.tables or ())
 
 
 def test_a_later_one_that_expires_is_found_as_well(knowing: World) -> None:
@@ -194,9 +202,10 @@ def test_what_waits_elsewhere_goes_first(knowing: World) -> None:
 def test_no_more_wait_than_may() -> None:
     with world(most=3) as made:
         made.learn(payload([1, 2]))
-        assert made.put(message({each: payload([each, 1]) for each in range(4)}))
-        assert not made.put(message({each: payload([each, 1]) for each in range(4, 6)}))
-        assert set(made.run_all()) == set(range(6))
+        assert made.put(message({each: payload([each, 1]) for each in range(3)}))
+        assert not made.put(message({each: payload([each, 1]) for each in range(3, 5)}))
+        assert set(made.run_all()) == set(range(5))
+        assert not made.put(message({each: payload([each, 1]) for each in range(10, 14)}))
 
 
 def test_tables_of_one_form_share_a_run(knowing: World) -> None:
@@ -207,6 +216,64 @@ def test_tables_of_one_form_share_a_run(knowing: World) -> None:
     assert knowing.put(message({8: payload([1, 2], **pair), 9: payload([3, 4], **pair)}))
     assert set(knowing.run_all()) == {*range(6), 8, 9}
     assert knowing.model.runs == [6, 2]
+
+
+def test_no_more_run_at_a_time_than_may_wait() -> None:
+    with world(most=3, limit=1000) as made:
+        made.learn(payload([1, 2]))
+        assert made.tables is not None
+        assert made.put(message({each: payload([each, 1]) for each in range(3)}))
+        assert sum(map(len, made.tables.take(11))) == 3
+    with world(most=3, limit=1000) as made:
+        made.learn(payload([1, 2]))
+        for number in range(3):
+            assert made.put(message({number: payload([number, 1])}))
+        made.run_all()
+        assert made.model.runs == [3]
+
+
+def test_tables_of_one_key_share_a_run_whatever_is_between(knowing: World) -> None:
+    named, other = payload([5, 6], signature="serving_default"), payload([1, 2], outputs=["y"])
+    knowing.learn(named, other)
+    for number in range(0, 12, 6):
+        assert knowing.put(message({number: payload([1, 2]), number + 1: payload([3, 4])}))
+        assert knowing.put(message({number + 2: other, number + 3: other}))
+        assert knowing.put(message({number + 4: named, number + 5: named}))
+    answers = knowing.run_all()
+    assert knowing.model.runs == [8, 4]
+    kinds = [payload([1, 2]), payload([3, 4]), other, other, named, named]
+    assert answers == alone(Rows(), kinds * 2)
+
+
+def test_who_waits_shares_no_run_with_a_family_that_was_found_unfit(knowing: World) -> None:
+    knowing.limit.rows = 2
+    bodies = [payload([1, 2]), payload([SPREAD, 2])] + [payload([each, 1]) for each in range(4)]
+    assert knowing.put(message(dict(enumerate(bodies))))
+    assert knowing.run_all() == alone(Rows(), bodies)
+    assert knowing.model.runs == [2, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_form_whose_replies_cannot_be_made_at_once_is_left() -> None:
+    class Counts(Rows):
+        """Of integers, each of which takes as many bytes as it needs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.signatures["serving_default"].outputs["y"].dtype = types_pb2.DT_INT64
+
+        def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+            total, y = super().run(feeds, fetches)
+            return [total, y.astype(np.int64)]
+
+    taken = []
+    with world(Counts()) as made:
+        made.learn(payload([1, 2]))
+        for number in range(0, 20, 2):
+            bodies = {number: payload([number, 1]), number + 1: payload([number, 2])}
+            taken.append(made.put(message(bodies)))
+            made.run_all()
+        assert made.answers == alone(Counts(), [payload([each - each % 2, 1 + each % 2]) for each in range(20)])
+    assert taken == [True] * 4 + [False] * 6
 
 
 def counted(made: World) -> dict[Any, float]:

@@ -16,6 +16,7 @@ from modelpool.worker.executor import Executor
 from modelpool.worker.jobs import Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Form, Plan
+from modelpool.worker.request_queue import Gone
 from modelpool.worker.work import Batched, Unbatched, Work
 from tests.unit.work_world import BAD, MORE, POISON, Bench, auto, batched, plan
 
@@ -212,7 +213,7 @@ def test_alone_has_an_allowed_size_and_is_split_as_in_a_batch(bench: Callable[..
     assert desk.answers[3].code is Code.INVALID_ARGUMENT
     assert sorted(desk.model.runs) == [2, 2, 4, 4, 4, 4], "the third piece of the last is not run"
     assert desk.executing() == []
-    assert desk.work.due_ns() is None
+    assert desk.work.due_ns(0) is None
 
 
 def test_the_recorder_has_those_that_are_executed_and_not_those_that_wait(bench: Callable[..., Bench]) -> None:
@@ -235,7 +236,7 @@ def test_expired_and_cancelled_requests_are_not_run(bench: Callable[..., Bench])
     desk.ask(2, rows(2))
     desk.ask(3, rows(3))
     assert desk.next() is None
-    desk.work.forget(lambda request: request.request_id == 2)
+    desk.work.forget(Gone(1, frozenset({2})))
     desk.now_ns = (1 << 62) + 1
     job = desk.next()
     assert job is not None
@@ -348,3 +349,23 @@ def test_what_follows_from_a_form_is_found_out_once_and_not_for_what_is_alone(be
     ]
     assert made.model.runs == [1, 3, 1]
     assert len(asked) == 2, "of the form, and of the other"
+
+
+def test_nobody_is_woken_for_what_must_wait_for_a_run_to_end(bench: Callable[..., Bench]) -> None:
+    """One that is to be alone waits for those that run, and all others for it."""
+    desk = bench(auto)
+    desk.ask(1, rows(1))
+    first = desk.next()
+    assert first is not None
+    desk.ask(2, rows(2), alone=True)
+    assert desk.next(running=1) is None
+    assert (desk.work.due_ns(1), desk.work.due_ns(0) is None) == (None, False)
+    desk.execute(first)
+    second = desk.next()
+    assert second is not None
+    desk.ask(3, rows(3))
+    assert desk.next(running=1) is None
+    assert (desk.work.due_ns(1), desk.work.due_ns(0) is None) == (None, False)
+    desk.execute(second)
+    desk.run_all()
+    assert set(desk.answers) == {1, 2, 3}

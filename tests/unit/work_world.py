@@ -88,7 +88,7 @@ class Bench:
             if job is not None:
                 self.execute(job)
             elif not len(self.queue):
-                due_ns = self.work.due_ns()
+                due_ns = self.work.due_ns(0)
                 if due_ns is None:
                     return
                 self.now_ns = max(self.now_ns, due_ns)

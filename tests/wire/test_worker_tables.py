@@ -15,7 +15,7 @@ from modelpool.worker.executor import Executor
 from modelpool.worker.executors import FixedExecutors
 from modelpool.worker.jobs import Task
 from modelpool.worker.learned_limit import LearnedLimit
-from modelpool.worker.plan import Plan
+from modelpool.worker.plan import Place, Plan
 from modelpool.worker.predict_forms import Forms
 from modelpool.worker.waiting_tables import WaitingTables
 from modelpool.worker.work import Batched, Work
@@ -35,7 +35,7 @@ def known_forms() -> Forms:
         payload = bytes(SIZE)
         feeds = {"x": np.frombuffer(payload, np.uint8)}
         forms.learn(payload, Plan(feeds, ["y"], lambda outputs: outputs[0].tobytes(), ("s",), echo))
-    forms.of_length(SIZE)[0].common.place = ("family", SIZE, "key")
+    forms.of_length(SIZE)[0].common.place = Place("family", SIZE, "key")
     return forms
 
 
@@ -100,6 +100,33 @@ def test_requests_of_other_lengths_go_by_themselves(busy: Worker) -> None:
     assert answers_of(frontend, 4)[2] == (Code.OK, b"bb")
     assert busy.executed == [STAY, b"aaaaa", b"bb", b"ccccc"]
     frontend.close()
+
+
+def test_what_came_first_goes_first(busy: Worker) -> None:
+    """Also before what is alike, and is of another frontend."""
+    first, second = keep_busy(busy), Frontend(busy, 2)
+    large = bytes(data.SMALL_BYTES + 1)
+    first.send(*together((1, b"aaaaa"), (2, b"bbbbb")))
+    first.ask(3, large)
+    first.send(*together((4, b"ccccc"), (5, b"ddddd")))
+    busy.go.set()
+    assert len(answers_of(first, 6)) == 6
+    assert busy.executed == [STAY, b"aaaaabbbbb", large, b"ccccc", b"ddddd"]
+    busy.executed.clear()
+    busy.staying.clear()
+    busy.go.clear()
+    first.ask(6, STAY)
+    assert busy.staying.wait(WAIT_S)
+    for number in (7, 9):
+        first.send(*together((number, b"a%04d" % number), (number + 1, b"a%04d" % number)))
+        second.send(*together((number, b"b%04d" % number), (number + 1, b"b%04d" % number)))
+    busy.go.set()
+    assert len(answers_of(first, 5)) == 5
+    assert len(answers_of(second, 4)) == 4
+    whose = bytes(busy.executed[1][::SIZE])
+    assert sorted(whose[:4]) == sorted(b"aabb"), "in turns, as the socket gives them"
+    first.close()
+    second.close()
 
 
 def test_a_request_that_is_alone_is_no_table(busy: Worker) -> None:
