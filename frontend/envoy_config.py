@@ -37,6 +37,9 @@ _MAX_FRAME_SIZE = 5  # RFC 9113, 6.5.2
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 4096
 _RELEASED_BYTES = 256 << 20
+# What Envoy's allocator may keep of freed memory, for each CPU: so much for all of them, as it has it for threads, and
+# never more than it would by itself.
+_CACHED_BYTES, _MOST_CACHED_BYTES = 32 << 20, 3 << 19
 _REST_KEEP_ALIVE_S = 120
 _MAX_HEADERS = 1000
 # gRPC's clients may have any number of calls and read none of the answers, which then wait here. While the heap is over
@@ -86,7 +89,7 @@ _MAX_CONTROL_FRAMES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the machine says. `pyvoy_module`: pyvoy's shared library; `drain_path`: the file that says when to drain;
-    `ipv6`: there are such addresses.
+    `ipv6`: there are such addresses; `cpus`: how many there are.
     """
 
     pyvoy_module: str
@@ -94,6 +97,7 @@ class Surroundings:
     drain_path: str
     max_connections: int
     ipv6: bool
+    cpus: int
 
 
 def without_effect(arguments: Mapping[str, str]) -> list[str]:
@@ -113,7 +117,11 @@ def bootstrap(spec: FrontendSpec, around: Surroundings) -> Document:
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": name} for name in GAUGES]}}},
         "layered_runtime": {"layers": [{"name": "ours", "static_layer": _RUNTIME}]},
         # What big requests have taken goes back to the system.
-        "memory_allocator_manager": {"bytes_to_release": _RELEASED_BYTES, "memory_release_interval": "1s"},
+        "memory_allocator_manager": {
+            "bytes_to_release": _RELEASED_BYTES,
+            "memory_release_interval": "1s",
+            "max_per_cpu_cache_size_bytes": min(_MOST_CACHED_BYTES, _CACHED_BYTES // max(1, around.cpus)),
+        },
         "overload_manager": _overload_manager(around, spec.most_heap_bytes),
         "static_resources": {"listeners": listeners},
     }

@@ -1,12 +1,19 @@
 """Which engine a pool gets: Envoy where it can run, else grpcio, and how it says so; and Envoy's access log."""
 
+import ctypes
+import errno
 import json
+import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire.ids import Incarnation
 from tests.e2e.eventually import eventually
 from tests.e2e.pool import MODELPOOL, Pool, model_config, predict_request, running_pool
 from tests.e2e.tensor_proto import tensor, values
@@ -40,6 +47,38 @@ def package(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
         return ("env", f"PYTHONPATH={tmp_path}", str(MODELPOOL))
 
     return program
+
+
+def admin_page(pool: Pool, path: str) -> str:
+    """Of the first frontend's Envoy."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(30)
+        stream.connect(str(sockets.envoy_admin(pool.runtime_dir, Incarnation(1))))
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: stream.recv(1 << 16), b"")).decode()
+
+
+def has_rseq() -> bool:
+    """Whether the kernel has rseq(2); a length of 0 is refused by one that has it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.syscall(334 if os.uname().machine == "x86_64" else 293, 0, 0, 0, 0) == 0 or (
+        ctypes.get_errno() != errno.ENOSYS
+    )
+
+
+@pytest.mark.skipif(not has_rseq(), reason="needs a kernel with restartable sequences")
+def test_envoy_keeps_freed_memory_for_each_cpu_and_not_for_each_thread(models: Path) -> None:
+    """And has what the operator says to the C library beside what we say."""
+    config = model_config({"half_plus_two": models / "half_plus_two"})
+    program = ("env", "GLIBC_TUNABLES=glibc.malloc.perturb=0", str(MODELPOOL))
+    with running_pool(config, "--frontend=envoy", program=program) as pool:
+        assert answers(pool)
+        assert is_envoy(pool) == [True]
+        page = admin_page(pool, "/memory/tcmalloc")
+        kept = {whose: int(size) for size, whose in re.findall(r"(\d+) \(.*\) Bytes in (\S+) cache freelist", page)}
+        assert kept["per-CPU"] > 10 * kept["thread"], kept
+        environment = Path(f"/proc/{pool.status()['frontends'][0]['pid']}/environ").read_bytes()
+        assert b"GLIBC_TUNABLES=glibc.malloc.perturb=0:glibc.pthread.rseq=0\0" in environment
 
 
 def test_auto_falls_back_where_there_is_no_envoy(models: Path, package: Callable[[str], tuple[str, ...]]) -> None:

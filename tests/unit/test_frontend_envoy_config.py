@@ -15,7 +15,7 @@ from modelpool.frontend.envoy_config import Surroundings, bootstrap
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec, Tls
 from modelpool.supervisor.wire.ids import Incarnation
 
-AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", "/run/d1", 1000, ipv6=True)
+AROUND = Surroundings("/lib/pyvoy.so", "/run/a1", "/run/d1", 1000, ipv6=True, cpus=4)
 SPEC = FrontendSpec(Incarnation(1), "ipc:///run/control", 8500, 8501, "/run/grpc.sock", 30.0, 1 << 20, "INFO")
 TLS = Tls("KEY", "CERT", "CA", client_verify=False)
 
@@ -31,6 +31,12 @@ def test_port_and_socket_share_a_listener() -> None:
     assert grpc["additional_addresses"] == [{"address": {"pipe": {"path": "/run/grpc.sock"}}}]
     old = listeners(SPEC, replace(AROUND, ipv6=False))
     assert old["rest"]["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 8501}
+
+
+@pytest.mark.parametrize(("cpus", "each_bytes"), [(1, 3 << 19), (4, 3 << 19), (64, 1 << 19), (1024, 1 << 15)])
+def test_what_the_allocator_keeps_is_bounded_on_many_cpus(cpus: int, each_bytes: int) -> None:
+    found = bootstrap(SPEC, replace(AROUND, cpus=cpus))["memory_allocator_manager"]
+    assert found["max_per_cpu_cache_size_bytes"] == each_bytes
 
 
 def test_only_what_is_asked_for_is_listened_on() -> None:
