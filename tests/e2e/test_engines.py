@@ -76,7 +76,7 @@ def test_envoy_keeps_freed_memory_for_each_cpu_and_not_for_each_thread(models: P
         assert is_envoy(pool) == [True]
         page = admin_page(pool, "/memory/tcmalloc")
         kept = {whose: int(size) for size, whose in re.findall(r"(\d+) \(.*\) Bytes in (\S+) cache freelist", page)}
-        assert kept["per-CPU"] > 10 * kept["thread"], kept
+        assert kept["per-CPU"] > kept["thread"], "else there is nothing for CPUs"
         environment = Path(f"/proc/{pool.status()['frontends'][0]['pid']}/environ").read_bytes()
         assert b"GLIBC_TUNABLES=glibc.malloc.perturb=0:glibc.pthread.rseq=0\0" in environment
 
