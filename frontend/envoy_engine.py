@@ -24,8 +24,7 @@ from .bind_error import BindFailed
 from .callback import guarded
 from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
-from .envoy_loop import GuestLoop
-from .gathering import Gatherers
+from .gathering import Gatherers, Taker
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
 from .grpc_direct import DirectGrpc
@@ -75,9 +74,10 @@ class EnvoyEngine:
         opened: threading.Event,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.guests: list[GuestLoop] = []
         intake = Intake(spec.arriving_requests, spec.arriving_bytes)
         self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments, intake), methods.forwards)
+        self.takers: list[Taker] = [self.grpc.inbox]
+        """And each thread of pyvoy's, once it is there."""
         self.rest: AsgiApp = _nothing if rest is None else complete(rest)
         self._spec = spec
         self._admin = admin
@@ -101,7 +101,7 @@ class EnvoyEngine:
         wanted = {place for place in places if place}
         while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(_LOOK_S)
-        self._gathers = self.loop.create_task(Gatherers(self.guests).run())
+        self._gathers = self.loop.create_task(Gatherers(self.takers).run())
         self.loop.call_later(_STARTED_S, self._started)
 
     @guarded

@@ -112,14 +112,14 @@ def _fail(error: Exception) -> None:
 
 
 class GuestPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes guests of `host` for whoever asks for a new loop, and adds them to `guests`."""
+    """Makes guests of `host` for whoever asks for a new loop, and tells `on_made` of each."""
 
-    def __init__(self, host: asyncio.AbstractEventLoop, guests: list[GuestLoop]) -> None:
+    def __init__(self, host: asyncio.AbstractEventLoop, on_made: Callable[[GuestLoop], None]) -> None:
         super().__init__()
         self._host = host
-        self._guests = guests
+        self._on_made = on_made
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         guest = GuestLoop(self._host)  # type: ignore[abstract]
-        self._guests.append(guest)
+        self._on_made(guest)
         return guest

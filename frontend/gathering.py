@@ -1,10 +1,10 @@
-"""Has pyvoy's threads wait for Envoy's, which wakes them, where that pays. Linux; event loop only.
+"""Has threads that take calls wait for those that wake them, where that pays. Linux; event loop only.
 
-Envoy's thread wakes one of pyvoy's with each request. Where both have the same CPU the kernel has the one that wakes up
-run at once: two changes of threads for each request, and many small bursts for the core's thread. By the policy
-SCHED_BATCH the one that wakes up waits until Envoy's thread has nothing more to read, and finds all of it. It waits for
-whoever else has the CPU as well, and a request that comes alone gains nothing: so this is done only while CPUs are idle
-and several calls come at a time. Who runs at idle priority (`supervisor.cpu_watch`) goes behind either way.
+Envoy's thread wakes one of pyvoy's with each request, and that one the core's. Where both have the same CPU the kernel
+has the one that wakes up run at once: two changes of threads for each request, and many small bursts for the core. By
+the policy SCHED_BATCH the one that wakes up waits until the other has nothing more to do, and finds all of it. It waits
+for whoever else has the CPU as well, and a request that comes alone gains nothing: so this is done only while CPUs are
+idle and several calls come at a time. Who runs at idle priority (`supervisor.cpu_watch`) goes behind either way.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Gathering:
         return self.on
 
 
-class Guest(Protocol):
+class Taker(Protocol):
     """A thread of this process, by the kernel's number (0: not yet), and how many calls it took so far."""
 
     @property
@@ -60,17 +60,17 @@ class Guest(Protocol):
 class _Thread:
     """One that is looked at, with its folder in /proc. Raises OSError, ValueError or IndexError where that is none."""
 
-    def __init__(self, guest: Guest, folder: Path) -> None:
-        self._guest = guest
+    def __init__(self, taker: Taker, folder: Path) -> None:
+        self._taker = taker
         self._schedstat = folder / "schedstat"
         self._gathering = Gathering()
-        self._calls, self._turns = guest.calls, self._turns_so_far()
-        self._is_usual = os.sched_getscheduler(guest.thread) == os.SCHED_OTHER
+        self._calls, self._turns = taker.calls, self._turns_so_far()
+        self._is_usual = os.sched_getscheduler(taker.thread) == os.SCHED_OTHER
         """One to whom somebody has given another policy keeps it."""
 
     def look(self, idle: Callable[[], float]) -> None:
         """As above; OSError also where the kernel refuses the policy."""
-        calls, turns = self._guest.calls, self._turns_so_far()
+        calls, turns = self._taker.calls, self._turns_so_far()
         was_on, had = self._gathering.on, turns - self._turns
         on = self._gathering.look(calls - self._calls, had, idle() if had >= RARELY else 0.0)
         self._calls, self._turns = calls, turns
@@ -85,7 +85,7 @@ class _Thread:
 
     def _set(self, policy: int) -> None:
         if self._is_usual:
-            os.sched_setscheduler(self._guest.thread, policy, os.sched_param(0))
+            os.sched_setscheduler(self._taker.thread, policy, os.sched_param(0))
 
     def _turns_so_far(self) -> int:
         """How often it got a CPU."""
@@ -93,10 +93,10 @@ class _Thread:
 
 
 class Gatherers:
-    """The guests of one process. A list that grows: each is looked at from its first call on."""
+    """The takers of one process. A list that grows: each is looked at from its first call on."""
 
-    def __init__(self, guests: Sequence[Guest], idle: Callable[[], float] | None = None, tasks: Path = _TASKS) -> None:
-        self._guests = guests
+    def __init__(self, takers: Sequence[Taker], idle: Callable[[], float] | None = None, tasks: Path = _TASKS) -> None:
+        self._takers = takers
         self._idle = idle or IdleCpus(os.sched_getaffinity(0)).look
         self._tasks = tasks
         self._threads: dict[int, _Thread | None] = {}
@@ -114,11 +114,11 @@ class Gatherers:
     def look(self) -> None:
         """Have each thread do from now on what suits what it did since the last look."""
         idle = functools.cache(self._idle)  # the same for all of them; it is not asked for nothing
-        for guest in self._guests:
-            thread = guest.thread
+        for taker in self._takers:
+            thread = taker.thread
             try:
                 if thread and thread not in self._threads:
-                    self._threads[thread] = _Thread(guest, self._tasks / str(thread))
+                    self._threads[thread] = _Thread(taker, self._tasks / str(thread))
                 elif known := self._threads.get(thread):
                     known.look(idle)
             except (OSError, ValueError, IndexError) as error:

@@ -7,6 +7,7 @@ message that comes in parts, or packed; a method that asks no model; replies tha
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -248,6 +249,10 @@ class _Inbox:
         self._on_begun = on_begun
         self._calls: deque[_Call] = deque()
         self._woken = False
+        self.thread = threading.get_native_id()
+        """The loop's, by the kernel's number."""
+        self.calls = 0
+        """How many were begun so far."""
 
     def put(self, call: _Call) -> None:
         """In any thread. As many threads as do it at once may exceed the limit by as many."""
@@ -263,8 +268,10 @@ class _Inbox:
         self._woken = False  # before the calls are counted: one that is put after that wakes again
         calls = self._calls
         self._turn.hold()
-        for _ in range(len(calls)):
+        count = len(calls)
+        for _ in range(count):
             calls.popleft().begin()
+        self.calls += count
         self._on_begun()
         self._turn.end()
 

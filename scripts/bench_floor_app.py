@@ -71,5 +71,5 @@ def _gather(guests: Sequence[GuestLoop]) -> None:
 _guests: list[GuestLoop] = []
 threading.Thread(target=_gather, args=(_guests,), name="gather", daemon=True).start()
 # Nothing is handed to this loop, so that it need not run.
-asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop(), _guests))
+asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop(), _guests.append))
 grpc = rest = Application()
