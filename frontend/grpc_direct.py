@@ -2,7 +2,8 @@
 
 Two threads have it, one after the other. pyvoy's thread starts it, asks for its message and gets it; then it lies in
 the `_Inbox`, and the event loop begins it at the core, which later brings the answer. What is out of the ordinary (a
-message that comes in parts, or packed; a method that asks no model; replies that are packed) goes by `grpc_asgi`.
+message that is packed, or large and comes in parts; a method that asks no model; replies that are packed) goes by
+`grpc_asgi`.
 """
 
 import asyncio
@@ -47,6 +48,10 @@ _MOST_WAITING = 10_000
 # So many of which nothing comes get their places, or are refused, in one turn of the loop; the next are looked at soon.
 _MOST_AT_ONCE = 200
 _SOON_S = 0.05
+# Messages up to this size that come in parts are put together in pyvoy's thread, so many at the same time; others, and
+# those beyond, get places in order.
+_MOST_APART_BYTES = 64 * 1024
+_MOST_APART = 512
 
 
 class DirectGrpc:
@@ -60,6 +65,9 @@ class DirectGrpc:
         self.in_progress = CallsInProgress()
         self.inbox = _Inbox(self.in_progress.look_soon)
         self.unheard = _Unheard()
+        self.most_apart_bytes = min(_MOST_APART_BYTES, app.limit_bytes)
+        self.apart: set[_Call] = set()
+        """Those of whose messages a part is here; pyvoy's threads add and discard."""
         self.loop = asyncio.get_running_loop()
         self._forwards = dict(forwards) if app.replies_plain else {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,8 +110,8 @@ class _Call(Begun, Pending):
     """One call: a request of the core, and a `Watched` of `calls_in_progress`."""
 
     __slots__ = (
-        *("_app", "_asked", "_came", "_done", "_forward", "_has_room", "_part", "_receive", "_scope", "_send"),
-        *("_started_ns", "seen"),
+        *("_app", "_asked", "_begin", "_came", "_done", "_forward", "_has_room", "_part", "_receive", "_scope"),
+        *("_send", "_started_ns", "seen"),
     )
 
     def __init__(self, app: DirectGrpc, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,6 +121,7 @@ class _Call(Begun, Pending):
         self._receive = receive
         self._send = send
         self._started_ns = time.monotonic_ns()
+        self._begin: bytes | None = None  # of a small message, while the rest is awaited
         self._part: Any = None  # the first event, where it is not the whole message
         self._came: asyncio.Event | None = None  # where it was waited for
         self._has_room = True
@@ -124,15 +133,38 @@ class _Call(Begun, Pending):
     # -- in pyvoy's thread ---------------------------------------------------------------------------------------
 
     def received(self, event: Any) -> None:
-        """What came first: nearly always the whole message."""
+        """What came first, nearly always the whole message; or a further part of a small one."""
         app = self._app
-        app.unheard.discard(self)
-        message = grpc_frames.only_message(event.get("body", b""), app.app.limit_bytes)
-        if message is None:
-            self._part = event
-        else:
+        body, began = event.get("body", b""), self._begin is not None
+        if self._begin:
+            body = self._begin + body
+        message = grpc_frames.only_message(body, app.app.limit_bytes)
+        if message is not None:
             self.payload = message
+        elif self._asks_for_more(event, body):
+            return
+        else:
+            self._part = {**event, "body": body} if began and "body" in event else event
+        if began:
+            self._begin = None
+            app.apart.discard(self)
+        app.unheard.discard(self)
         app.inbox.put(self)
+
+    def _asks_for_more(self, event: Any, body: bytes) -> bool:
+        """Whether what is missing of a small message is awaited here, where it costs nobody a turn."""
+        apart = self._app.apart
+        if not event.get("more_body") or self._done or not grpc_frames.begins_plain(body, self._app.most_apart_bytes):
+            return False
+        if self not in apart and len(apart) >= _MOST_APART:
+            return False
+        further = self._receive()
+        if not isinstance(further, Delivery):
+            return False
+        apart.add(self)
+        self._begin = body
+        further.receiver = self
+        return True
 
     def finds_no_room(self) -> None:
         """Keep nothing of what came."""

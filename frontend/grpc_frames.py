@@ -62,6 +62,14 @@ def only_message(body: bytes, limit: int) -> Payload | None:
     return body[HEAD_BYTES:] if size < PARTS_BYTES else gathered((memoryview(body)[HEAD_BYTES:],))
 
 
+def begins_plain(body: bytes, most_bytes: int) -> bool:
+    """Whether a body begins with a part of one frame, unpacked and with at most so many bytes of message."""
+    if len(body) < HEAD_BYTES:
+        return True
+    flag, size = _HEAD.unpack_from(body)
+    return not flag and len(body) < size + HEAD_BYTES and size <= most_bytes
+
+
 class Frames:
     """The messages of one direction of a call. `encoding`: how those are packed that say so.
 

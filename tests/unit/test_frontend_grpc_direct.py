@@ -6,14 +6,17 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from modelpool.frontend import grpc_direct
 from modelpool.frontend.callback import CallbackFailed
 from modelpool.frontend.envoy_loop import GuestLoop
 from modelpool.frontend.grpc_frames import plain
 from modelpool.frontend.in_flight import Pending
 from modelpool.supervisor.wire.protos import GetModelStatusRequest
 from modelpool.supervisor.wire.status import Code
-from tests.unit.pyvoy_world import REQUEST, STATUS, Client, Scene, run
+from tests.unit.pyvoy_world import LIMIT, REQUEST, STATUS, Client, Scene, run
 
 
 def test_a_call_and_its_answer() -> None:
@@ -89,6 +92,70 @@ def test_a_message_however_it_is_cut(parts: tuple[bytes, bytes]) -> None:
 
     assert len(REQUEST) == 5
     assert run(scenario) == ((Code.OK, plain(b"y")), [("Predict", "m", Code.OK)])
+
+
+@pytest.mark.parametrize("apart", [0, 1])
+@given(cuts=st.lists(st.integers(0, 25), max_size=6), size=st.integers(0, 15), is_late=st.booleans())
+def test_a_message_in_any_number_of_parts(apart: int, cuts: list[int], size: int, is_late: bool) -> None:
+    """Put together in pyvoy's thread or by a task; whether its last part tells of the end, or an empty one after it."""
+    request = GetModelStatusRequest(model_spec={"name": "m", "signature_name": "s" * size}).SerializeToString()
+    whole = plain(request)
+    ends = [*sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    parts = [whole[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+    async def scenario(scene: Scene) -> Any:
+        client = Client(scene.pyvoy).start()
+        for number, part in enumerate(parts, 1):
+            async with asyncio.timeout(10):
+                while not client.asked and not scene.bench.links[7].sent:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0)
+            if client.asked:
+                client.give(part, more_body=is_late or number < len(parts))
+        assert await scene.sent_to_worker() == [request]
+        scene.bench.reply(7, 1, b"y")
+        return await client.answer(), scene.told, len(scene.app.apart)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpc_direct, "_MOST_APART", apart)
+        assert run(scenario) == ((Code.OK, plain(b"y")), [("Predict", "m", Code.OK)], 0)
+
+
+@pytest.mark.parametrize(
+    ("begin", "rest", "code"),
+    [
+        (plain(REQUEST)[:6], b"", Code.INTERNAL),
+        (plain(bytes(LIMIT + 1))[:9], b"", Code.RESOURCE_EXHAUSTED),
+        (b"\x01" + plain(REQUEST)[1:6], plain(REQUEST)[6:], Code.INTERNAL),
+        (plain(REQUEST)[:6], plain(REQUEST)[6:] + b"x", Code.OK),
+    ],
+)
+def test_what_no_message_becomes_of(begin: bytes, rest: bytes, code: Code) -> None:
+    """One that ends too early, is too large, or packed in no known way; what is behind one counts for nothing."""
+
+    async def scenario(scene: Scene) -> Any:
+        client = Client(scene.pyvoy).start().give(begin, more_body=True)
+        if code is not Code.RESOURCE_EXHAUSTED:
+            await client.is_asked()
+            client.give(rest)
+        if code is Code.OK:
+            await scene.sent_to_worker()
+            scene.bench.reply(7, 1, b"y")
+        return (await client.answer())[0], len(scene.app.apart)
+
+    assert run(scenario) == (code, 0)
+
+
+def test_a_small_message_in_parts_is_no_task() -> None:
+    async def scenario(scene: Scene) -> Any:
+        client = Client(scene.pyvoy).start()
+        for part in (plain(REQUEST)[:2], plain(REQUEST)[2:8]):
+            client.give(part, more_body=True)
+            assert len(client.asked) == 1, "at once, in pyvoy's thread"
+        client.give(plain(REQUEST)[8:])
+        assert await scene.sent_to_worker() == [REQUEST]
+        return scene.intake.requests
+
+    assert run(scenario) == 0
 
 
 def test_a_client_that_goes_while_it_waits() -> None:

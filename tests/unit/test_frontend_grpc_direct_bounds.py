@@ -114,6 +114,7 @@ def test_what_comes_faster_than_the_loop_turns_is_refused(monkeypatch: pytest.Mo
 
 def test_a_part_of_a_message_waits_for_the_loop_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_direct, "_MOST_WAITING", 2)
+    monkeypatch.setattr(grpc_direct, "_MOST_APART", 0)
 
     async def scenario(scene: Scene) -> Any:
         clients = [Client(scene.pyvoy).start() for _ in range(3)]
@@ -134,6 +135,49 @@ def test_a_part_of_a_message_waits_for_the_loop_as_well(monkeypatch: pytest.Monk
     assert refused is Code.UNAVAILABLE
     assert taken == [(Code.OK, plain(b"y"))] * 2
     assert told == [("Predict", "", Code.UNAVAILABLE)] + [("Predict", "m", Code.OK)] * 2
+
+
+def test_so_many_messages_are_put_together_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others need places, of which there are fewer than calls here."""
+    monkeypatch.setattr(grpc_direct, "_MOST_APART", 2)
+
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start() for _ in range(3 + PLACES)]
+        for client in clients:
+            client.give(plain(REQUEST)[:7], more_body=True)
+        refused = await clients[-1].answer()
+        held = scene.intake.requests
+        for client in clients[:-1]:
+            await client.is_asked()
+            client.give(plain(REQUEST)[7:])
+        await scene.sent_to_worker(2 + PLACES)
+        for request_id in scene.bench.links[7].ids:
+            scene.bench.reply(7, request_id, b"y")
+        answers = [await client.answer() for client in clients[:-1]]
+        return refused[0], held, {code for code, _ in answers}, scene.intake.requests, len(scene.app.apart)
+
+    assert run(scenario) == (Code.UNAVAILABLE, PLACES, {Code.OK}, 0, 0)
+
+
+@pytest.mark.usefixtures("short_moment")
+def test_a_message_whose_end_is_late_needs_a_place() -> None:
+    async def scenario(scene: Scene) -> Any:
+        clients = [Client(scene.pyvoy).start().give(plain(REQUEST)[:7], more_body=True) for _ in range(PLACES)]
+        async with asyncio.timeout(10):
+            while scene.intake.requests < PLACES:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        refused = Client(scene.pyvoy).start().give(plain(REQUEST)[:7], more_body=True)
+        answer = await refused.answer()
+        refused.give(plain(REQUEST)[7:9], more_body=True)  # nobody wants it any more
+        for client in clients:
+            client.give(plain(REQUEST)[7:])
+        await scene.sent_to_worker(PLACES)
+        for request_id in scene.bench.links[7].ids:
+            scene.bench.reply(7, request_id, b"y")
+        answers = [await client.answer() for client in clients]
+        return answer[0], refused.asked, {code for code, _ in answers}, scene.intake.requests, len(scene.app.apart)
+
+    assert run(scenario) == (Code.UNAVAILABLE, [], {Code.OK}, 0, 0)
 
 
 def test_a_turn_of_the_loop_takes_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
