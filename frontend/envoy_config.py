@@ -37,9 +37,9 @@ _MAX_FRAME_SIZE = 5  # RFC 9113, 6.5.2
 _BUFFER_BYTES = 1 << 20
 _BACKLOG = 4096
 _RELEASED_BYTES = 256 << 20
-# What Envoy's allocator may keep of freed memory, for each CPU: so much for all of them, as it has it for threads, and
-# never more than it would by itself.
-_CACHED_BYTES, _MOST_CACHED_BYTES = 32 << 20, 3 << 19
+# What Envoy's allocator may keep of freed memory, for each CPU: so much for all of them, as it has it for threads, but
+# no more than what bodies of some requests take.
+_CACHED_BYTES, _MOST_CACHED_BYTES = 32 << 20, 8 << 20
 _REST_KEEP_ALIVE_S = 120
 _MAX_HEADERS = 1000
 # gRPC's clients may have any number of calls and read none of the answers, which then wait here. While the heap is over

@@ -33,7 +33,7 @@ def test_port_and_socket_share_a_listener() -> None:
     assert old["rest"]["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 8501}
 
 
-@pytest.mark.parametrize(("cpus", "each_bytes"), [(1, 3 << 19), (4, 3 << 19), (64, 1 << 19), (1024, 1 << 15)])
+@pytest.mark.parametrize(("cpus", "each_bytes"), [(1, 8 << 20), (4, 8 << 20), (64, 1 << 19), (1024, 1 << 15)])
 def test_what_the_allocator_keeps_is_bounded_on_many_cpus(cpus: int, each_bytes: int) -> None:
     found = bootstrap(SPEC, replace(AROUND, cpus=cpus))["memory_allocator_manager"]
     assert found["max_per_cpu_cache_size_bytes"] == each_bytes
