@@ -1,10 +1,10 @@
 """gRPC over ASGI, as Envoy hands it to us: frames, deadlines, compression and trailers around our handlers. Event loop.
 
 Each call here is a task. The usual call of a model is none and goes by `grpc_direct`, which starts and ends it with
-what is here; here come what asks no model, streams, and what is out of the ordinary: a message in parts or packed, and
-all calls where replies may be packed. Whether its client is still there is asked only of calls that have been running
-for a moment (`calls_in_progress`). Written against pyvoy's ASGI, where `send` does its work when it is called and is
-awaited for back pressure only, and never fails when the client is gone.
+what is here; here come what asks no model, streams, and what is out of the ordinary: a message that is packed, or large
+and in parts, and all calls where replies may be packed. Whether its client is still there is asked only of calls that
+have been running for a moment (`calls_in_progress`). Written against pyvoy's ASGI, where `send` does its work when it
+is called and is awaited for back pressure only, and never fails when the client is gone.
 gRPC over HTTP/2: github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Texts are those of gRPC's own servers.
 """
 

@@ -152,7 +152,11 @@ class _Call(Begun, Pending):
         app.inbox.put(self)
 
     def _asks_for_more(self, event: Any, body: bytes) -> bool:
-        """Whether what is missing of a small message is awaited here, where it costs nobody a turn."""
+        """Whether what is missing of a small message is awaited here, where it costs nobody a turn.
+
+        As of one of which nothing has come yet, its deadline is looked at when it comes, or when it has been `_Unheard`
+        for too long.
+        """
         apart = self._app.apart
         if not event.get("more_body") or self._done or not grpc_frames.begins_plain(body, self._app.most_apart_bytes):
             return False

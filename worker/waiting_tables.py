@@ -52,21 +52,28 @@ class WaitingTables:
         self._count += len(table)
         return True
 
-    def take(self, now_ns: int) -> list[RequestTable]:
-        """For one run: of the key of the oldest, oldest first, as many as its family may have; at least one request."""
-        first = self._tables[0]
-        room = max(1, min(self._most, self._limit_of(first.place.family).rows // first.place.rows))
-        taken, left = [], []
+    def take(self) -> list[RequestTable]:
+        """For one run: of the key of the oldest, in their order, up to the first that does not fit into the rows that
+        its family may have; at least one request.
+        """
+        first, now_ns = self._tables[0], self._clock_ns()
+        rows, requests = self._limit_of(first.place.family).rows, self._most
+        taken: list[RequestTable] = []
+        left: list[RequestTable] = []
         for table in self._tables:
-            if not room or table.place.key != first.place.key:
+            fit = 0
+            if requests and table.place.key == first.place.key:
+                fit = min(len(table), max(rows // table.place.rows, 0 if taken else 1), requests)
+                rows -= fit * table.place.rows
+                requests = requests - fit if fit == len(table) else 0
+            part, rest = table.split(fit) if 0 < fit < len(table) else (table, None)
+            if not fit:
                 left.append(table)
                 continue
-            part, rest = table.split(room) if len(table) > room else (table, None)
-            if rest is not None:
-                left.append(rest)
             part.taken_ns = now_ns
             taken.append(part)
-            room -= len(part)
+            if rest is not None:
+                left.append(rest)
         self._keep(left)
         return taken
 

@@ -150,7 +150,7 @@ class Batched:
         if self.tables:
             self._put_each(self.tables.take_expired(now_ns), now_ns)
             if self.tables and not (running and self._alone):
-                return self._next_of_tables(self.tables, now_ns)
+                return self._next_of_tables(self.tables)
         self._plan(queue, now_ns)
         job = None if running and self._alone else self._take(running, now_ns)
         if job is not None:
@@ -158,8 +158,8 @@ class Batched:
         self._withdraw_waiting()
         return job
 
-    def _next_of_tables(self, waiting: WaitingTables, now_ns: int) -> Job:
-        tables = waiting.take(now_ns)
+    def _next_of_tables(self, waiting: WaitingTables) -> Job:
+        tables = waiting.take()
         self._alone = False
         job = Job(batched=True, opened_ns=tables[0].came_ns, padded=self._padded, strict=False, tables=tables)
         job.rows = job.filled

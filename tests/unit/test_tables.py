@@ -58,6 +58,24 @@ def test_answers_are_those_of_each_by_itself(
         assert not together.executing()
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=9), st.integers(1, 20))
+def test_runs_keep_to_the_limit_whatever_rows_requests_have(messages: list[tuple[int, int]], limit: int) -> None:
+    with world(limit=limit) as together:
+        together.learn(*[payload([1, 2] * rows) for rows in range(1, 10)])
+        number, asked = 0, []
+        for rows, count in messages:
+            bodies = [payload([number + each, 1] * rows) for each in range(count)]
+            assert together.put(message({number + each: body for each, body in enumerate(bodies)}))
+            number += count
+            asked += [rows] * count
+        answers = together.run_all()
+        assert set(answers) == set(range(number))
+        assert sum(together.model.runs) == sum(asked)
+        assert max(together.model.runs) <= max(limit, *asked)
+        apart = [rows for rows in together.model.runs if rows > limit]
+        assert len(apart) <= sum(rows > limit for rows in asked), "only one that is too large by itself"
+
+
 @given(st.lists(st.lists(SMALL, min_size=2, max_size=2), min_size=2, max_size=9))
 def test_several_inputs(values: list[list[int]]) -> None:
     both = ("n", "x")
@@ -223,7 +241,7 @@ def test_no_more_run_at_a_time_than_may_wait() -> None:
         made.learn(payload([1, 2]))
         assert made.tables is not None
         assert made.put(message({each: payload([each, 1]) for each in range(3)}))
-        assert sum(map(len, made.tables.take(11))) == 3
+        assert sum(map(len, made.tables.take())) == 3
     with world(most=3, limit=1000) as made:
         made.learn(payload([1, 2]))
         for number in range(3):
