@@ -85,12 +85,10 @@ class Found:
 class RequestTable:
     """Requests of one frontend, which came at `came_ns`."""
 
-    __slots__ = ("came_ns", "earliest_ns", "form", "frontend", "of", "peer", "place", "read_ns", "rows", "taken_ns")
+    __slots__ = ("came_ns", "earliest_ns", "frontend", "of", "peer", "read_ns", "rows", "taken_ns")
 
     def __init__(self, found: Found, peer: bytes, frontend: int, came_ns: int) -> None:
         self.of = found.of
-        self.form = found.of.form
-        self.place = found.of.place
         self.rows = found.rows
         self.peer = peer
         self.frontend = frontend
@@ -102,6 +100,14 @@ class RequestTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def form(self) -> KnownForm:
+        return self.of.form
+
+    @property
+    def place(self) -> Place:
+        return self.of.place
 
     @property
     def payload_bytes(self) -> int:
