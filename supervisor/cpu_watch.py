@@ -68,10 +68,14 @@ class CpuWatch:
     """`tenants` gives the workers that serve, by pid: children of this process that are not reaped yet."""
 
     def __init__(
-        self, tenants: Callable[[], Mapping[int, Tenant]], set_way: Callable[[int, Way, int], bool] | None = None
+        self,
+        tenants: Callable[[], Mapping[int, Tenant]],
+        set_way: Callable[[int, Way, int], bool] | None = None,
+        policy: Callable[[int], int] = os.sched_getscheduler,
     ) -> None:
         self._tenants = tenants
         self._set = set_way or set_way_of
+        self._policy = policy
         self._groups: dict[frozenset[int], _Group] = {}
         self._used_s: dict[int, float] = {}
         self._looked_s = 0.0
@@ -130,8 +134,18 @@ class CpuWatch:
             way = Way.NORMAL
             if model in giving_way and not tenants[pid].pressed:
                 way = Way.NICE if model in starved else Way.IDLE
-            if way is not self._ways.get(pid, (Way.NORMAL, 0))[0]:
+            if way is not self._ways.get(pid, (Way.NORMAL, 0))[0] or (way is Way.IDLE and self._strayed(pid)):
                 self._turn(pid, model, way)
+
+    def _strayed(self, pid: int) -> bool:
+        """Whether one that was sent to idle priority runs by another policy: workers choose some themselves.
+
+        They look before which one they have, and may have been sent between the look and the choice.
+        """
+        try:
+            return self._policy(pid) != os.SCHED_IDLE
+        except OSError:
+            return False  # it is gone, and whoever reaps it is told
 
     def _usage(self, tenants: Mapping[int, Tenant]) -> tuple[dict[str, Usage], float]:
         """Of each model since the last time that this was asked, and how long ago that is."""

@@ -10,6 +10,7 @@ Whoever is busy while a flood begins may be taken for one. That is seen by what 
 models are equals again, and judged anew, but not so soon; of several that give way the light ones come back.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -20,14 +21,20 @@ ACTIVE_CPUS = 0.02
 LINGER_S = 1.0
 # The CPUs are short when so small a part of them is idle; nobody need give way when it was so large a part lately.
 SHORT, SPARE = 0.15, 0.25
-# So much more than its share, of what all models together use, so many times in a row, is too much: equals must not be
-# set apart by chance. Of two with 8 requests in flight each, on two CPUs, one used that much three times in a row every
-# seven seconds and six times in a row every hundred; a flood 17 to 40 times in a row, six beside other programs.
-TOO_MUCH, TOO_OFTEN = 1.25, 6
-# Who was set apart and was an equal after all, is not again before so many times in a row: until it has given way for
-# so long that it is none, or was free for so long.
-EQUALLY_OFTEN, NO_EQUAL_S, FREE_S = 12, 5.0, 600.0
-# So many times in a row show that one was an equal, or is a light one: to set right what is wrong is more urgent.
+# How far beyond its share, of what all models together use, one may be as a rule, and as much as counts of one look: in
+# shares of one of two equals. What is beyond adds up (Page's cumulative sum, Biometrika 41, 1954), and is too much from
+# `TOO_MUCH` on: a great excess shows within few looks, a small one that lasts does, too, and equals are not set apart
+# by chance. Two equals were 0.1 apart for a minute, and by 0.12 more or less from look to look; floods were 0.2 to 0.7.
+SLACK, MOST, TOO_MUCH = 0.15, 0.5, 1.25
+# Who was busy while all others had no work needs less (the head start of Lucas and Crosier, Technometrics 24, 1982): if
+# it used so much of all CPUs, half of its share beside another. The rest is its frontends' and its clients'.
+HEAD_START, BUSY = TOO_MUCH / 2, 0.25
+# Who was set apart and was an equal after all, is not again before it is so much: until it has given way for so long
+# that it is none, or was free for so long.
+EQUALLY_MUCH, NO_EQUAL_S, FREE_S = 2 * TOO_MUCH, 5.0, 600.0
+# So many times its share are clearly more, where one look decides.
+MORE = 1.25
+# So many looks in a row show that one was an equal, or is a light one: to set right what is wrong is more urgent.
 LOOKS = 3
 # Of its share of all CPUs, which nobody gets to the last bit.
 ALMOST = 0.9
@@ -90,7 +97,10 @@ class FairShare:
         self._relief_s: dict[str, float] = {}
         """Of the starved, for how long they are yet."""
         self._quiet_s: dict[str, float] = {}
-        self._over: dict[str, int] = {}
+        self._over: dict[str, float] = {}
+        """By how much each of the free has been beyond its share lately, as `TOO_MUCH`."""
+        self._alone: dict[str, int] = {}
+        """How many times in a row one that is alone among the free has had its share of all CPUs."""
         self._light: dict[str, int] = {}
         self._idle = 0.0
         self._doubt_s, self._patience_s = 0.0, DOUBT_S
@@ -114,7 +124,8 @@ class FairShare:
         if len(active) > 1:
             self.giving_way = self._greedy(active, took_s, idle())
         else:
-            self.giving_way, self._over, self._patience_s = frozenset(), {}, DOUBT_S
+            self.giving_way, self._patience_s = frozenset(), DOUBT_S
+            self._alone, self._over = {}, dict.fromkeys(self._busy(active), HEAD_START)
         if not self.giving_way:
             self._light = {}
         for name in gave_way ^ self.giving_way:
@@ -150,14 +161,13 @@ class FairShare:
         self._together = max(self._together, together) if known else together
         short = idle <= SHORT
         free = active.keys() - known
-        over = self._over_share(active, free) if short else set()
-        self._over = {name: self._over.get(name, 0) + 1 for name in over}
+        floods = self._floods_of(active, free, short)
         light = self._light_ones(active, known) if short else set()
         self._light = {name: self._light.get(name, 0) + 1 for name in light}
         back = {name for name, looks in self._light.items() if looks >= LOOKS}
-        greedy = known - back | {name for name, looks in self._over.items() if looks >= self._enough(name, free)}
+        greedy = known - back | floods
         if greedy == active.keys() or self._doubtful(active, free, took_s):
-            self._over = {}  # equals, and nobody to give way to
+            self._over, self._alone = {}, {}  # equals, and nobody to give way to
             for name in known:
                 self._ways[name].equal = True
             return frozenset()
@@ -166,22 +176,45 @@ class FairShare:
             way.may_return_s = min(AGAIN_LIMIT_S, max(AGAIN_S, 2 * way.may_return_s))
         return greedy
 
-    def _over_share(self, active: Mapping[str, Usage], free: AbstractSet[str]) -> set[str]:
-        """Those of the free, who do not give way, that use clearly more than their share of what models use together.
+    def _floods_of(self, active: Mapping[str, Usage], free: AbstractSet[str], short: bool) -> set[str]:
+        """Those of the free, who do not give way, that have used too much of what models use together.
 
         That is, not of all CPUs: the frontends and other processes have their part, too. Nor of what they use just now,
         if once it was more: others may take what one leaves that gives way. One that is alone among the free may have
-        its share of all CPUs.
+        its share of all CPUs, and shows soon who its equals are.
         """
         weights = sum(each.weight for each in active.values())
-        much = ALMOST * self._cpus if len(free) == 1 else TOO_MUCH * self._together
-        return {name for name in free if active[name].cpus > much * active[name].weight / weights}
-
-    def _enough(self, name: str, free: AbstractSet[str]) -> int:
-        """How many times in a row it must use too much. One that is alone among the free shows who its equals are."""
+        shares = {name: active[name].weight / weights for name in free}
         if len(free) == 1:
-            return LOOKS
-        return EQUALLY_OFTEN if name in self._ways and self._ways[name].equal else TOO_OFTEN
+            much = ALMOST * self._cpus
+            has_it = {name for name, share in shares.items() if short and active[name].cpus > much * share}
+            self._over, self._alone = {}, {name: self._alone.get(name, 0) + 1 for name in has_it}
+            return {name for name, looks in self._alone.items() if looks >= LOOKS}
+        counts = {name: self._beyond(active[name].cpus, share) if short else 0.0 for name, share in shares.items()}
+        self._over = {name: max(0.0, self._over.get(name, 0.0) + each - SLACK) for name, each in counts.items()}
+        self._alone = {}
+        return {name for name, over in self._over.items() if over >= self._enough(name)}
+
+    def _beyond(self, cpus: float, share: float) -> float:
+        """How far beyond its share one is at this look, negative below it, as `SLACK` and no more than `MOST`.
+
+        A smaller share fluctuates more from look to look: by its root, where slices of CPU time are dealt by chance.
+        With the fluctuation seen of two, three equals would be set apart four times a minute without that.
+        """
+        if not self._together:
+            return 0.0
+        return min(MOST, (cpus / (self._together * share) - 1) * math.sqrt(2 * share))
+
+    def _enough(self, name: str) -> float:
+        return EQUALLY_MUCH if self._was_equal(name) else TOO_MUCH
+
+    def _was_equal(self, name: str) -> bool:
+        return name in self._ways and self._ways[name].equal
+
+    def _busy(self, active: Mapping[str, Usage]) -> set[str]:
+        """Who may be a flood when others come, given the one that has all CPUs for itself, if any has work."""
+        busy = {name for name, each in active.items() if each.cpus >= BUSY * self._cpus}
+        return {name for name in busy if not self._was_equal(name)}
 
     def _doubtful(self, active: Mapping[str, Usage], free: AbstractSet[str], took_s: float) -> bool:
         """Whether one that is alone among the free may be the flood itself: it uses too much, and for long.
@@ -189,7 +222,7 @@ class FairShare:
         One that has fallen behind does so for a while, and one with much work may always: so not again and again.
         """
         weights = sum(each.weight for each in active.values())
-        much = TOO_MUCH * self._together / weights
+        much = MORE * self._together / weights
         over = len(free) == 1 and any(active[name].cpus > much * active[name].weight for name in free)
         self._doubt_s = self._doubt_s + took_s if over else 0.0
         if self._doubt_s < self._patience_s:
@@ -204,7 +237,7 @@ class FairShare:
         again and again. The flood itself may use no more either, where other programs leave them all next to nothing.
         """
         weights, cpus = sum(active[name].weight for name in known), sum(active[name].cpus for name in known)
-        floods = {name for name in known if active[name].cpus > TOO_MUCH * cpus * active[name].weight / weights}
+        floods = {name for name in known if active[name].cpus > MORE * cpus * active[name].weight / weights}
         if not floods:
             return set()
         share = self._together / sum(each.weight for each in active.values())

@@ -1,6 +1,7 @@
 """What is done with the workers of a model that gives way: who is spared, and what is tried again."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Collection
@@ -10,10 +11,12 @@ import pytest
 from modelpool.supervisor import cpu_watch
 from modelpool.supervisor.cpu_watch import PERIOD_S, CpuWatch, Tenant, Way
 from modelpool.supervisor.elbow_room import LASTS_S, ElbowRoom
-from modelpool.supervisor.fair_share import TOO_OFTEN
+from modelpool.supervisor.fair_share import MOST, SLACK, TOO_MUCH
 from modelpool.supervisor.wire import cpu_idle
 
 FLOOD, LIGHT = 11, 12
+# So many looks it takes until who uses as much as this file's flood is known.
+KNOWN = math.ceil(TOO_MUCH / (MOST - SLACK))
 
 
 class Watched:
@@ -23,6 +26,7 @@ class Watched:
         self.now_s = 100.0
         self.used_s = {FLOOD: 0.0, LIGHT: 0.0}
         self.cpus = {FLOOD: {0}, LIGHT: {0}}
+        self.policies = dict.fromkeys(self.used_s, os.SCHED_OTHER)
         self.pressed = False
         self.answer: Callable[[], bool] = lambda: True
         self.asked: list[tuple[int, Way, int]] = []
@@ -31,7 +35,7 @@ class Watched:
         monkeypatch.setattr(os, "getpriority", lambda which, pid: 3)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: self.cpus[pid])
         monkeypatch.setattr(cpu_idle, "ticks", self.ticks)
-        self.watch = CpuWatch(self.tenants, self.set_way)
+        self.watch = CpuWatch(self.tenants, self.set_way, self.policy)
         self.watch.look()
 
     def tenants(self) -> dict[int, Tenant]:
@@ -44,7 +48,14 @@ class Watched:
 
     def set_way(self, pid: int, way: Way, nice: int) -> bool:
         self.asked.append((pid, way, nice))
+        if pid in self.policies:
+            self.policies[pid] = os.SCHED_IDLE if way is Way.IDLE else os.SCHED_OTHER
         return self.answer()
+
+    def policy(self, pid: int) -> int:
+        if pid not in self.policies:
+            raise ProcessLookupError
+        return self.policies[pid]
 
     def look(self, times: int = 1, flood: float = 0.6, light: float = 0.2) -> list[tuple[int, Way, int]]:
         """What was asked for meanwhile."""
@@ -66,12 +77,27 @@ IDLE, NORMAL = (FLOOD, Way.IDLE, 3), (FLOOD, Way.NORMAL, 3)
 
 
 def test_who_gives_way_is_sent_once_and_brought_back_once(watched: Watched) -> None:
-    assert watched.look(TOO_OFTEN + 5) == [IDLE]
+    assert watched.look(KNOWN + 5) == [IDLE]
     assert watched.look(30, light=0.0) == [NORMAL]
 
 
+def test_one_that_chose_another_policy_while_it_was_sent_is_sent_again(watched: Watched) -> None:
+    watched.look(KNOWN)
+    watched.policies[FLOOD] = os.SCHED_BATCH
+    assert watched.look(5) == [IDLE]
+    assert watched.look(30, light=0.0) == [NORMAL], "as it was before"
+    watched.policies[FLOOD] = os.SCHED_BATCH
+    assert watched.look(5, light=0.0) == [], "it gives way no more"
+
+
+def test_one_that_is_gone_and_not_reaped_yet_is_let_be(watched: Watched) -> None:
+    watched.look(KNOWN)
+    del watched.policies[FLOOD]
+    assert watched.look(5) == []
+
+
 def test_one_that_may_be_taken_for_hung_comes_back_until_it_is_done(watched: Watched) -> None:
-    watched.look(TOO_OFTEN)
+    watched.look(KNOWN)
     watched.pressed = True
     assert watched.look(5, flood=0.3) == [NORMAL]
     watched.pressed = False
@@ -80,7 +106,7 @@ def test_one_that_may_be_taken_for_hung_comes_back_until_it_is_done(watched: Wat
 
 def test_what_was_done_by_half_is_done_again(watched: Watched) -> None:
     watched.answer = lambda: False
-    assert watched.look(TOO_OFTEN + 2) == [IDLE] * 3
+    assert watched.look(KNOWN + 2) == [IDLE] * 3
     watched.answer = lambda: True
     assert watched.look(3) == [IDLE]
 
@@ -90,7 +116,7 @@ def refuse() -> bool:
 
 
 def test_the_way_back_is_tried_until_it_works(watched: Watched) -> None:
-    watched.look(TOO_OFTEN)
+    watched.look(KNOWN)
     watched.answer = refuse
     watched.pressed = True
     assert watched.look(3, flood=0.3) == [NORMAL] * 3
@@ -100,24 +126,24 @@ def test_the_way_back_is_tried_until_it_works(watched: Watched) -> None:
 
 def test_one_that_failed_halfway_is_brought_back_though_it_never_arrived(watched: Watched) -> None:
     watched.answer = refuse
-    assert watched.look(TOO_OFTEN) == [IDLE]
+    assert watched.look(KNOWN) == [IDLE]
     watched.answer, watched.pressed = (lambda: True), True
     assert watched.look(3, flood=0.3) == [NORMAL]
 
 
 def test_models_on_cpus_of_their_own_are_not_compared(watched: Watched) -> None:
     watched.cpus[LIGHT] = {1}
-    assert watched.look(TOO_OFTEN + 5, flood=0.9, light=0.2) == []
+    assert watched.look(KNOWN + 5, flood=0.9, light=0.2) == []
     watched.cpus[LIGHT] = {0}
-    assert watched.look(TOO_OFTEN + 5) == [IDLE]
+    assert watched.look(KNOWN + 5) == [IDLE]
 
 
 def test_how_idle_other_cpus_are_does_not_count(watched: Watched) -> None:
     """Those of the models that share some are compared, however many this machine has."""
     watched.cpus = {FLOOD: {0}, LIGHT: {0, 1, 2, 3}}
-    assert watched.look(TOO_OFTEN + 5) == [], "three of four are idle"
+    assert watched.look(KNOWN + 5) == [], "three of four are idle"
     watched.cpus[LIGHT] = {0}
-    assert watched.look(TOO_OFTEN + 5) == [IDLE]
+    assert watched.look(KNOWN + 5) == [IDLE]
 
 
 @pytest.mark.parametrize(("flood", "light", "room"), [(0.3, 0.25, 5), (0.3, 0.2, 0), (0.6, 0.0, 0)])
@@ -145,7 +171,7 @@ def test_who_gives_way_leaves_room_between_looks_where_the_others_use_much(
     monkeypatch.setattr(ElbowRoom, "make", make)
     monkeypatch.setattr(ElbowRoom, "settle", settle)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    watched.look(TOO_OFTEN, light=light)
+    watched.look(KNOWN + 1, light=light)
     watched.look(flood=flood, light=light)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watched.watch.run())
