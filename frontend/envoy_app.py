@@ -56,7 +56,7 @@ def _start() -> tuple[AsgiApp, AsgiApp]:
     gate = Gate(admin)
     threading.Thread(target=_run, args=(spec, gate), name="core", daemon=True).start()
     engine: EnvoyEngine = gate.wait()
-    asyncio.set_event_loop_policy(GuestPolicy(engine.loop, engine.takers.append))
+    asyncio.set_event_loop_policy(GuestPolicy(engine.loop))
     return engine.grpc, engine.rest
 
 

@@ -15,8 +15,10 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+from modelpool.supervisor.wire import gathering
 from modelpool.supervisor.wire.all_addresses import on_all_addresses
 from modelpool.supervisor.wire.frontend_spec import FrontendSpec
+from modelpool.supervisor.wire.gathering import Gatherer
 from modelpool.supervisor.wire.log import fields
 
 from . import envoy_config, startup_pages, unix_socket
@@ -24,7 +26,6 @@ from .bind_error import BindFailed
 from .callback import guarded
 from .engine import AsgiApp
 from .envoy_admin import EnvoyAdmin
-from .gathering import Gatherers, Taker
 from .grpc_asgi import GrpcApp
 from .grpc_calls import Methods
 from .grpc_direct import DirectGrpc
@@ -76,8 +77,6 @@ class EnvoyEngine:
         self.loop = asyncio.get_running_loop()
         intake = Intake(spec.arriving_requests, spec.arriving_bytes)
         self.grpc = DirectGrpc(GrpcApp(methods, spec.max_request_bytes, spec.grpc_arguments, intake), methods.forwards)
-        self.takers: list[Taker] = [self.grpc.inbox]
-        """And each thread of pyvoy's, once it is there."""
         self.rest: AsgiApp = _nothing if rest is None else complete(rest)
         self._spec = spec
         self._admin = admin
@@ -101,7 +100,7 @@ class EnvoyEngine:
         wanted = {place for place in places if place}
         while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(_LOOK_S)
-        self._gathers = self.loop.create_task(Gatherers(self.takers).run())
+        self._gathers = self.loop.create_task(_gather())
         self.loop.call_later(_STARTED_S, self._started)
 
     @guarded
@@ -141,6 +140,13 @@ class EnvoyEngine:
     def remove_socket(self) -> None:
         if self._owns_socket:
             unix_socket.remove(self._spec.grpc_socket_path)
+
+
+async def _gather() -> None:
+    gatherer = Gatherer(gathering.FRONTEND, gathering.all_threads)
+    while True:
+        gatherer.look()
+        await asyncio.sleep(gathering.PERIOD_S)
 
 
 async def _nothing(scope: object, receive: object, send: object) -> None:

@@ -65,10 +65,6 @@ class GuestLoop(asyncio.AbstractEventLoop):
         self._host = host
         self.create_future = partial(Delivery, loop=host)  # type: ignore[method-assign]
         self._ended = threading.Event()
-        self.thread = 0
-        """pyvoy's, by the kernel's number; 0 before its first call."""
-        self.calls = 0
-        """How many applications were started."""
 
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         """Call it now. What it raises ends pyvoy's thread, and with it the listener; so it ends the process, too."""
@@ -79,9 +75,6 @@ class GuestLoop(asyncio.AbstractEventLoop):
             raise
 
     def create_task(self, work: Any) -> Any:  # type: ignore[override]
-        self.calls += 1
-        if not self.thread:
-            self.thread = threading.get_native_id()
         return work if isinstance(work, Begun) else _Handed(self._host, work)
 
     def run_forever(self) -> None:
@@ -112,14 +105,11 @@ def _fail(error: Exception) -> None:
 
 
 class GuestPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes guests of `host` for whoever asks for a new loop, and tells `on_made` of each."""
+    """Makes guests of `host` for whoever asks for a new loop."""
 
-    def __init__(self, host: asyncio.AbstractEventLoop, on_made: Callable[[GuestLoop], None]) -> None:
+    def __init__(self, host: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._host = host
-        self._on_made = on_made
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        guest = GuestLoop(self._host)  # type: ignore[abstract]
-        self._on_made(guest)
-        return guest
+        return GuestLoop(self._host)  # type: ignore[abstract]

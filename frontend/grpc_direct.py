@@ -8,7 +8,6 @@ message that is packed, or large and comes in parts; a method that asks no model
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -285,10 +284,6 @@ class _Inbox:
         self._on_begun = on_begun
         self._calls: deque[_Call] = deque()
         self._woken = False
-        self.thread = threading.get_native_id()
-        """The loop's, by the kernel's number."""
-        self.calls = 0
-        """How many were begun so far."""
 
     def put(self, call: _Call) -> None:
         """In any thread. As many threads as do it at once may exceed the limit by as many."""
@@ -304,10 +299,8 @@ class _Inbox:
         self._woken = False  # before the calls are counted: one that is put after that wakes again
         calls = self._calls
         self._turn.hold()
-        count = len(calls)
-        for _ in range(count):
+        for _ in range(len(calls)):
             calls.popleft().begin()
-        self.calls += count
         self._on_begun()
         self._turn.end()
 

@@ -8,7 +8,6 @@ The body is taken and let go; the answer is the message in the file `REPLY` of t
 import asyncio
 import signal
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from bench_floor_server import REPLY
 
 from modelpool.frontend import grpc_frames
 from modelpool.frontend.engine import Receive, Send
-from modelpool.frontend.envoy_loop import Begun, Delivery, GuestLoop, GuestPolicy
-from modelpool.frontend.gathering import Gatherers
+from modelpool.frontend.envoy_loop import Begun, Delivery, GuestPolicy
 from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS, Scope
+from modelpool.supervisor.wire import gathering
+from modelpool.supervisor.wire.gathering import Gatherer
 
 # The frontend's Envoy is drained by the supervisor, and so these were blocked; this one has none.
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
@@ -62,14 +62,14 @@ class Application:
         return call
 
 
-def _gather(guests: Sequence[GuestLoop]) -> None:
-    """As the frontend has its own threads do."""
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(Gatherers(guests).run())
+def _gather() -> None:
+    """As the frontend has its threads do."""
+    gatherer, never = Gatherer(gathering.FRONTEND, gathering.all_threads), threading.Event()
+    while not never.wait(gathering.PERIOD_S):
+        gatherer.look()
 
 
-_guests: list[GuestLoop] = []
-threading.Thread(target=_gather, args=(_guests,), name="gather", daemon=True).start()
+threading.Thread(target=_gather, name="gather", daemon=True).start()
 # Nothing is handed to this loop, so that it need not run.
-asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop(), _guests.append))
+asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop()))
 grpc = rest = Application()

@@ -8,13 +8,15 @@ between two runs, so what comes during a long one waits in ZeroMQ's own bounded 
 
 import os
 import select
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import zmq
 
-from modelpool.supervisor.wire import sockets
+from modelpool.supervisor.wire import gathering, sockets, thread_priority
+from modelpool.supervisor.wire.gathering import Gatherer
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.route_table import MOST_QUEUED_REQUESTS
 from modelpool.supervisor.wire.status import Code, Unavailable
@@ -57,6 +59,8 @@ _SETTLE_IDLE_NS = 20_000_000
 # A batch may wait for longer than a poll can.
 _LONGEST_WAIT_MS = 3_600_000
 _TRIM_EVERY_MS, _TRIM_EVERY_NS = 1_000, 1_000_000_000
+_GATHER_EVERY_NS = round(gathering.PERIOD_S * 1e9)
+_IO_THREAD = "ZMQbg/IO"
 _ONE = FixedExecutors()
 _RETRY_AFTER_MS = (10, 5_000)
 
@@ -109,9 +113,11 @@ class Session:
         self._queue = RequestQueue(capacity)
         self._unsent: list[Task | TableReply] = []
         self._unsent_requests = 0
-        self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = 0
+        self._looked_ns = self._sent_ns = self._settled_ns = self._trim_ns = self._gather_ns = 0
         self._counts, self._unsettled = observers.metrics.on, False
         self._request_ns = 0.0
+        self._way: set[int] = set()
+        """The threads that a request crosses: this one and ZeroMQ's. Those that compute are TensorFlow's matter."""
         self._stop_fd = stop_fd
         self._stopping = False
         self._broken = ""
@@ -121,6 +127,7 @@ class Session:
         self._socket = socket
         self._inbox = Inbox(socket, self._queue, work, self._shared, self._answered)
         self._answers = Answers(self._socket, self._shared, self._inbox.gone)
+        self._gatherer = Gatherer(gathering.WORKER, lambda: self._way)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
         self._poller = select.poll()
         for fd in (int(self._socket.getsockopt(zmq.FD)), stop_fd, self._wake_fd):
@@ -128,6 +135,7 @@ class Session:
 
     def run(self) -> str:
         """Serve until `stop_fd` is readable and nothing waits; "", or why this process can serve no more."""
+        self._way = {threading.get_native_id(), *thread_priority.named(os.getpid(), _IO_THREAD)}
         while not self._broken:
             now_ns = time.monotonic_ns()
             if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or self._inbox.has_dropped:
@@ -282,6 +290,9 @@ class Session:
         self._unsent_requests = 0
         if self._sent_ns - self._settled_ns > _SETTLE_EVERY_NS:
             self._settle()
+        if self._sent_ns >= self._gather_ns:
+            self._gather_ns = self._sent_ns + _GATHER_EVERY_NS
+            self._gatherer.look(self._observers.gauge.served)
         if self._sent_ns >= self._trim_ns:
             self._trim_ns = self._sent_ns + _TRIM_EVERY_NS
             if not self._shared.idle:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 from typing import Any
 
 import pytest
@@ -293,13 +292,3 @@ def test_a_call_that_has_ended_is_no_garbage() -> None:
             gc.garbage.clear()
 
     assert not any(issubclass(each, Pending) for each in run(scenario))
-
-
-def test_the_inbox_counts_what_the_loop_took() -> None:
-    async def scenario(scene: Scene) -> tuple[int, int]:
-        for _ in range(3):
-            Client(scene.pyvoy).start().give(plain(REQUEST))
-        await scene.sent_to_worker(3)
-        return scene.app.inbox.thread, scene.app.inbox.calls
-
-    assert run(scenario) == (threading.get_native_id(), 3)

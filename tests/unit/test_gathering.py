@@ -1,0 +1,359 @@
+"""Whether the threads of a process wait for each other: decided by what they did, set on real threads."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelpool.supervisor.wire import cpu_count, gathering
+from modelpool.supervisor.wire.gathering import (
+    AGAIN_LIMIT_S,
+    AGAIN_S,
+    ANOTHER,
+    FRONTEND,
+    LONG_NS,
+    PERIOD_S,
+    RARELY,
+    WORKER,
+    Gatherer,
+    Gathering,
+    Rules,
+    Turns,
+)
+
+TURNS = 1000
+RAN_NS = 200_000
+CALM = 0.5
+"""Of what threads ran they waited so much, where all is well."""
+
+
+class Looks:
+    """A decision, looked at each period."""
+
+    def __init__(self, rules: Rules = FRONTEND) -> None:
+        self.gathering = Gathering(rules)
+        self.now_s = 50.0
+
+    def see(self, waits: float = CALM, *, calls: float = TURNS, count: int = TURNS, ran_ns: int = RAN_NS) -> bool:
+        """`waits`: so many times as long as they ran."""
+        self.now_s += PERIOD_S
+        turns = Turns(count, count * ran_ns, round(count * ran_ns * waits))
+        return self.gathering.look(self.now_s, turns, round(calls))
+
+    def off_for(self, waits: float, count: int = TURNS) -> float:
+        """For how long it was left off, in seconds, when it is on and they wait so long again."""
+        assert not self.see(waits, count=count)
+        looks = 1
+        while not self.see(waits, count=count):
+            looks += 1
+            assert looks * PERIOD_S <= 2 * AGAIN_LIMIT_S
+        return looks * PERIOD_S
+
+
+TOO_LONG = FRONTEND.patience + 0.1
+
+
+def test_a_process_gathers_from_the_first_look_on_that_says_something() -> None:
+    looks = Looks()
+    assert not looks.see(count=RARELY - 1), "next to nothing was done"
+    assert looks.see(count=RARELY, calls=0)
+
+
+@pytest.mark.parametrize("rules", [FRONTEND, WORKER])
+def test_it_is_left_off_where_threads_wait_for_much_longer_than_they_run(rules: Rules) -> None:
+    looks = Looks(rules)
+    assert looks.see(calls=10 * TURNS)
+    assert looks.see(rules.patience, calls=10 * TURNS)
+    assert not looks.see(rules.patience + 0.1, calls=10 * TURNS)
+
+
+def test_short_waits_matter_to_nobody_however_short_the_turns_are() -> None:
+    looks = Looks()
+    ran_ns = 10_000
+    looks.see()
+    assert looks.see(LONG_NS / ran_ns, ran_ns=ran_ns)
+    assert not looks.see(LONG_NS / ran_ns + 0.1, ran_ns=ran_ns)
+
+
+def test_it_is_tried_again_ever_more_seldom() -> None:
+    looks = Looks()
+    looks.see()
+    spans = [looks.off_for(TOO_LONG) for _ in range(9)]
+    assert spans[:4] == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S, 8 * AGAIN_S]
+    assert spans[-2:] == [AGAIN_LIMIT_S, AGAIN_LIMIT_S]
+
+
+def test_what_went_well_for_as_long_as_it_was_left_off_begins_anew() -> None:
+    looks = Looks()
+    looks.see()
+    for _ in range(3):
+        looks.off_for(TOO_LONG)
+    for _ in range(round(4 * AGAIN_S / PERIOD_S)):
+        assert looks.see()
+    assert looks.off_for(TOO_LONG) == AGAIN_S
+    assert looks.see(), "and that was just now, so the next one"
+    assert looks.off_for(TOO_LONG) == 2 * AGAIN_S
+
+
+@pytest.mark.parametrize("times", [1.1 * ANOTHER, 0.9 / ANOTHER], ids=["more", "less"])
+def test_another_load_is_tried_at_once(times: float) -> None:
+    looks = Looks()
+    looks.see()
+    for _ in range(5):
+        looks.off_for(TOO_LONG)
+    assert not looks.see(TOO_LONG)
+    for _ in range(round(AGAIN_S / PERIOD_S) - 1):
+        assert not looks.see(), "the same load"
+    assert not looks.see()
+    assert looks.see(count=round(times * TURNS))
+
+
+def test_a_worker_gathers_only_while_several_calls_come_at_a_time() -> None:
+    looks = Looks(WORKER)
+    assert not looks.see(calls=WORKER.several * TURNS - 1)
+    assert looks.see(calls=WORKER.several * TURNS)
+    assert looks.see(calls=WORKER.few * TURNS)
+    assert not looks.see(calls=WORKER.few * TURNS - 1)
+    assert not looks.see(calls=WORKER.few * TURNS), "it would have had to go on"
+    assert looks.see(calls=WORKER.several * TURNS), "that is no reason to wait"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 20), st.integers(0, 20_000)), max_size=60))
+def test_at_any_look(seen: list[tuple[int, float, int]]) -> None:
+    """Nothing goes on after threads had to wait for long; it is never left off for longer than the limit."""
+    looks, off_s = Looks(), 0.0
+    for count, waits, calls in seen:
+        was_on = looks.gathering.on
+        on = looks.see(waits, calls=calls, count=count)
+        if count < RARELY:
+            assert on is was_on
+        elif was_on:
+            assert on is not (waits > FRONTEND.patience and waits * RAN_NS > LONG_NS + 1)
+        off_s = 0.0 if on else off_s + PERIOD_S
+    for _ in range(round(AGAIN_LIMIT_S / PERIOD_S) + 1):
+        looks.see()
+    assert looks.gathering.on
+
+
+@dataclass
+class Threads:
+    """Real threads, and what the kernel is made to say of them."""
+
+    tasks: Path
+    ends: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    turns: dict[int, Turns] = field(default_factory=dict)
+
+    def start(self, policy: int = os.SCHED_OTHER) -> int:
+        started = threading.Event()
+
+        def run() -> None:
+            number = threading.get_native_id()
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+            self.numbers.append(number)
+            started.set()
+            self.ends.wait(60)
+
+        self.threads.append(threading.Thread(target=run))
+        self.threads[-1].start()
+        assert started.wait(10)
+        self.work(0)
+        return self.numbers[-1]
+
+    def work(self, count: int, waits: float = CALM, numbers: Sequence[int] = ()) -> None:
+        """Each of them, or these."""
+        for number in numbers or self.numbers:
+            had = self.turns.get(number, Turns(7, 7, 7))
+            new = Turns(count, count * RAN_NS, round(count * RAN_NS * waits))
+            self.turns[number] = Turns(*(a + b for a, b in zip(had, new, strict=True)))
+            (self.tasks / str(number)).mkdir(exist_ok=True)
+            turns = self.turns[number]
+            (self.tasks / f"{number}/schedstat").write_text(f"{turns.ran_ns} {turns.waited_ns} {turns.times}\n")
+
+    def policies(self) -> list[int]:
+        return [os.sched_getscheduler(number) for number in self.numbers]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, and how much of the CPUs the process used."""
+    clock = [100.0, 10.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "process_time", lambda: clock[1])
+    return clock
+
+
+class Process:
+    """Looked at each period, in which it used half of a CPU."""
+
+    def __init__(self, threads: Threads, clock: list[float], rules: Rules = FRONTEND) -> None:
+        self.threads, self.clock = threads, clock
+        self.calls = 0
+        self.gatherer = Gatherer(rules, lambda: set(threads.numbers), threads.tasks)
+        self.gatherer.look()
+
+    def see(self, count: int = TURNS, waits: float = CALM, calls: int = 0, cpus: float = 0.5) -> list[int]:
+        """The policies after a period in which each thread had so many turns."""
+        self.threads.work(count, waits)
+        self.calls += calls
+        self.clock[0] += PERIOD_S
+        self.clock[1] += PERIOD_S * cpus
+        self.gatherer.look(self.calls)
+        return self.threads.policies()
+
+
+OTHER, BATCH, IDLE = os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE
+
+
+@pytest.fixture
+def threads(tmp_path: Path) -> Iterator[Threads]:
+    threads = Threads(tmp_path)
+    threads.start()
+    yield threads
+    threads.ends.set()
+    for thread in threads.threads:
+        thread.join(10)
+
+
+def test_the_policy_follows(threads: Threads, clock: list[float]) -> None:
+    threads.start()
+    process = Process(threads, clock)
+    assert process.see() == [BATCH, BATCH]
+    assert process.see(waits=TOO_LONG) == [OTHER, OTHER]
+    assert os.sched_getscheduler(0) == OTHER
+
+
+def test_what_was_before_the_first_look_says_nothing(threads: Threads, clock: list[float]) -> None:
+    threads.work(TURNS)
+    process = Process(threads, clock)
+    assert threads.policies() == [OTHER]
+    assert process.see(count=RARELY - 1) == [OTHER]
+
+
+@pytest.mark.parametrize(
+    ("waits", "policy"), [(2 * FRONTEND.patience - 0.1, BATCH), (2 * FRONTEND.patience + 0.1, OTHER)]
+)
+def test_what_several_threads_waited_counts_together(
+    threads: Threads, clock: list[float], waits: float, policy: int
+) -> None:
+    threads.start()
+    process = Process(threads, clock)
+    process.see()
+    threads.work(TURNS, waits, threads.numbers[:1])
+    threads.work(TURNS, 0.0, threads.numbers[1:])
+    assert process.see(count=0) == [policy, policy]
+
+
+def test_calls_are_those_since_the_last_look(threads: Threads, clock: list[float]) -> None:
+    process = Process(threads, clock, WORKER)
+    process.see(calls=50_000)
+    assert process.see(calls=TURNS) == [OTHER], "those that were before the first turns are not of these"
+    assert process.see(calls=2 * TURNS) == [BATCH]
+
+
+def test_one_that_does_next_to_nothing_is_not_looked_at(threads: Threads, clock: list[float]) -> None:
+    process = Process(threads, clock)
+    (threads.tasks / f"{threads.numbers[0]}/schedstat").unlink()
+    before = dict(threads.turns)
+    assert process.see(cpus=0.9 * gathering.ACTIVE_CPUS) == [OTHER]
+    assert process.see() == [BATCH], f"{before}: it has all turns since the last look that counted"
+
+
+def test_new_threads_gather_too_also_those_that_have_it_from_their_parent(threads: Threads, clock: list[float]) -> None:
+    process = Process(threads, clock)
+    process.see()
+    threads.start()
+    threads.start(BATCH)
+    assert process.see() == [BATCH, BATCH, BATCH]
+    assert process.see(waits=TOO_LONG) == [OTHER, OTHER, OTHER]
+
+
+def test_a_policy_that_somebody_else_has_chosen_stays(threads: Threads, clock: list[float]) -> None:
+    threads.start(BATCH)
+    process = Process(threads, clock)
+    assert process.see() == [BATCH, BATCH]
+    assert process.see(waits=TOO_LONG) == [OTHER, BATCH]
+
+
+def test_while_one_gives_way_none_gathers(threads: Threads, clock: list[float]) -> None:
+    threads.start()
+    process = Process(threads, clock)
+    process.see()
+    os.sched_setscheduler(threads.numbers[0], IDLE, os.sched_param(0))
+    assert process.see() == [IDLE, OTHER]
+    os.sched_setscheduler(threads.numbers[0], OTHER, os.sched_param(0))
+    assert process.see() == [BATCH, BATCH]
+
+
+def test_nor_does_another_thread_of_one_that_gave_way_before(threads: Threads, clock: list[float]) -> None:
+    threads.start(IDLE)
+    process = Process(threads, clock)
+    for _ in range(3):
+        assert process.see() == [OTHER, IDLE]
+
+
+@pytest.mark.parametrize("said", ["", "0 0\n", "1 2 three\n", None])
+def test_where_the_kernel_does_not_count_nothing_is_done(
+    threads: Threads, clock: list[float], said: str | None
+) -> None:
+    process = Process(threads, clock)
+    path = threads.tasks / f"{threads.numbers[0]}/schedstat"
+    for _ in range(3):
+        path.unlink(missing_ok=True) if said is None else path.write_text(said)
+        clock[0] += PERIOD_S
+        clock[1] += PERIOD_S
+        process.gatherer.look()
+        assert threads.policies() == [OTHER]
+
+
+def test_one_that_has_ended_costs_the_others_nothing(threads: Threads, clock: list[float]) -> None:
+    gone = threading.Thread(target=lambda: None)
+    gone.start()
+    gone.join(10)
+    process = Process(threads, clock)
+    process.see()
+    policies: list[list[int]] = []
+    for waits in (CALM, TOO_LONG):
+        threads.numbers.append(gone.native_id or 0)
+        threads.work(TURNS, waits)
+        clock[0] += PERIOD_S
+        clock[1] += PERIOD_S
+        process.gatherer.look()
+        threads.numbers.pop()
+        policies.append(threads.policies())
+    assert policies == [[BATCH], [OTHER]]
+
+
+def test_a_kernel_that_refuses_is_asked_once(
+    threads: Threads, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(threads, clock)
+    asked: list[int] = []
+
+    def refuse(thread: int, policy: int, param: object) -> None:
+        asked.append(thread)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    for _ in range(3):
+        assert process.see() == [OTHER]
+    assert len(asked) == 1
+
+
+def test_within_a_quota_nothing_is_done(threads: Threads, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(threads, clock)
+    assert process.see() == [BATCH]
+    monkeypatch.setattr(cpu_count, "quota", lambda cgroup: len(os.sched_getaffinity(0)) - 1)
+    assert process.see() == [OTHER], "one that comes later counts, too"
+    assert process.see() == [OTHER]
+
+
+def test_the_threads_of_this_process() -> None:
+    assert {threading.get_native_id(), os.getpid()} <= gathering.all_threads()
