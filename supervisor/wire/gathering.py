@@ -8,6 +8,7 @@ for milliseconds. Before it is done nothing tells, so it is tried, left off wher
 they run, and tried again later.
 """
 
+import errno
 import logging
 import os
 import time
@@ -22,20 +23,22 @@ from .log import fields
 log = logging.getLogger(__name__)
 
 PERIOD_S = 0.25
-# Fewer turns on a CPU than these in a period say nothing, and there is nothing to save.
+# Fewer turns on a CPU than these in a period say nothing of waits. So nobody gathers then: beside threads that compute,
+# a request that comes now and then would wait at each step, and nobody would see it.
 RARELY = round(100 * PERIOD_S)
 # Of waits that are so short on average nobody suffers, however little there is to do in a turn.
 LONG_NS = 150_000
 # So long it is left off where the threads had to wait for others, twice as long after each further time, at most so
 # long. Once it went well for as long as it would have to be left off, that is forgotten.
 AGAIN_S, AGAIN_LIMIT_S = 1.0, 60.0
-# And no longer than at first where the threads have so many times as many turns a second, or as few: what was found
-# held for another load.
-ANOTHER = 2.0
+# And so many times sooner where the threads have so many times as many turns a second as when it was left off, or as
+# few: what was found held for another load. Not at once, for a load that comes and goes is another all the time.
+SOONER, ANOTHER = 4.0, 2.0
 # A process that used less than so many CPUs is not looked at: that would be most of what it did.
 ACTIVE_CPUS = 0.02
 _TASKS = Path("/proc/self/task")
 _NO_PRIORITY = os.sched_param(0)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Turns(NamedTuple):
@@ -73,34 +76,47 @@ class Gathering:
     def __init__(self, rules: Rules) -> None:
         self.on = False
         self._rules = rules
-        self._again_s = 0.0
-        self._since_s = self._looked_s = float("-inf")
-        """When it was turned on or off, and when it was looked at."""
-        self._turns_per_s = 0.0
-        """When it was left off because of waits."""
+        self._again_s = self._well_s = 0.0
+        """For how long it is left off, and has gone well since."""
+        self._looked_s = self._left_s = float("-inf")
+        """When it was looked at, and left off because of waits."""
+        self._turns_per_s: float | None = None
+        """Once it was left off; not before, for those who gather have other numbers of them."""
 
     def look(self, now_s: float, turns: Turns, calls: int) -> bool:
         """From now on, given what the threads did since the last look, and how many calls they took meanwhile."""
-        turns_per_s, self._looked_s = turns.times / (now_s - self._looked_s), now_s
+        took_s, self._looked_s = now_s - self._looked_s, now_s
+        rules = self._rules
         if turns.times < RARELY:
-            return self.on
-        rules, lasts_s = self._rules, now_s - self._since_s
-        if not self.on and not self._turns_per_s / ANOTHER <= turns_per_s <= self._turns_per_s * ANOTHER:
-            self._again_s = min(self._again_s, AGAIN_S)
-        if self.on and lasts_s >= self._again_s:
-            self._again_s = 0.0
-        if self.on and turns.waited_ns > max(LONG_NS * turns.times, rules.patience * turns.ran_ns):
-            self._again_s = min(AGAIN_LIMIT_S, max(AGAIN_S, 2 * self._again_s))
-            self._turns_per_s = turns_per_s
-            self._turn(now_s, on=False)
-        elif self.on and calls < rules.few * turns.times:
-            self._turn(now_s, on=False)
-        elif not self.on and lasts_s >= self._again_s and calls >= rules.several * turns.times:
-            self._turn(now_s, on=True)
+            self.on = False
+        elif not self.on:
+            rested = now_s - self._left_s >= self._off_s(turns.times / took_s)
+            self.on = rested and calls >= rules.several * turns.times
+        else:
+            self._well_s += took_s
+            if self._well_s >= self._again_s:
+                self._again_s = 0.0
+            self.on = calls >= rules.few * turns.times
+            if turns.waited_ns > max(LONG_NS * turns.times, rules.patience * turns.ran_ns):
+                self._leave_off(now_s)
         return self.on
 
-    def _turn(self, now_s: float, *, on: bool) -> None:
-        self.on, self._since_s = on, now_s
+    def rest(self) -> None:
+        """The threads do next to nothing."""
+        self.on = False
+
+    def _leave_off(self, now_s: float) -> None:
+        self.on = False
+        self._again_s = min(AGAIN_LIMIT_S, max(AGAIN_S, 2 * self._again_s))
+        self._left_s, self._well_s, self._turns_per_s = now_s, 0.0, None
+
+    def _off_s(self, turns_per_s: float) -> float:
+        """For how long it is left off, where threads have so many turns now that it is."""
+        if self._turns_per_s is None:
+            self._turns_per_s = turns_per_s
+        if self._turns_per_s / ANOTHER <= turns_per_s <= self._turns_per_s * ANOTHER:
+            return self._again_s
+        return min(self._again_s, max(AGAIN_S, self._again_s / SOONER))
 
 
 class Gatherer:
@@ -129,26 +145,34 @@ class Gatherer:
         now_s, used_s = time.monotonic(), time.process_time()
         is_active = used_s - self._used_s >= ACTIVE_CPUS * (now_s - self._looked_s)
         self._used_s, self._looked_s = used_s, now_s
-        if not is_active:
-            return
-        if cpu_count.binding_quota() is not None:
-            self.end()
+        if not is_active and not self._gathering.on:
             return
         try:
-            threads = self._threads()
-            turns, taken = self._turns_of(threads), calls - self._calls
-            self._calls = calls
-            if self._gathering.look(now_s, turns, taken):
-                self._gather(threads)
-            else:
-                self.end()
+            self._set_as_found(now_s, calls, is_active=is_active)
         except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:  # as under a flood of connections; that passes
+                return
             self._refused = True
             log.info("threads do not gather %s", fields(error=error))
 
-    def end(self) -> None:
-        """Those that gather do so no more. Raises OSError where the kernel refuses it."""
-        for thread in self._ours:
+    def _set_as_found(self, now_s: float, calls: int, *, is_active: bool) -> None:
+        """Raises OSError where the threads cannot be seen, or the kernel refuses the policy."""
+        threads = self._threads()
+        if not is_active:
+            self._gathering.rest()
+        if not is_active or cpu_count.binding_quota() is not None:
+            self._end(threads)
+            return
+        turns, taken = self._turns_of(threads), calls - self._calls
+        self._calls = calls
+        if self._gathering.look(now_s, turns, taken):
+            self._gather(threads)
+        else:
+            self._end(threads)
+
+    def _end(self, threads: Collection[int]) -> None:
+        """Those that gather do so no more, nor does one that has it from them since the last look."""
+        for thread in set(threads) - self._others if self._ours else ():
             if _policy(thread) == os.SCHED_BATCH:
                 _set(thread, os.SCHED_OTHER)
         self._ours.clear()
@@ -158,7 +182,7 @@ class Gatherer:
         begins, policies = not self._ours, {thread: _policy(thread) for thread in threads}
         self._ours &= policies.keys()
         if os.SCHED_IDLE in policies.values():  # somebody has the process give way, and knows who does not
-            self.end()
+            self._end(threads)
             return
         for thread, policy in policies.items():
             if policy == os.SCHED_OTHER:

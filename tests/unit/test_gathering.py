@@ -1,5 +1,6 @@
 """Whether the threads of a process wait for each other: decided by what they did, set on real threads."""
 
+import errno
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from modelpool.supervisor.wire.gathering import (
     LONG_NS,
     PERIOD_S,
     RARELY,
+    SOONER,
     WORKER,
     Gatherer,
     Gathering,
@@ -102,16 +104,48 @@ def test_what_went_well_for_as_long_as_it_was_left_off_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("times", [1.1 * ANOTHER, 0.9 / ANOTHER], ids=["more", "less"])
-def test_another_load_is_tried_at_once(times: float) -> None:
+def test_another_load_is_tried_sooner(times: float) -> None:
     looks = Looks()
     looks.see()
     for _ in range(5):
         looks.off_for(TOO_LONG)
     assert not looks.see(TOO_LONG)
-    for _ in range(round(AGAIN_S / PERIOD_S) - 1):
+    for _ in range(round(32 * AGAIN_S / SOONER / PERIOD_S)):
         assert not looks.see(), "the same load"
-    assert not looks.see()
     assert looks.see(count=round(times * TURNS))
+
+
+def test_pauses_in_what_goes_well_are_no_reason_to_wait() -> None:
+    looks = Looks()
+    looks.see()
+    for _ in range(4):
+        looks.off_for(TOO_LONG)
+    for _ in range(round(8 * AGAIN_S / PERIOD_S)):
+        assert looks.see()
+        assert looks.see(), "it has gone well for a period"
+        assert not looks.see(count=RARELY - 1)
+    assert looks.see()
+    assert looks.off_for(TOO_LONG) == AGAIN_S, "and all of it counts"
+
+
+def test_having_other_numbers_of_turns_while_left_off_is_no_other_load() -> None:
+    looks = Looks()
+    looks.see(count=TURNS)
+    for _ in range(9):
+        assert not looks.see(TOO_LONG, count=TURNS)
+        looks_off = 1
+        while not looks.see(CALM, count=round(1.1 * ANOTHER * TURNS)):
+            looks_off += 1
+    assert looks_off * PERIOD_S == AGAIN_LIMIT_S
+
+
+def test_one_that_comes_and_goes_is_no_other_load_again_and_again() -> None:
+    looks, tries, was_on = Looks(), 0, False
+    for look in range(round(120 / PERIOD_S)):
+        on = looks.see(TOO_LONG if was_on else CALM, count=TURNS if look // 4 % 2 else TURNS // 4)
+        tries += on and not was_on
+        was_on = on
+    assert 8 < tries <= 16
 
 
 def test_a_worker_gathers_only_while_several_calls_come_at_a_time() -> None:
@@ -132,7 +166,7 @@ def test_at_any_look(seen: list[tuple[int, float, int]]) -> None:
         was_on = looks.gathering.on
         on = looks.see(waits, calls=calls, count=count)
         if count < RARELY:
-            assert on is was_on
+            assert not on
         elif was_on:
             assert on is not (waits > FRONTEND.patience and waits * RAN_NS > LONG_NS + 1)
         off_s = 0.0 if on else off_s + PERIOD_S
@@ -260,10 +294,17 @@ def test_calls_are_those_since_the_last_look(threads: Threads, clock: list[float
 
 def test_one_that_does_next_to_nothing_is_not_looked_at(threads: Threads, clock: list[float]) -> None:
     process = Process(threads, clock)
-    (threads.tasks / f"{threads.numbers[0]}/schedstat").unlink()
-    before = dict(threads.turns)
     assert process.see(cpus=0.9 * gathering.ACTIVE_CPUS) == [OTHER]
-    assert process.see() == [BATCH], f"{before}: it has all turns since the last look that counted"
+    assert process.see(count=RARELY - 1) == [BATCH], "it has all turns since the last look that counted"
+
+
+@pytest.mark.parametrize(("count", "cpus"), [(RARELY - 1, 0.5), (TURNS, 0.9 * gathering.ACTIVE_CPUS)])
+def test_one_that_comes_to_rest_gathers_no_more(threads: Threads, clock: list[float], count: int, cpus: float) -> None:
+    """What waits beside others that compute, then, nobody sees."""
+    process = Process(threads, clock)
+    process.see()
+    assert process.see(count=count, cpus=cpus) == [OTHER]
+    assert process.see() == [BATCH], "that is no reason to wait"
 
 
 def test_new_threads_gather_too_also_those_that_have_it_from_their_parent(threads: Threads, clock: list[float]) -> None:
@@ -273,6 +314,13 @@ def test_new_threads_gather_too_also_those_that_have_it_from_their_parent(thread
     threads.start(BATCH)
     assert process.see() == [BATCH, BATCH, BATCH]
     assert process.see(waits=TOO_LONG) == [OTHER, OTHER, OTHER]
+
+
+def test_one_that_was_started_just_before_the_end_has_it_no_more(threads: Threads, clock: list[float]) -> None:
+    process = Process(threads, clock)
+    process.see()
+    threads.start(BATCH)
+    assert process.see(waits=TOO_LONG) == [OTHER, OTHER]
 
 
 def test_a_policy_that_somebody_else_has_chosen_stays(threads: Threads, clock: list[float]) -> None:
@@ -345,6 +393,20 @@ def test_a_kernel_that_refuses_is_asked_once(
     for _ in range(3):
         assert process.see() == [OTHER]
     assert len(asked) == 1
+
+
+def test_where_no_descriptor_is_left_it_goes_on_later(
+    threads: Threads, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(threads, clock)
+
+    def fail() -> set[int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.gatherer, "_threads", fail)
+        assert process.see() == [OTHER]
+    assert process.see() == [BATCH]
 
 
 def test_within_a_quota_nothing_is_done(threads: Threads, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
