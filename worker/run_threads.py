@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 
+from modelpool.supervisor.wire import gathering
+
 from .jobs import Job
 
 
@@ -51,6 +53,7 @@ class RunThreads:
             self._jobs.put(None)
 
     def _serve(self) -> None:
+        gathering.stand_apart()
         while True:
             job = self._jobs.get()
             if job is None:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from modelpool.supervisor.wire import gathering
 from modelpool.supervisor.wire.status import Internal, InvalidArgument, PoolError
 from modelpool.supervisor.wire.worker_spec import TFLITE_FILE
 
@@ -72,7 +73,7 @@ class TfliteModel:
         self._parsed = {each["name"]: _tensor(each) for each in self._interpreters[0].get_input_details()}
         self.interpreters = interpreters
         self._divisible: set[str] = set()
-        self._threads = ThreadPoolExecutor(interpreters, "tflite") if interpreters > 1 else None
+        self._threads = ThreadPoolExecutor(interpreters, "tflite", gathering.stand_apart) if interpreters > 1 else None
         self._known = _signatures(content, self._interpreters[0], self._parser)
         self.signatures: Mapping[str, Any] = {signature.key: signature.definition for signature in self._known}
 

@@ -8,6 +8,7 @@ for milliseconds. Before it is done nothing tells, so it is tried, left off wher
 they run, and tried again later.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -225,6 +226,13 @@ def _set(thread: int, policy: int) -> None:
         os.sched_setscheduler(thread, policy, _NO_PRIORITY)
     except ProcessLookupError:
         log.debug("thread gone %s", fields(thread=thread))
+
+
+def stand_apart() -> None:
+    """This thread does not gather, though the one that started it may: for threads that compute."""
+    with contextlib.suppress(OSError):  # refused, where it was not our doing
+        if os.sched_getscheduler(0) == os.SCHED_BATCH:
+            os.sched_setscheduler(0, os.SCHED_OTHER, _NO_PRIORITY)
 
 
 def all_threads() -> set[int]:

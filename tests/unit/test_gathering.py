@@ -417,5 +417,20 @@ def test_within_a_quota_nothing_is_done(threads: Threads, clock: list[float], mo
     assert process.see() == [OTHER]
 
 
+@pytest.mark.parametrize(("policy", "stays"), [(BATCH, OTHER), (OTHER, OTHER), (IDLE, IDLE)])
+def test_a_thread_that_stands_apart_does_not_gather(policy: int, stays: int) -> None:
+    seen: list[int] = []
+
+    def run() -> None:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+        gathering.stand_apart()
+        seen.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    assert seen == [stays]
+
+
 def test_the_threads_of_this_process() -> None:
     assert {threading.get_native_id(), os.getpid()} <= gathering.all_threads()
