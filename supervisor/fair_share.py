@@ -198,12 +198,12 @@ class FairShare:
     def _beyond(self, cpus: float, share: float) -> float:
         """How far beyond its share one is at this look, negative below it, as `SLACK` and no more than `MOST`.
 
-        A smaller share fluctuates more from look to look: by its root, where slices of CPU time are dealt by chance.
-        With the fluctuation seen of two, three equals would be set apart four times a minute without that.
+        Where slices of CPU time are dealt by chance, what share p of them one gets varies by the root of (1 - p) / p,
+        measured by p: a smaller share fluctuates more from look to look, and a larger one less.
         """
         if not self._together:
             return 0.0
-        return min(MOST, (cpus / (self._together * share) - 1) * math.sqrt(2 * share))
+        return min(MOST, (cpus / (self._together * share) - 1) * math.sqrt(share / (1 - share)))
 
     def _enough(self, name: str) -> float:
         return EQUALLY_MUCH if self._was_equal(name) else TOO_MUCH
