@@ -127,6 +127,8 @@ class Batched:
         self._pads = pads
         self._at_once = at_once
         self._padded = batcher.padded
+        self._at_hand = not batcher.strict
+        """Nothing waits for others to share a run with."""
         self.tables = tables
         self._singles: deque[tuple[int, Part[Task]]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""
@@ -151,6 +153,8 @@ class Batched:
             self._put_each(self.tables.take_expired(now_ns), now_ns)
             if self.tables and not (running and self._alone):
                 return self._next_of_tables(self.tables)
+        if self._at_hand and len(queue) == 1 and not (running or self._singles or len(self._batcher)):
+            return self._next_by_itself(queue, now_ns)
         self._plan(queue, now_ns)
         job = None if running and self._alone else self._take(running, now_ns)
         if job is not None:
@@ -165,6 +169,35 @@ class Batched:
         job.rows = job.filled
         self._executor.begin(job)
         return job
+
+    def _next_by_itself(self, queue: RequestQueue, now_ns: int) -> Job | None:
+        """A request that comes while nothing waits or runs is a batch, without its way through the batcher."""
+        request = queue.take()
+        assert request is not None
+        task = self._executor.plan(request)
+        whole = Part(task, 0, 0)
+        if not task.done and self._has_place(task):
+            whole = Part(task, 0, task.rows)
+        if task.done:
+            self.refused.append(task)
+            return None
+        self._alone = request.alone
+        job = self._job((whole,), task.rows, now_ns) if whole.stop else Job((whole,))
+        self._executor.begin(job)
+        return job
+
+    def _has_place(self, task: Task) -> bool:
+        """Whether it may share a run, as it says from then on. One that must not be run at all is refused, and done."""
+        assert task.plan is not None
+        try:
+            place = self._place(task.plan)
+        except PoolError as error:
+            self._executor.refuse(task, error.status)
+            return False
+        if place is None or (self._apart and place.family in self._apart):
+            return False
+        task.family, task.rows, task.key = place
+        return True
 
     def _put_each(self, tables: Sequence[RequestTable], now_ns: int) -> None:
         """Their requests wait as single ones from now on."""
@@ -241,13 +274,11 @@ class Batched:
 
     def _sort(self, task: Task, now_ns: int) -> None:
         """To the batcher, or to those that go by themselves."""
-        assert task.plan is not None
-        try:
-            place = self._place(task.plan)
-            if place is None or (self._apart and place.family in self._apart):
+        if not self._has_place(task):
+            if not task.done:
                 self._singles.append((self._single_ns, Part(task, 0, 0)))
-                return
-            task.family, task.rows, task.key = place
+            return
+        try:
             if task.request.alone:
                 pieces = self._batcher.pieces(task.rows)
                 self._singles += [(self._single_ns, Part(task, *piece)) for piece in pieces]

@@ -216,6 +216,47 @@ def test_alone_has_an_allowed_size_and_is_split_as_in_a_batch(bench: Callable[..
     assert desk.work.due_ns(0) is None
 
 
+def test_one_that_comes_while_nothing_waits_is_a_batch_of_its_own(bench: Callable[..., Bench]) -> None:
+    desk = bench(auto)
+    for number, payload in enumerate([bytes([1, 3]), b"", bytes([1, POISON]), bytes([1, BAD]), bytes([2, 1, 2, 3, 4])]):
+        desk.ask(number, payload)
+        desk.run_all()
+    assert [desk.answers[number].code for number in range(5)] == [
+        *(Code.OK, Code.OK, Code.INVALID_ARGUMENT, Code.INVALID_ARGUMENT, Code.OK)
+    ]
+    assert np.frombuffer(desk.answers[4].reply, "<i8").tolist() == [1, 4, 9, 16]
+    assert desk.answers[1].reply == b"meta"
+    desk.ask(5, bytes([1, 1, 2, 3]))
+    job = desk.next()
+    assert job is not None
+    assert (job.batched, job.rows, job.strict) == (True, 3, False)
+    assert desk.executing() == [5]
+
+
+def test_alone_is_so_also_where_nothing_waits(bench: Callable[..., Bench]) -> None:
+    desk = bench(auto)
+    desk.ask(1, bytes([1, 3]), alone=True)
+    first = desk.next()
+    assert first is not None
+    desk.ask(2, bytes([1, 4]))
+    assert desk.next(running=1) is None
+    desk.execute(first)
+    desk.run_all()
+    assert set(desk.answers) == {1, 2}
+
+
+def test_one_that_must_not_be_run_is_refused_also_where_nothing_waits(bench: Callable[..., Bench]) -> None:
+    def never(planned: Plan) -> None:
+        raise ResourceExhausted("too large")
+
+    limit = LearnedLimit()
+    desk = bench(lambda executor: Batched(executor, AutoBatcher(lambda family: limit, lambda *ran: None), never))
+    desk.ask(1, bytes([1, 3]))
+    desk.run_all()
+    assert desk.answers[1].code is Code.RESOURCE_EXHAUSTED
+    assert desk.model.runs == []
+
+
 def test_the_recorder_has_those_that_are_executed_and_not_those_that_wait(bench: Callable[..., Bench]) -> None:
     desk = bench(batched(max_batch_size=2, batch_timeout_micros=1000))
     seen: list[list[int]] = []
