@@ -82,7 +82,7 @@ class EnvoyEngine:
         self._admin = admin
         self._opened = opened
         self._owns_socket = False
-        self._gathers: asyncio.Task[None] | None = None
+        self._gatherer = Gatherer(gathering.FRONTEND, gathering.all_threads)
 
     def bind(self) -> None:
         """See that Envoy can have the ports and the socket: it ends without a word to us when it cannot."""
@@ -100,8 +100,13 @@ class EnvoyEngine:
         wanted = {place for place in places if place}
         while wanted - listened_on():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(_LOOK_S)
-        self._gathers = self.loop.create_task(_gather())
+        self._gather()
         self.loop.call_later(_STARTED_S, self._started)
+
+    @guarded
+    def _gather(self) -> None:
+        self._gatherer.look()
+        self.loop.call_later(gathering.PERIOD_S, self._gather)
 
     @guarded
     def _started(self) -> None:
@@ -140,13 +145,6 @@ class EnvoyEngine:
     def remove_socket(self) -> None:
         if self._owns_socket:
             unix_socket.remove(self._spec.grpc_socket_path)
-
-
-async def _gather() -> None:
-    gatherer = Gatherer(gathering.FRONTEND, gathering.all_threads)
-    while True:
-        gatherer.look()
-        await asyncio.sleep(gathering.PERIOD_S)
 
 
 async def _nothing(scope: object, receive: object, send: object) -> None:

@@ -117,7 +117,6 @@ class Session:
         self._counts, self._unsettled = observers.metrics.on, False
         self._request_ns = 0.0
         self._way: set[int] = set()
-        """The threads that a request crosses: this one and ZeroMQ's. Those that compute are TensorFlow's matter."""
         self._stop_fd = stop_fd
         self._stopping = False
         self._broken = ""
@@ -127,7 +126,7 @@ class Session:
         self._socket = socket
         self._inbox = Inbox(socket, self._queue, work, self._shared, self._answered)
         self._answers = Answers(self._socket, self._shared, self._inbox.gone)
-        self._gatherer = Gatherer(gathering.WORKER, lambda: self._way)
+        self._gatherer = Gatherer(gathering.WORKER, self._threads_on_the_way)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
         self._poller = select.poll()
         for fd in (int(self._socket.getsockopt(zmq.FD)), stop_fd, self._wake_fd):
@@ -135,7 +134,6 @@ class Session:
 
     def run(self) -> str:
         """Serve until `stop_fd` is readable and nothing waits; "", or why this process can serve no more."""
-        self._way = {threading.get_native_id(), *thread_priority.named(os.getpid(), _IO_THREAD)}
         while not self._broken:
             now_ns = time.monotonic_ns()
             if not self._queue or now_ns - self._looked_ns > _LOOK_EVERY_NS or self._inbox.has_dropped:
@@ -298,6 +296,12 @@ class Session:
             if not self._shared.idle:
                 self._shared.trim()
                 self._answers.send((), self._retry_after_ms)
+
+    def _threads_on_the_way(self) -> set[int]:
+        """Those that a request crosses: this one and ZeroMQ's. Who computes is not among them. Raises OSError."""
+        if not self._way:
+            self._way = {threading.get_native_id(), *thread_priority.named(os.getpid(), _IO_THREAD)}
+        return self._way
 
     def _retry_after_ms(self, code: Code) -> int:
         """When what waits here now will have been executed, about, for a request that was refused."""

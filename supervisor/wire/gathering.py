@@ -94,17 +94,21 @@ class Gathering:
             rested = now_s - self._left_s >= self._off_s(turns.times / took_s)
             self.on = rested and calls >= rules.several * turns.times
         else:
-            self._well_s += took_s
-            if self._well_s >= self._again_s:
-                self._again_s = 0.0
             self.on = calls >= rules.few * turns.times
             if turns.waited_ns > max(LONG_NS * turns.times, rules.patience * turns.ran_ns):
                 self._leave_off(now_s)
+            else:
+                self._went_well(took_s)
         return self.on
 
     def rest(self) -> None:
         """The threads do next to nothing."""
         self.on = False
+
+    def _went_well(self, took_s: float) -> None:
+        self._well_s += took_s
+        if self._well_s >= self._again_s:
+            self._again_s = 0.0
 
     def _leave_off(self, now_s: float) -> None:
         self.on = False
@@ -154,6 +158,8 @@ class Gatherer:
             if error.errno in _NO_DESCRIPTOR:  # as under a flood of connections; that passes
                 return
             self._refused = True
+            with contextlib.suppress(OSError):  # refused as well
+                self._end(self._ours)
             log.info("threads do not gather %s", fields(error=error))
 
     def _set_as_found(self, now_s: float, calls: int, *, is_active: bool) -> None:

@@ -103,6 +103,15 @@ def test_what_went_well_for_as_long_as_it_was_left_off_begins_anew() -> None:
     assert looks.off_for(TOO_LONG) == 2 * AGAIN_S
 
 
+def test_a_period_that_went_badly_is_none_that_went_well() -> None:
+    looks = Looks()
+    looks.see()
+    assert looks.off_for(TOO_LONG) == AGAIN_S
+    for _ in range(round(AGAIN_S / PERIOD_S) - 1):
+        assert looks.see()
+    assert looks.off_for(TOO_LONG) == 2 * AGAIN_S
+
+
 @pytest.mark.parametrize("times", [1.1 * ANOTHER, 0.9 / ANOTHER], ids=["more", "less"])
 def test_another_load_is_tried_sooner(times: float) -> None:
     looks = Looks()
@@ -217,8 +226,9 @@ class Threads:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, and how much of the CPUs the process used."""
+    """The time, and how much of the CPUs the process used. It has no quota, whatever the tests run in."""
     clock = [100.0, 10.0]
+    monkeypatch.setattr(cpu_count, "quota", lambda cgroup: None)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "process_time", lambda: clock[1])
     return clock
@@ -393,6 +403,19 @@ def test_a_kernel_that_refuses_is_asked_once(
     for _ in range(3):
         assert process.see() == [OTHER]
     assert len(asked) == 1
+
+
+def test_where_threads_cannot_be_seen_any_more_none_gathers(
+    threads: Threads, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(threads, clock)
+    assert process.see() == [BATCH]
+
+    def fail() -> set[int]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(process.gatherer, "_threads", fail)
+    assert process.see() == [OTHER]
 
 
 def test_where_no_descriptor_is_left_it_goes_on_later(

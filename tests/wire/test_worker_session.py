@@ -1,5 +1,6 @@
 """A worker's session on a real socket, asked by a fake frontend: order, cancels, refusals, and how it stops."""
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from modelpool.supervisor.wire import data, sockets
+from modelpool.supervisor.wire import data, gathering, sockets, thread_priority
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.status import Code, Unavailable
@@ -47,6 +48,24 @@ def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
     assert (head.request_id, head.code, head.retry_after_ms, reply) == (300, Code.OK, 0, big)
     assert worker.executed[:300] == [b"%d" % number for number in range(300)]
     assert worker.gauge.served == 301
+    frontend.close()
+
+
+def test_one_that_cannot_see_its_threads_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fail(pid: int, *beginnings: str) -> set[int]:
+        asked.append(pid)
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    monkeypatch.setattr(thread_priority, "named", fail)
+    monkeypatch.setattr(gathering, "ACTIVE_CPUS", 0.0)
+    frontend = Frontend(start(1000), 1)
+    frontend.ask(7, b"x")
+    assert frontend.answers(1) == [7]
+    eventually(lambda: asked, "it has looked")
+    frontend.ask(8, b"x")
+    assert frontend.answers(1) == [8]
     frontend.close()
 
 
