@@ -32,7 +32,7 @@ HEAD_START, BUSY = TOO_MUCH / 2, 0.25
 # Who was set apart and was an equal after all, is not again before it is so much: until it has given way for so long
 # that it is none, or was free for so long.
 EQUALLY_MUCH, NO_EQUAL_S, FREE_S = 2 * TOO_MUCH, 5.0, 600.0
-# So many times its share are clearly more, where one look decides.
+# So many times its share are clearly more, where each look counts for itself.
 MORE = 1.25
 # So many looks in a row show that one was an equal, or is a light one: to set right what is wrong is more urgent.
 LOOKS = 3
