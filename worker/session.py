@@ -298,7 +298,7 @@ class Session:
                 self._answers.send((), self._retry_after_ms)
 
     def _threads_on_the_way(self) -> set[int]:
-        """Those that a request crosses: this one and ZeroMQ's. Who computes is not among them. Raises OSError."""
+        """Which a request crosses: this one and ZeroMQ's. Who computes is TensorFlow's matter. Raises OSError."""
         if not self._way:
             self._way = {threading.get_native_id(), *thread_priority.named(os.getpid(), _IO_THREAD)}
         return self._way
