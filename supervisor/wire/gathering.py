@@ -35,7 +35,7 @@ AGAIN_S, AGAIN_LIMIT_S = 1.0, 60.0
 # And so many times sooner where the threads have so many times as many turns a second as when it was left off, or as
 # few: what was found held for another load. Not at once, for a load that comes and goes is another all the time.
 SOONER, ANOTHER = 4.0, 2.0
-# A process that used less than so many CPUs is not looked at: that would be most of what it did.
+# A process that used less than so many CPUs is at rest: to look at its threads would be most of what it did.
 ACTIVE_CPUS = 0.02
 _TASKS = Path("/proc/self/task")
 _NO_PRIORITY = os.sched_param(0)
