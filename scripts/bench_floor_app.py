@@ -5,46 +5,23 @@ that Envoy. All of a call is done in the thread in which pyvoy hands it over: no
 The body is taken and let go; the answer is the message in the file `REPLY` of the working directory.
 """
 
-import asyncio
-import signal
-import threading
 from pathlib import Path
-from typing import Any
 
-from bench_floor_server import REPLY
+import bench_floor_asgi
+from bench_floor_asgi import REPLY, Call
 
 from modelpool.frontend import grpc_frames
 from modelpool.frontend.engine import Receive, Send
-from modelpool.frontend.envoy_loop import Begun, Delivery, GuestPolicy
 from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS, Scope
-from modelpool.supervisor.wire import gathering
-from modelpool.supervisor.wire.gathering import Gatherer
 
-# The frontend's Envoy is drained by the supervisor, and so these were blocked; this one has none.
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 _BODY = {"type": "http.response.body", "body": grpc_frames.plain(Path(REPLY).read_bytes())}
 
 
-class _Call(Begun):
-    """One call, in pyvoy's thread."""
+class _Call(Call):
+    __slots__ = ()
 
-    __slots__ = ("_receive", "_send")
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
-
-    def ask(self) -> None:
-        """For the next part of the body."""
-        message = self._receive()
-        assert isinstance(message, Delivery)  # made by the `GuestLoop` that pyvoy has
-        message.receiver = self
-
-    def received(self, event: Any) -> None:
-        if event.get("more_body"):
-            self.ask()
-            return
-        send = self._send
+    def answer(self) -> None:
+        send = self.send
         send(OK_START)
         send(_BODY)
         send(OK_TRAILERS)
@@ -56,20 +33,11 @@ class Application:
     # A word of asgiref's: what is called once, with all three, though it is no coroutine function.
     _asgi_single_callable = True
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Begun:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Call:
         call = _Call(receive, send)
         call.ask()
         return call
 
 
-def _gather() -> None:
-    """As the frontend has its threads do."""
-    gatherer, never = Gatherer(gathering.FRONTEND, gathering.all_threads), threading.Event()
-    while not never.wait(gathering.PERIOD_S):
-        gatherer.look()
-
-
-threading.Thread(target=_gather, name="gather", daemon=True).start()
-# Nothing is handed to this loop, so that it need not run.
-asyncio.set_event_loop_policy(GuestPolicy(asyncio.new_event_loop()))
+bench_floor_asgi.begin()
 grpc = rest = Application()

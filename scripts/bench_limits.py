@@ -4,13 +4,13 @@ For each target that is hard to reach, in turns, in one run: the whole way, the 
 that no change of ours makes cheaper: Envoy with pyvoy that answers at once, with the load generator
 (`bench_floor_app`); ZeroMQ between two processes (`bench_floor_zmq`); TensorFlow's own call, with batching auto of as
 many requests as the pool's metrics show; for large requests the write to shared memory. Each part has the CPUs for
-itself and is asked as fast as it answers, which is how it takes least. What this comes to says `bench_limits_report`.
+itself and is asked as fast as it answers, which is how it takes least; so for one request in flight, which finds each
+asleep, they are measured as a chain as well (`bench_floor_chain`). What this comes to says `bench_limits_report`.
 """
 
 import contextlib
 import os
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,8 @@ from typing import Any
 
 import bench_contenders
 import bench_figures
+import bench_floor_chain
+import bench_floor_server
 import bench_floor_zmq
 import bench_h2load
 import bench_limits_report
@@ -28,12 +30,12 @@ import bench_machine
 import bench_models
 import grpc
 from bench_contenders import Pool, ServerContender
-from bench_floor_server import REPLY
+from bench_floor_asgi import REPLY
 from bench_floor_zmq import Traffic
-from bench_limits_report import TARGETS, Target
+from bench_limits_report import P50, TARGETS, Target
 from bench_metrics import MONITORING, BatchClock
 from bench_plan import LoopOrder, Plan
-from bench_server import POLL_S, SCRIPTS, START_WITHIN_S, Server, free_port, plain_of
+from bench_server import Server, plain_of
 from bench_serving import Options
 from bench_workloads import WORKLOADS, Workload
 
@@ -53,11 +55,12 @@ Part = Callable[[Plan], Figures]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What is up while all is measured. `whole`: pools by their batching; the other two by workload."""
+    """What is up while all is measured. `whole`: pools by their batching; the others by workload."""
 
     whole: Mapping[str, ServerContender]
     plain: ServerContender
     fronts: Mapping[str, ServerContender]
+    chains: Mapping[str, ServerContender]
     loops: Mapping[str, bench_loop.LoopProcess]
     replies: Mapping[str, bytes]
     per_run: Mapping[str, float]
@@ -83,6 +86,11 @@ def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
             {batching: ServerContender(server) for batching, server in pools.items()},
             ServerContender(plain),
             {each.name: stack.enter_context(_front(scratch, each, replies[each.name])) for each in workloads},
+            {
+                each.name: stack.enter_context(_chain(scratch, each, bases, replies[each.name]))
+                for each in workloads
+                if each.name in {target.workload for target in targets if target.figure == P50}
+            },
             {each.name: stack.enter_context(_loop(each, bases)) for each in workloads},
             replies,
             per_run,
@@ -139,6 +147,8 @@ def _parts(stack: contextlib.ExitStack, target: Target, stage: Stage, per_run: f
         "zmq": lambda plan: exchange.load(_PART_WARMUP_S, plan.duration_s),
         "tensorflow": tensorflow,
     }
+    if target.figure == P50:
+        parts["chain"] = lambda plan: _asked(stage.chains[workload.name], workload, plan)
     if shared:
         parts["shared"] = lambda plan: _shared_memory(request_bytes, plan.duration_s)
     return parts
@@ -211,20 +221,24 @@ def _reply(server: Server, workload: Workload) -> bytes:
 
 @contextlib.contextmanager
 def _front(scratch: Path, workload: Workload, reply: bytes) -> Iterator[ServerContender]:
-    folder = scratch / f"front-{workload.name}"
-    folder.mkdir(mode=0o700)
+    folder = _private(scratch / f"front-{workload.name}")
     (folder / REPLY).write_bytes(reply)
-    port, rest_port = free_port(), free_port()
-    command = [sys.executable, str(SCRIPTS / "bench_floor_server.py"), str(port), str(rest_port), str(folder)]
-    server = Server(f"front of {workload.name}", port, command, scratch / f"front-{port}.log")
-    until = time.monotonic() + START_WITHIN_S
-    with server.started() as process:
-        while not server.listens():
-            server.require_life(process)
-            if time.monotonic() > until:
-                raise SystemExit(f"{server.name} does not listen")
-            time.sleep(POLL_S)
+    server = bench_floor_server.server_of(f"front of {workload.name}", bench_floor_server.APP, folder)
+    with bench_floor_server.running(server):
         yield ServerContender(server)
+
+
+def _chain(
+    scratch: Path, workload: Workload, bases: Mapping[str, Path], reply: bytes
+) -> contextlib.AbstractContextManager[ServerContender]:
+    folder = _private(scratch / f"chain-{workload.name}")
+    version = bench_models.version_of(bases[workload.model])
+    return bench_floor_chain.running(folder, workload.name, version, reply)
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def _loop(workload: Workload, bases: Mapping[str, Path]) -> contextlib.AbstractContextManager[bench_loop.LoopProcess]:

@@ -3,8 +3,10 @@
 The floor of a target is the CPU time of a request where nothing of ours is on its way: generator, Envoy with pyvoy,
 ZeroMQ, TensorFlow, shared memory, as `bench_limits` measures them. With all CPUs full of it a machine could answer so
 many requests/s, or as many as Envoy with pyvoy answers by itself, if that is less; no change of ours makes it more. One
-in flight waits for one part after the other, so that their p50 add up to its floor. A target beyond its floor is out of
-reach; one that is not says how much may be ours.
+in flight waits for one part after the other: its floor is the p50 of all of them as a chain (`bench_floor_chain`). The
+sum of their p50, each by itself, is shown beside it and is too low, for by itself each part is warm: it does nothing
+else and hardly sleeps. In a chain each is woken where others have had the CPU and its caches meanwhile. A target beyond
+its floor is out of reach; one that is not says how much may be ours.
 """
 
 import statistics
@@ -17,7 +19,9 @@ import bench_figures
 RATE, P50 = "requests_per_s", "p50_us"
 # Parts of the floor beside the generator; `front` is Envoy with pyvoy.
 PARTS = ("front", "zmq", "tensorflow", "shared")
-_NAMES = {"front": "Envoy+pyvoy", "whole": "whole", "plain": "plain"}
+# All of them, one after the other.
+CHAIN = "chain"
+_NAMES = {CHAIN: "floor", "front": "Envoy+pyvoy", "whole": "whole", "plain": "plain"}
 # What is ours in the whole, by role, and Envoy with it.
 _ROLES = ("frontend", "worker", "supervisor")
 
@@ -83,9 +87,8 @@ def limit(cell: Cell, cpus: int) -> Limit:
     """What the rounds of a target's parts, and their medians, come to."""
     of, rounds, key = cell["median"], cell["rounds"], cell["figure"]
     plain = of["plain"][key]
-    turns = [{name: found[turn] for name, found in rounds.items()} for turn in range(len(rounds["plain"]))]
     floors = tuple(
-        (most_per_s(each, cpus) if key == RATE else floor_p50_us(each)) / each["plain"][key] for each in turns
+        (most_per_s(each, cpus) if key == RATE else floor_p50_us(each)) / each["plain"][key] for each in _turns(cell)
     )
     whole_us = _total_us(of["whole"])
     return Limit(
@@ -100,8 +103,19 @@ def limit(cell: Cell, cpus: int) -> Limit:
     )
 
 
+def _turns(cell: Cell) -> list[Parts]:
+    """Its rounds, each with all parts."""
+    rounds = cell["rounds"]
+    return [{name: found[turn] for name, found in rounds.items()} for turn in range(len(rounds["plain"]))]
+
+
 def floor_us(parts: Parts) -> float:
     """CPU time of a request of which nothing is ours, with the generator's."""
+    return _total_us(parts[CHAIN]) if CHAIN in parts else sum_us(parts)
+
+
+def sum_us(parts: Parts) -> float:
+    """The same of the parts, each by itself."""
     return parts["front"]["generator_us"] + sum(parts[name]["cpu_us"] for name in PARTS if name in parts)
 
 
@@ -111,7 +125,12 @@ def most_per_s(parts: Parts, cpus: int) -> float:
 
 
 def floor_p50_us(parts: Parts) -> float:
-    """What a request alone waits for, without anything of ours; the generator is in `front`, as in the other p50."""
+    """What a request alone waits for, without anything of ours, with the generator, as in the other p50."""
+    return parts[CHAIN][P50] if CHAIN in parts else sum_p50_us(parts)
+
+
+def sum_p50_us(parts: Parts) -> float:
+    """The same of the parts, each by itself; the generator is in `front`."""
     return sum(parts[name][P50] for name in PARTS if name in parts)
 
 
@@ -125,7 +144,8 @@ def verdict(cell: Cell, cpus: int) -> str:
     rate = cell["figure"] == RATE
     beyond = [floor < cell["wanted"] if rate else floor > cell["wanted"] for floor in found.floors]
     reach = "out of reach" if all(beyond) else "at the edge of what can be" if any(beyond) else "not out of reach"
-    allows = "would allow {} at the most" if rate else "takes {} of the plain server's p50 by itself"
+    how = "in one chain" if CHAIN in of else "by itself"
+    allows = "would allow {} at the most" if rate else f"takes {{}} of the plain server's p50 {how}"
     rounds = f"{found.floor:.2f}x ({min(found.floors):.2f} to {max(found.floors):.2f} in single rounds)"
     words = f"wanted {cell['wanted']:g}x: {reach}, what is not ours {allows.format(rounds)}; it is {found.reached:.2f}x"
     if rate:
@@ -157,21 +177,38 @@ HEAD = (
 
 
 def rows(cell: Cell, cpus: int) -> list[list[str]]:
-    """Four of a target: its floor, Envoy with pyvoy by itself, the whole way, the plain server."""
+    """Of a target: its floor, Envoy with pyvoy by itself, the whole way, the plain server. Where the floor is a chain,
+    what its parts come to by themselves stands below it.
+    """
     of, found = cell["median"], limit(cell, cpus)
-    parts = [f"{of[name]['cpu_us']:.0f}" if name in of else "-" for name in PARTS]
-    floor = [cell["name"], "floor", f"{found.floor_us:.0f}", f"{of['front']['generator_us']:.0f}", *parts]
-    if cell["figure"] == RATE:
-        floor += [f"{most_per_s(of, cpus):.0f}", f"{found.floor:.2f}x", "-"]
+    times = {CHAIN: f"{found.floor:.2f}x", "whole": f"{found.reached:.2f}x"}
+    if CHAIN in of:
+        floor = [_measured(CHAIN, of, times), ["", "warm parts", *_parts(of), "-", *_sum_p50(cell)]]
+    elif cell["figure"] == RATE:
+        floor = [["", "floor", *_parts(of), f"{most_per_s(of, cpus):.0f}", f"{found.floor:.2f}x", "-"]]
     else:
-        floor += ["-", f"{found.floor:.2f}x", f"{floor_p50_us(of):.0f}"]
-    times = {"whole": f"{found.reached:.2f}x"}
-    table_rows = [floor]
-    for name in ("front", "whole", "plain"):
-        figures = of[name]
-        cells = ["", _NAMES[name], f"{_total_us(figures):.0f}", f"{figures['generator_us']:.0f}", *["-"] * len(PARTS)]
-        table_rows.append([*cells, f"{figures[RATE]:.0f}", times.get(name, ""), f"{figures[P50]:.0f}"])
+        floor = [["", "floor", *_parts(of), "-", *_sum_p50(cell)]]
+    table_rows = [*floor, *(_measured(name, of, times) for name in ("front", "whole", "plain"))]
+    table_rows[0][0] = cell["name"]
     return table_rows
+
+
+def _measured(name: str, of: Parts, times: Mapping[str, str]) -> list[str]:
+    figures = of[name]
+    cells = ["", _NAMES[name], f"{_total_us(figures):.0f}", f"{figures['generator_us']:.0f}", *["-"] * len(PARTS)]
+    return [*cells, f"{figures[RATE]:.0f}", times.get(name, ""), f"{figures[P50]:.0f}"]
+
+
+def _parts(of: Parts) -> list[str]:
+    """CPU time of them together, of the generator, and of each."""
+    each = [f"{of[name]['cpu_us']:.0f}" if name in of else "-" for name in PARTS]
+    return [f"{sum_us(of):.0f}", f"{of['front']['generator_us']:.0f}", *each]
+
+
+def _sum_p50(cell: Cell) -> list[str]:
+    """As times of the plain server's, by pairs of rounds, and in microseconds."""
+    times = statistics.median(sum_p50_us(each) / each["plain"][P50] for each in _turns(cell))
+    return [f"{times:.2f}x", f"{sum_p50_us(cell['median']):.0f}"]
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -182,7 +219,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     print(
         f"floor: what is not ours, each part by itself; its requests/s: {cpus} CPUs full of it and of nothing else, but"
     )
-    print("no more than Envoy with pyvoy answers by itself, for it has one thread; p50: one part after the other;")
+    print("no more than Envoy with pyvoy answers by itself, for it has one thread; p50: all parts as one chain, which")
+    print("takes longer than the warm parts, each by itself, together: in the chain each has slept before its turn;")
     print("CPU us: of a request, all processes and the generator; times: the plain server's requests/s, or its p50")
     print()
     print(bench_figures.table(OURS, [ours(cell, cpus) for cell in cells]))

@@ -19,7 +19,7 @@ WHAT = {
     "metrics": "what metrics cost at peak: the pool with and without, and the code by itself",
     "replicas": "two replicas on a CPU each against one on one, and one killed under load",
     "json": "CPU time of a worker's JSON by kinds of bodies and replies, without a server",
-    "limits": "how far what is not ours lets the targets be: each part of the way by itself, beside the whole",
+    "limits": "how far what is not ours lets the targets be: its parts by themselves and as a chain, beside the whole",
     "footprint": "start to the first answer, memory of each process",
     "start": "many models in one pool",
     "neighbours": "latency while another model loads",

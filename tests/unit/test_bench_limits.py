@@ -84,6 +84,50 @@ def test_what_may_be_ours_of_the_time_of_one_in_flight() -> None:
     assert words.endswith("it is 1.50x. Of 400 us that it may take, 50 could be ours, and 250 are")
 
 
+def chained(p50_us: float, *more_us: float) -> dict[str, Any]:
+    """One in flight whose chain takes so long in each round, 55 us of CPU time; its parts take 450 us together."""
+    of = cell(Target("tiny", 1, "", P50, 1), chain=asked(2600, 55, 20, p50_us))
+    for name, rounds in of["rounds"].items():
+        rounds += [asked(2600, 55, 20, us) if name == "chain" else rounds[0] for us in more_us]
+    return of
+
+
+def test_a_chain_is_the_floor_of_one_in_flight_and_not_the_sum() -> None:
+    of = chained(360)
+    found = bench_limits_report.limit(of, CPUS)
+    assert (found.floor, found.floor_us, found.ours_us) == (pytest.approx(360 / 400), 75, 75)
+    assert bench_limits_report.verdict(of, CPUS) == (
+        "wanted 1x: not out of reach, what is not ours takes 0.90x (0.90 to 0.90 in single rounds) of the plain "
+        "server's p50 in one chain; it is 1.50x. Of 400 us that it may take, 40 could be ours, and 240 are"
+    )
+
+
+def test_without_a_chain_the_floor_of_one_in_flight_is_the_sum() -> None:
+    of = chained(360)
+    for figures in (of["median"], of["rounds"]):
+        del figures["chain"]
+    found = bench_limits_report.limit(of, CPUS)
+    assert (found.floor, found.floor_us) == (pytest.approx(450 / 400), 100)
+    assert "out of reach, what is not ours takes 1.12x (" in bench_limits_report.verdict(of, CPUS)
+    assert "of the plain server's p50 by itself; " in bench_limits_report.verdict(of, CPUS)
+
+
+@pytest.mark.parametrize(
+    ("us", "words"),
+    [((410, 420, 430), "out of reach"), ((360, 410, 420), "at the edge of what can be")],
+)
+def test_each_round_of_a_chain_counts(us: tuple[float, ...], words: str) -> None:
+    assert bench_limits_report.verdict(chained(*us), CPUS).startswith(f"wanted 1x: {words}, ")
+
+
+def test_the_sum_stands_below_the_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_limits_report.print_report({"cpus": CPUS, "targets": [chained(360)]})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2][-10:] == ["floor", "75", "20", "-", "-", "-", "-", "2600", "0.90x", "360"]
+    assert lines[3] == ["warm", "parts", "100", "20", "40", "10", "30", "-", "-", "1.12x", "450"]
+    assert [line[0] for line in lines[4:7]] == ["Envoy+pyvoy", "whole", "plain"]
+
+
 def test_rounds_on_both_sides_of_what_is_wanted_leave_it_open() -> None:
     of = cell(Target("tiny", 32, "", RATE, 8.1))
     cheaper = {**of["median"], "zmq": part(5)}
