@@ -27,6 +27,7 @@ import bench_machine
 import bench_many
 import bench_monitoring
 import bench_neighbours
+import bench_open
 import bench_options
 import bench_picture
 import bench_profile
@@ -55,10 +56,9 @@ def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str
         if targets or "serving" in args.what:
             report["serving"] = bench_serving.measure_closed(contenders, loads, options)
         if targets or "open" in args.what:
-            at = bench_serving.CAPACITY_AT
-            loads = [("tiny", at)] if targets else [(name, at) for name in workloads]
+            names = ["tiny"] if targets else workloads
             own = contenders[:1] if targets else contenders
-            report["open"] = bench_serving.measure_open(own, loads, args.share, args.arrivals, options)
+            report["open"] = bench_open.measure(own, names, args.share, args.arrivals, options)
         servers = [each for each in contenders if isinstance(each, ServerContender)]
         report["memory"] = {each.name: [one.to_dict() for one in each.server.memory()] for each in servers}
 
@@ -129,7 +129,7 @@ def _noted(what: str, report: dict[str, Any]) -> Iterator[None]:
 
 REPORTS: dict[str, Callable[[Any], None]] = {
     "serving": bench_serving.print_report,
-    "open": bench_serving.print_report,
+    "open": bench_open.print_report,
     "memory": bench_footprint.print_memory,
     "tenants": bench_tenants.print_report,
     "tensors": bench_tensors.print_report,

@@ -10,7 +10,7 @@ from bench_workloads import WORKLOADS
 
 WHAT = {
     "serving": "throughput and latency, closed loop, against the plain server",
-    "open": "latency at a fixed rate, from the time at which each request was meant to be sent",
+    "open": "latency at a share of the capacity, from the time at which each request was meant to be sent",
     "targets": "serving, open, tenants and growth as the table of what must be reached needs them",
     "profile": "where the microseconds of a request go",
     "tenants": "a tenant's latency while another is flooded",
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--frontends", type=int, default=1, help="of each pool (1)")
     add("--generator", choices=GENERATORS, default="auto", help="of closed loops; h2load where it is installed (auto)")
     add("--connections", type=int, default=CONNECTIONS, help="gRPC connections of a generator, at most (4)")
-    add("--share", type=float, default=0.7, help="open: of each one's capacity; above 1: requests/s (0.7)")
+    add("--share", type=float, default=0.7, help="open: of each one's capacity just then; above 1: requests/s (0.7)")
     add("--arrivals", choices=("poisson", "constant"), default="poisson", help="open: how requests come (poisson)")
     add("--seed", type=int, default=1, help="of the arrivals (1)")
     add("--rounds", type=int, default=5, help="turns of each contender, load or condition (5)")

@@ -1,10 +1,9 @@
-"""Throughput and latency of the contenders in turn, closed loop; then open loop at a share of what each can do.
+"""Throughput and latency of the contenders in turn, closed loop; cells and their table, those of open loops too.
 
 A cell is one workload at one load on one contender: every round and the medians. Rounds alternate (A B A B ...), so
 that whatever else the machine does hits all.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +12,6 @@ import bench_figures
 from bench_contenders import Contender
 from bench_plan import Plan
 from bench_workloads import WORKLOADS, Workload
-
-CAPACITY_AT = 32  # requests in flight in the closed loop that finds out what a server can do
 
 Cell = dict[str, Any]
 
@@ -42,50 +39,17 @@ def measure_closed(contenders: Sequence[Contender], loads: Sequence[tuple[str, i
     for name, in_flight in loads:
         plan = options.plan(in_flight)
         able = [each for each in contenders if each.serves(WORKLOADS[name])]
-        found = _in_turn(able, [plan] * len(able), WORKLOADS[name], options, f"{name}, {in_flight} in flight")
+        found = _in_turn(able, plan, WORKLOADS[name], options, f"{name}, {in_flight} in flight")
         cells += [{"workload": name, "in_flight": in_flight, **each} for each in found]
     return cells
 
 
-def measure_open(
-    contenders: Sequence[Contender],
-    loads: Sequence[tuple[str, int]],
-    share: float,
-    arrivals: str,
-    options: Options,
-) -> list[Cell]:
-    """As `measure_closed`, at `share` of what each contender did in a closed loop just before, by the same generator.
-
-    (A rate in requests/s instead of a share: `share` above 1.)
-    """
-    cells = []
-    for name, in_flight in loads:
-        workload = WORKLOADS[name]
-        able = [each for each in contenders if each.serves(workload) and not each.name.startswith("loop")]
-        closed = replace(options.plan(in_flight), generator="own")
-        plans = []
-        for each in able:
-            rate = share if share > 1 else share * capacity(each, workload, closed)
-            plans.append(replace(closed, rate_per_s=rate, arrivals=arrivals))
-        found = _in_turn(able, plans, workload, options, f"{name}, open loop")
-        for plan, cell in zip(plans, found, strict=True):
-            load = {"workload": name, "in_flight": in_flight, "rate_per_s": plan.rate_per_s}
-            cells.append({**load, "share": share, "arrivals": arrivals, **cell})
-    return cells
-
-
-def capacity(contender: Contender, workload: Workload, plan: Plan) -> float:
-    """Requests/s in a closed loop: the median of three turns."""
-    rates: list[float] = [contender.load(workload, plan)["requests_per_s"] for _ in range(3)]
-    return max(1.0, statistics.median(rates))
-
-
 def _in_turn(
-    contenders: Sequence[Contender], plans: Sequence[Plan], workload: Workload, options: Options, what: str
+    contenders: Sequence[Contender], plan: Plan, workload: Workload, options: Options, what: str
 ) -> list[Cell]:
     taken: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contenders}
     for i in range(options.rounds):
-        for contender, plan in zip(contenders, plans, strict=True):
+        for contender in contenders:
             taken[contender.name].append(contender.load(workload, replace(plan, seed=options.seed + i)))
         rates = ", ".join(f"{name} {rounds[-1]['requests_per_s']:.0f}/s" for name, rounds in taken.items())
         print(f"  {what}, round {i + 1} of {options.rounds}: {rates}", flush=True)
@@ -135,7 +99,7 @@ def rows(cells: Sequence[Cell], against: str = "plain") -> list[list[str]]:
 
 def bad_answers(found: Cell) -> int:
     """Requests of all rounds that failed, were answered wrongly, or never: of those there are no latencies."""
-    return int(sum(each["failures"] + each["wrong"] for each in found["rounds"]))
+    return int(sum(each["failures"] + each["wrong"] + each.get("other_bad", 0) for each in found["rounds"]))
 
 
 def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> Cell | None:

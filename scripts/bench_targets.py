@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import bench_capacity
 import bench_figures
 import bench_serving
 
@@ -87,10 +88,11 @@ def _compared(
     return bench_figures.ratio_of_rounds(ours["rounds"], theirs["rounds"], key), *_with_bad(measured, ours, theirs)
 
 
-def _with_bad(measured: str, *cells: bench_serving.Cell) -> tuple[str, int]:
-    """What was measured, and how many bad answers beside it."""
+def _with_bad(measured: str, *cells: bench_serving.Cell, odd: str = "") -> tuple[str, int]:
+    """What was measured, and what is odd about it and how many bad answers beside it."""
     bad = sum(map(bench_serving.bad_answers, cells))
-    return (f"{measured}: {bad} bad" if bad else measured), bad
+    beside = ", ".join(filter(None, (odd, f"{bad} bad" if bad else "")))
+    return (f"{measured}: {beside}" if beside else measured), bad
 
 
 def _growth(report: Report) -> Row:
@@ -107,11 +109,10 @@ def _open(report: Report, ours: str) -> Row:
     found = [each for each in report.get("open", ()) if (each["workload"], each["server"]) == ("tiny", ours)]
     value, measured, bad = None, NOT_MEASURED, 0
     if found:
-        m = found[0]["median"]
-        value = m["p99_us"] / max(m["p50_us"], 1e-9)
-        measured, bad = _with_bad(f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us", found[0])
-        if _saturated(m["p50_us"], found[0]["rate_per_s"] / found[0]["share"]):
-            value, measured = None, f"{measured}: saturated"
+        rounds, m = found[0]["rounds"], found[0]["median"]
+        value = bench_capacity.judged([bench_capacity.p99_by_p50(each) for each in rounds], rounds)
+        odd = bench_capacity.oddities(rounds)
+        measured, bad = _with_bad(f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us", found[0], odd=odd)
     return Row(f"tiny, open loop at 70 % of capacity, {ours}: p99", "at most 5x p50", 5.0, True, value, measured, bad)
 
 
@@ -119,22 +120,13 @@ def _tenants(report: Report) -> Row:
     found = report.get("tenants")
     value, measured, bad = None, NOT_MEASURED, 0
     if found:
-        value = found["p99_ratio"]
         cells = [found["conditions"][name] for name in FLOODED_AND_ALONE]
-        flooded, alone = (each["median"] for each in cells)
-        measured, bad = _with_bad(f"{flooded['p99_us']:.0f} us / {alone['p99_us']:.0f} us", *cells)
-        if _saturated(alone["p50_us"], found["capacity_per_s"]):
-            value, measured = None, f"{measured}: alone saturated"
+        flooded, alone = (each["rounds"] for each in cells)
+        ratios = [a["p99_us"] / max(b["p99_us"], 1e-9) for a, b in zip(flooded, alone, strict=True)]
+        value, odd = bench_capacity.judged(ratios, alone), bench_capacity.oddities(alone)
+        measured, bad = _with_bad(" / ".join(f"{each['median']['p99_us']:.0f} us" for each in cells), *cells, odd=odd)
     what = "two tenants: A's p99 while B is flooded"
     return Row(what, "at most 1.5x alone at equal cores", 1.5, True, value, measured, bad)
-
-
-def _saturated(p50_us: float, capacity_per_s: float) -> bool:
-    """Whether an open loop below the capacity had more waiting than the closed loop that found the capacity.
-
-    Then the machine did less than before, and the ratio of two waiting times in a queue that grows says nothing.
-    """
-    return p50_us > bench_serving.CAPACITY_AT / capacity_per_s * 1e6
 
 
 def _frontend(report: Report, ours: str) -> Row:

@@ -2,8 +2,9 @@
 
 A alone has the whole machine, which it cannot have beside B. Its fair share is what it is held against: A alone with
 its worker on half of the CPUs, which the bench sees to from outside. Beside B nothing is held to anything by the bench:
-what the pool itself does about it, is measured, once B has answered under the flood. The three conditions take turns.
-What other programs used meanwhile stands beside the figures, for a tail may be theirs.
+what the pool itself does about it, is measured, once B has answered under the flood. The three conditions take turns,
+all of a round at half of what A could do on half of the CPUs just before. What other programs used meanwhile stands
+beside the figures, for a tail may be theirs.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bench_capacity
 import bench_contenders
 import bench_figures
 import bench_machine
@@ -46,32 +48,50 @@ def measure(scratch: Path, pool: Pool, options: Options, arrivals: str) -> dict[
     server = pool.server(scratch, bench_models.build([A, B]))
     with server.running():
         a = bench_contenders.ServerContender(server)
-        closed = replace(options.plan(bench_serving.CAPACITY_AT), generator="own")
-        a.load(WORKLOADS[A], closed)  # warm
-        with _on_half(server):
-            capacity = bench_serving.capacity(a, WORKLOADS[A], closed)
-        rate = capacity * SHARE
-        print(f"  A ({A}) does {capacity:.0f}/s on half of the CPUs; from now on {rate:.0f}/s are sent", flush=True)
-        taken: dict[str, list[dict[str, Any]]] = {ALONE: [], HALF: [], FLOODED: []}
+        plan = replace(options.plan(bench_capacity.AT), generator="own", arrivals=arrivals)
+        a.load(WORKLOADS[A], plan)  # warm
+        taken: dict[str, list[dict[str, Any]]] = {HALF: [], FLOODED: [], ALONE: []}
         for i in range(options.rounds):
-            plan = replace(closed, rate_per_s=rate, arrivals=arrivals, seed=options.seed + i)
+            what = f"round {i + 1} of {options.rounds}"
+            turns = take_round(a, replace(plan, seed=options.seed + i), what)
             for condition, rounds in taken.items():
-                with _condition(condition, server, plan) as flood:
-                    rounds.append(_beside_others(a, plan, flood))
+                rounds.append(turns[condition])
             told = "; ".join(f"{name} {_in_short(rounds[-1])}" for name, rounds in taken.items())
-            print(f"  round {i + 1} of {options.rounds}, p99: {told}", flush=True)
+            print(f"  {what}, {bench_capacity.words(turns[HALF])}, p99: {told}", flush=True)
     cells = {name: bench_serving.cell(name, rounds) for name, rounds in taken.items()}
     return {
         "a": A,
         "b": B,
         "server": server.name,
-        "capacity_per_s": capacity,
-        "rate_per_s": rate,
+        "capacity_per_s": cells[HALF]["median"]["capacity_per_s"],
+        "rate_per_s": cells[HALF]["median"]["rate_per_s"],
         "arrivals": arrivals,
         "conditions": cells,
         "p99_ratio": bench_figures.ratio_of_rounds(taken[FLOODED], taken[HALF], "p99_us"),
         "p99_ratio_all_cpus": bench_figures.ratio_of_rounds(taken[FLOODED], taken[ALONE], "p99_us"),
     }
+
+
+def take_round(a: ServerContender, plan: Plan, what: str) -> dict[str, dict[str, Any]]:
+    """A turn in each condition, at one rate. The two that are compared come right after each other, between the looks
+    at what A can do; if that changed too much, both are taken again (`bench_capacity`), and the third comes once.
+    """
+
+    def capacity() -> dict[str, Any]:
+        with _on_half(a.server):
+            return a.load(WORKLOADS[A], plan)
+
+    def beside(condition: str, rate: float) -> dict[str, Any]:
+        at = replace(plan, rate_per_s=rate)
+        with _condition(condition, a.server, at) as flood:
+            return _beside_others(a, at, flood)
+
+    def compared(rate: float) -> dict[str, dict[str, Any]]:
+        return {condition: beside(condition, rate) for condition in (HALF, FLOODED)}
+
+    turns = bench_capacity.take(capacity, SHARE, compared, what)
+    rate = turns[HALF]["rate_per_s"]
+    return {**turns, ALONE: {**beside(ALONE, rate), "rate_per_s": rate}}
 
 
 def _in_short(turn: dict[str, Any]) -> str:
@@ -147,11 +167,9 @@ def _served(server: Server) -> int:
 
 def print_report(report: dict[str, Any]) -> None:
     """The table that a person reads."""
-    print(
-        f"A ({report['a']}): {report['rate_per_s']:.0f}/s in an open loop ({report['arrivals']}), {SHARE:.0%} of what ",
-        end="",
-    )
-    print(f"it does on half of the CPUs; B ({report['b']}): {_FLOOD} in flight")
+    rate = f"{report['rate_per_s']:.0f}/s in an open loop ({report['arrivals']}; median of the rounds)"
+    print(f"A ({report['a']}): {rate}, {SHARE:.0%} of what it does on half of the CPUs in the same round;", end=" ")
+    print(f"B ({report['b']}): {_FLOOD} in flight")
     rows = []
     for name, each in report["conditions"].items():
         m = each["median"]
@@ -163,3 +181,7 @@ def print_report(report: dict[str, Any]) -> None:
     print("others' CPUs: used by programs that are not of this bench; a tail beside them says little")
     print(f"p99 beside B is {report['p99_ratio']:.2f} times that on half of the CPUs, ", end="")
     print(f"{report['p99_ratio_all_cpus']:.2f} times that on all of them")
+    rounds = report["conditions"][HALF]["rounds"]
+    again, odd = bench_capacity.repeats(rounds), bench_capacity.oddities(rounds)
+    print(f"taken again, for what A can do changed too much meanwhile: {again} turns without and with B;", end=" ")
+    print(f"kept: {odd}" if odd else "kept: steady ones alone")

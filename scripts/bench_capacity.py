@@ -1,0 +1,158 @@
+"""What a server can do just then, turns of an open loop at a share of it, and what these are worth.
+
+On a machine whose speed changes from one minute to the next, seven tenths of what a server could do before all rounds
+may be all that it can do in one of them. So each round finds the capacity right before its turn, by a closed loop, and
+once more right after it; a turn between capacities that lie too far apart is taken again. Which turns are, follows from
+the capacities alone: a latency, good or bad, is no reason to measure again, or to leave anything out.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+AT = 32  # requests in flight in the closed loop that finds out what a server can do
+MOST_ATTEMPTS = 3
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Turns at one rate, by condition, between the closed loops right before and right after them."""
+
+    before: Figures
+    rate_per_s: float
+    turns: Mapping[str, Figures]
+    after: Figures
+
+    def paces(self) -> dict[str, float]:
+        return {
+            "capacity_per_s": _capacity(self.before),
+            "rate_per_s": self.rate_per_s,
+            "capacity_after_per_s": _capacity(self.after),
+        }
+
+
+def _capacity(closed: Figures) -> float:
+    """What a server without one right answer can do is 1/s, so that there is a rate."""
+    return max(1.0, float(closed["requests_per_s"]))
+
+
+def take(
+    closed: Callable[[], Figures], share: float, turns: Callable[[float], Mapping[str, Figures]], what: str
+) -> dict[str, Figures]:
+    """One round of each condition: `turns` at `share` of what `closed` finds, again until they are steady.
+
+    After `MOST_ATTEMPTS` the last ones stay, steady or not. Each attempt finds the capacity anew: that after the one
+    before it was an odd one, and a turn by it would likely be odd, too. A round has its `capacity_per_s`, `rate_per_s`
+    and `capacity_after_per_s`; under `again` those attempts that do not count, whole; `other_bad`: see `_other_bad`.
+    """
+    attempts: list[Attempt] = []
+    while len(attempts) < MOST_ATTEMPTS:
+        before = closed()
+        rate = share * _capacity(before)
+        attempts.append(Attempt(before, rate, turns(rate), closed()))
+        paces = attempts[-1].paces()
+        if is_steady(paces):
+            break
+        then = "taken again" if len(attempts) < MOST_ATTEMPTS else "not steady, and kept"
+        print(f"  {what}: {words(paces)}: {then}", flush=True)
+    *dropped, kept = attempts
+    return {
+        name: {
+            **turn,
+            **kept.paces(),
+            "again": [{**each.turns[name], **each.paces()} for each in dropped],
+            "other_bad": _other_bad(name, attempts),
+        }
+        for name, turn in kept.turns.items()
+    }
+
+
+def _other_bad(name: str, attempts: Sequence[Attempt]) -> int:
+    """Bad answers that a round's own figures have not: with the first condition those of the closed loops; and the
+    wrong ones of attempts that do not count. Not their failures, for beyond its capacity a server has to refuse; no
+    load makes a wrong answer right.
+    """
+    bad = sum(each.turns[name]["wrong"] for each in attempts[:-1])
+    if name == next(iter(attempts[0].turns)):
+        closed = [loop for each in attempts for loop in (each.before, each.after)]
+        bad += sum(each["failures"] + each["wrong"] for each in closed)
+    return int(bad)
+
+
+def is_steady(paces: Mapping[str, Any]) -> bool:
+    """Whether a turn was at about the share of the capacity that was asked for; a fixed rate is no share of anything.
+
+    Slower: requests wait about as 1 / (1 - load), twice as long where half of what was to stay free is gone. So the
+    load by the capacity after the turn may be halfway between the share and 1 at most: 85 % for 70 %, when the capacity
+    fell to 0.82 of what it was, and 75 % for 50 %. Where in the turn it fell is not known; but with both ends within
+    the bounds a load that moves from one to the other is, too.
+
+    Faster: by as much, at most (to 1.21 times for 70 %, a load of 58 %). Such a turn was at too small a share, which
+    flatters; a rule that minded only the slower ones would choose in the server's favour.
+    """
+    if "capacity_per_s" not in paces:
+        return True
+    before, after = paces["capacity_per_s"], paces["capacity_after_per_s"]
+    share = paces["rate_per_s"] / before
+    least = share / ((share + 1) / 2)
+    return bool(least <= after / before <= 1 / least)
+
+
+def repeats(rounds: Sequence[Mapping[str, Any]]) -> int:
+    """How many attempts do not count."""
+    return sum(len(each.get("again", ())) for each in rounds)
+
+
+def words(paces: Mapping[str, Any]) -> str:
+    """Of one turn, for people."""
+    rate = f"at {paces['rate_per_s']:.0f}/s"
+    if "capacity_per_s" not in paces:
+        return rate
+    return f"{rate} of {paces['capacity_per_s']:.0f}/s before and {paces['capacity_after_per_s']:.0f}/s after"
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------
+
+
+def is_saturated(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn below the capacity had more waiting than the closed loops beside it: the mean of both, which is
+    the best guess at what the server could do in between.
+
+    Then a queue grew, whether by the server's fault or because the machine did less for a while that neither closed
+    loop saw; and a ratio of two waiting times in a queue that grows, which comes near 1, says nothing.
+    """
+    if "capacity_per_s" not in turn:
+        return False
+    capacity = statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
+    return bool(turn["p50_us"] > AT / capacity * 1e6)
+
+
+def oddities(turns: Sequence[Mapping[str, Any]]) -> str:
+    """How many rounds were not steady, and how many saturated, for people."""
+    odd = {
+        "unsteady": sum(not is_steady(each) for each in turns),
+        "saturated": sum(is_saturated(each) for each in turns),
+    }
+    return ", ".join(f"{count} of {len(turns)} {how}" for how, count in odd.items() if count)
+
+
+def judged(ratios: Sequence[float], turns: Sequence[Mapping[str, Any]]) -> float | None:
+    """The median of the rounds' ratios, which are to be small; none where it says nothing.
+
+    What is odd about a round is said by `turns`. A saturated one counts as worse than any, for else its small ratio
+    would help; so there is none where the middle one is saturated. One that was not steady counts as it is, and where
+    half of them were not, there is no figure at the share that was asked for.
+    """
+    value = statistics.median(
+        math.inf if is_saturated(turn) else ratio for ratio, turn in zip(ratios, turns, strict=True)
+    )
+    unsteady = sum(not is_steady(each) for each in turns)
+    return None if math.isinf(value) or 2 * unsteady >= len(turns) else value
+
+
+def p99_by_p50(turn: Mapping[str, Any]) -> float:
+    return float(turn["p99_us"] / max(turn["p50_us"], 1e-9))
