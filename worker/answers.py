@@ -39,16 +39,15 @@ class Answers:
 
     def send(self, answers: Sequence[Task | TableReply], retry_after_ms: Callable[[Code], int]) -> None:
         """To each frontend its answers in their order. `retry_after_ms`: the hint that goes with a code."""
-        small: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        small: dict[bytes, list[bytes]] = {}
         for task in answers:
             if isinstance(task, TableReply):
-                self._send_small(task.peer, small.pop(task.peer, ()))
-                self._send(task.peer, data.SEVERAL_REPLIES, task.body)
+                small.setdefault(task.peer, []).append(task.body)
                 continue
             peer, reply = task.request.peer, task.reply
             head = data.pack_reply(task.request.request_id, task.code, retry_after_ms(task.code))
             if len(reply) <= data.SMALL_BYTES:
-                small.setdefault(peer, []).append((head, bytes(reply)))
+                small.setdefault(peer, []).append(data.one_of_several_replies(head, bytes(reply)))
             else:
                 self._send_small(peer, small.pop(peer, ()))
                 self._send_large(task, head)
@@ -59,9 +58,9 @@ class Answers:
             if self._send(peer, data.pack_returned(request_ids)) == zmq.EAGAIN:
                 self._shared.untold(peer, request_ids)
 
-    def _send_small(self, peer: bytes, replies: Sequence[tuple[bytes, bytes]]) -> None:
+    def _send_small(self, peer: bytes, replies: Sequence[bytes]) -> None:
         if replies:
-            self._send(peer, *(replies[0] if len(replies) == 1 else data.several_replies(replies)))
+            self._send(peer, data.SEVERAL_REPLIES, replies[0] if len(replies) == 1 else b"".join(replies))
 
     def _send_large(self, task: Task, head: bytes) -> None:
         request, reply = task.request, task.reply

@@ -67,7 +67,7 @@ class Executor:
             self.refuse(task, error.status)
         except Exception as error:
             log.exception("request failed %s", _names(task))
-            self.refuse(task, _bug(error))
+            self.refuse(task, bug(error))
         return task
 
     def refuse(self, task: Task, status: Status) -> None:
@@ -108,7 +108,7 @@ class Executor:
             job.results = self._taken_apart(job, error.status)
         except Exception as error:
             log.exception("run failed %s", fields(requests=job.requests))
-            job.results = self._taken_apart(job, _bug(error))
+            job.results = self._taken_apart(job, bug(error))
         job.ran_ns = time.monotonic_ns()
 
     def _run_together(self, job: Job) -> Sequence[Sequence[Array]]:
@@ -193,7 +193,7 @@ class Executor:
             task.fail(error.status)
         except Exception as error:
             log.exception("request failed %s", _names(task))
-            task.fail(_bug(error))
+            task.fail(bug(error))
         self._leave(task, time.monotonic_ns())
 
     def _finish_tables(self, job: Job) -> bool:
@@ -279,7 +279,8 @@ def _rows(feeds: Mapping[str, Array] | None) -> int:
     return len(first) if first is not None and first.ndim else 0
 
 
-def _bug(error: Exception) -> Status:
+def bug(error: Exception) -> Status:
+    """What a client is told of what nobody foresaw."""
     return Internal(f"{type(error).__name__}: {error}").status
 
 

@@ -1,8 +1,9 @@
 """What comes to a worker by its socket: requests for the queue or as tables, and what becomes of those in between.
 
-The socket is read in bursts, by the session's main thread, which owns it. Small requests are kept to the end of a look,
-or until another comes: those of a frontend that came one behind the other, and are alike, go on as one table
-(`request_table`), else each by itself. Cancels are kept as well, for they are looked for in all that waits.
+The socket is read in bursts, by the session's main thread, which owns it. Small requests of Predict are kept to the end
+of a look, or until another comes: those of a frontend that came one behind the other go on together, as one table if
+they are alike (`request_table`), or unopened (`request_queue`), else each by itself. Cancels are kept as well, for they
+are looked for in all that waits.
 """
 
 import logging
@@ -21,7 +22,7 @@ from modelpool.supervisor.wire.status import InvalidArgument, PoolError, Unavail
 
 from . import request_table
 from .jobs import Task, failed
-from .request_queue import Gone, Request, RequestQueue
+from .request_queue import Gone, Request, RequestQueue, Unopened
 from .shared_payloads import SharedPayloads
 from .work import Work
 
@@ -40,13 +41,15 @@ _FULL = "The batch scheduling queue to which this task was submitted is full"
 class _Gathered:
     """Small requests of one frontend that came one behind the other, in one look."""
 
-    __slots__ = ("frontend", "messages", "peer")
+    __slots__ = ("count", "frontend", "messages", "peer")
 
     def __init__(self, peer: bytes, frontend: Incarnation) -> None:
         self.peer = peer
         self.frontend = frontend
         self.messages: list[tuple[bytes | None, bytes]] = []
         """Header and payload of each message; None for one of several requests, which have their own."""
+        self.count = 0
+        """About how many requests."""
 
     @property
     def is_single(self) -> bool:
@@ -68,7 +71,10 @@ class Inbox:
         work: Work,
         shared: SharedPayloads,
         answered: Callable[[Task], None],
+        *,
+        goes_straight: Callable[[int], bool] = lambda size_bytes: False,
     ) -> None:
+        """`goes_straight`: whether requests of Predict with payloads of so many bytes are likely to be run so now."""
         self.gone: deque[Incarnation] = deque(maxlen=_DEAD_FRONTENDS)
         """Frontends: what a dead one had sent may be read long after its death."""
         self._socket = socket
@@ -78,7 +84,7 @@ class Inbox:
         self._answered = answered
         self._frontends: dict[bytes, Incarnation] = {}
         self._dropped: SimpleQueue[Incarnation] = SimpleQueue()
-        self._gathers = work.tables is not None
+        self._goes_straight = goes_straight
         self._gathered: list[_Gathered] = []
         self._cancelled: dict[Incarnation, list[int]] = {}
 
@@ -131,14 +137,17 @@ class Inbox:
             header = data.request_fields(head)
             frontend = self._frontends.get(peer) or self._meet(peer)
             several = header[3] is _SEVERAL
-            requests = data.unpack_requests(frame.bytes) if several and not self._gathers else ()
+            count = 0
+            if several or (header[3] is _PREDICT and len(frame) <= data.SMALL_BYTES and not reference):
+                count = self._count_to_gather(frame, several=several)
+            requests = data.unpack_requests(frame.bytes) if several and not count else ()
         except InvalidArgument as error:
             log.warning("request refused %s", fields(error=error.message))
             return 1
         if frontend in self.gone:
             return 1
-        if self._gathers and (several or (header[3] is _PREDICT and len(frame) <= data.SMALL_BYTES and not reference)):
-            return self._gather(peer, frontend, None if several else head, frame.bytes)
+        if count:
+            return self._gather(peer, frontend, None if several else head, frame.bytes, count)
         if several:
             for each, payload in requests:
                 self._take(peer, frontend, each, payload, now_ns)
@@ -153,12 +162,23 @@ class Inbox:
         self._take(peer, frontend, header, frame.buffer if refers else frame.bytes, now_ns)
         return 1
 
-    def _gather(self, peer: bytes, frontend: Incarnation, head: bytes | None, payload: bytes) -> int:
-        """Keep a message until the end of the look; about how many requests it has."""
+    def _count_to_gather(self, frame: Any, *, several: bool) -> int:
+        """About how many requests a message has, if they are best left together as they came; else 0."""
+        if self._work.tables is not None:  # which are compared byte by byte, with those who cannot be there
+            return request_table.count_of(frame.bytes) if several else 1
+        if not several:
+            return int(self._goes_straight(len(frame)))
+        raw = frame.bytes
+        return data.count_predicts(raw) if self._goes_straight(request_table.first_bytes(raw)) else 0
+
+    def _gather(self, peer: bytes, frontend: Incarnation, head: bytes | None, payload: bytes, count: int) -> int:
+        """Keep a message of so many requests until the end of the look."""
         if not self._gathered or self._gathered[-1].peer != peer:
             self._gathered.append(_Gathered(peer, frontend))
-        self._gathered[-1].messages.append((head, payload))
-        return 1 if head is not None else request_table.count_of(payload)
+        gathered = self._gathered[-1]
+        gathered.messages.append((head, payload))
+        gathered.count += count
+        return count
 
     def _put_gathered(self, now_ns: int) -> None:
         """What was gathered so far is to wait for the model, in its order."""
@@ -166,13 +186,16 @@ class Inbox:
         # One that nothing is beside costs less by itself.
         alone = len(gathered) == 1 and gathered[0].is_single and not self._work.tables
         for those in gathered:
-            if alone or not self._put_table(those, now_ns):
+            if not self._put_together(those, now_ns, alone=alone):
                 for head, payload in those.messages:
                     self._put_message(those, head, payload, now_ns)
 
-    def _put_table(self, those: _Gathered, now_ns: int) -> bool:
-        """Whether all of them could be taken as a table. What waits in the queue came earlier."""
-        return not len(self._queue) and self._work.put_table(those.together(), those.peer, those.frontend, now_ns)
+    def _put_together(self, those: _Gathered, now_ns: int, *, alone: bool) -> bool:
+        """Whether all of them could be taken as they are. What waits in the queue came earlier."""
+        work, queue = self._work, self._queue
+        if work.tables is None or (alone and self._goes_straight(len(those.messages[0][1]))):
+            return queue.put_unopened(Unopened(those.together(), those.peer, those.frontend, now_ns), those.count)
+        return not (alone or len(queue)) and work.put_table(those.together(), those.peer, those.frontend, now_ns)
 
     def _put_message(self, those: _Gathered, head: bytes | None, payload: bytes, now_ns: int) -> None:
         try:

@@ -151,6 +151,7 @@ def _prepare(
     from . import serving  # noqa: PLC0415
     from .executor import Executor  # noqa: PLC0415
     from .lent_inputs import LentInputs  # noqa: PLC0415
+    from .straight_runs import StraightRunner  # noqa: PLC0415
 
     started_s = time.monotonic()
     phase.enter(WorkerPhase.LOADING)
@@ -186,6 +187,7 @@ def _prepare(
         work=work,
         executors=executors,
         shared=SharedPayloads(sockets.folder(spec.data_endpoint), spec.incarnation, LentInputs().have_back),
+        straight=StraightRunner(model, calls.predictor.forms, flights),
     )
     link.on_frontend_died = session.drop_frontend
     return session, WorkerReady(loaded_s - started_s, warm_s - loaded_s, _gpu_peak_bytes(spec))

@@ -21,6 +21,7 @@ from modelpool.supervisor.wire.status import Code, Status
 
 from .jobs import Job, Task
 from .request_table import RequestTable
+from .straight_runs import StraightRun, Times
 
 _RUNTIME = "TF1"
 _OK = Code.OK  # looking up an enum's member takes as long as all that is counted of a request
@@ -60,6 +61,17 @@ class _Stages:
             _merge(stage, np.repeat(took_ns, counts))
         if self._runtime is not None:
             _merge(self._runtime, np.repeat([table.stages_ns[2] for table in tables], counts), 1000)
+
+    def count_straight(self, times_ns: Any, *, batched: bool) -> None:
+        """The stages of these requests, [requests, `Times`]."""
+        took_ns = np.diff(times_ns, axis=1)
+        stages = (self._queue, self._deserialize, self._execute, self._serialize)
+        for column, stage in enumerate(stages):
+            _merge(stage, took_ns[:, column])
+        if batched:
+            _merge(self._stage("batch"), np.zeros(len(times_ns)))
+        if self._runtime is not None:
+            _merge(self._runtime, took_ns[:, 2], 1000)
 
     def count(self, tasks: Sequence[Task]) -> None:
         """The stages of these requests. Of one that failed in the run or behind it, those before."""
@@ -102,10 +114,24 @@ class _TableTimes:
         return cls(table.form.signatures, table.taken_ns - table.read_ns - table.column("sent_ns"), times)
 
 
+# Signatures, times of the requests, and whether each counts as a batch.
+_StraightTimes = tuple[tuple[str, ...], list[Times], bool]
+
+
 class _OfMethod:
     """The metrics of one method: by result, and by signature."""
 
-    __slots__ = ("_count", "_of_signatures", "_results", "_runtime", "_stage", "tables", "waiting")
+    __slots__ = (
+        "_count",
+        "_of_signatures",
+        "_results",
+        "_runtime",
+        "_stage",
+        "straight",
+        "straight_requests",
+        "tables",
+        "waiting",
+    )
 
     def __init__(self, registry: Registry, model: str, version: str, worker: str, method: Method) -> None:
         def stage(signature: str, name: str) -> Histogram:
@@ -117,6 +143,8 @@ class _OfMethod:
         self._results: dict[Code, Counter] = {}
         self.waiting: list[Task] = []
         self.tables: list[_TableTimes] = []
+        self.straight: list[_StraightTimes] = []
+        self.straight_requests = 0
         api = _APIS.get(method)
         self._runtime = registry.histogram(families.RUNTIME_LATENCY, model, api, _RUNTIME) if api else None
         self._count = partial(registry.counter, families.WORKER_REQUESTS, model, version, method.name.lower())
@@ -143,6 +171,15 @@ class _OfMethod:
             apart.setdefault(table.signatures, []).append(table)
         for signatures, own in apart.items():
             self._stages(signatures).count_tables(own)
+
+    def count_straight(self, runs: Sequence[_StraightTimes]) -> None:
+        """Requests that were run one after the other and ended well."""
+        self._result(_OK).add(sum(len(times) for _, times, _ in runs))
+        apart: dict[tuple[tuple[str, ...], bool], list[Times]] = {}
+        for signatures, times, batched in runs:
+            apart.setdefault((signatures, batched), []).extend(times)
+        for (signatures, batched), own in apart.items():
+            self._stages(signatures).count_straight(np.array(own), batched=batched)
 
     def _stages(self, signatures: tuple[str, ...]) -> _Stages:
         name = ",".join(sorted(signatures))
@@ -204,6 +241,14 @@ class _Batches:
             self._task_rows += [table.place.rows] * len(table)
             self._waited_ns += [job.run_ns - table.taken_ns] * len(table)
         self._waiting.append((job.filled, job.requests, job.rows, job.took_s is None))
+        if len(self._waiting) >= _SETTLE_EVERY:
+            self.settle()
+
+    def add_single(self, rows: int) -> None:
+        """A batch of one request was run, which did not wait."""
+        self._task_rows.append(rows)
+        self._waited_ns.append(0)
+        self._waiting.append((rows, 1, rows, False))
         if len(self._waiting) >= _SETTLE_EVERY:
             self.settle()
 
@@ -281,6 +326,21 @@ class WorkerMetrics:
         if len(waiting) >= _SETTLE_EVERY:
             self.settle()
 
+    def finished_straight(self, run: StraightRun, *, batched: bool) -> None:
+        """Likewise, requests of Predict that were run one after the other; whether each counts as a batch."""
+        if not self.on:
+            return
+        if batched and self._batches is not None:
+            place = run.form.common.place
+            assert place is not None
+            for _ in run.times:
+                self._batches.add_single(place.rows)
+        of_method = self._of_method(Method.PREDICT)
+        of_method.straight.append((run.form.signatures, run.times, batched))
+        of_method.straight_requests += len(run.times)
+        if of_method.straight_requests >= _SETTLE_EVERY:
+            self.settle()
+
     def finished_tables(self, job: Job) -> None:
         """Likewise, all the requests of the job's tables, which are of Predict."""
         if not self.on:
@@ -304,6 +364,9 @@ class WorkerMetrics:
             if known.tables:
                 tables, known.tables = known.tables, []
                 known.count_tables(tables)
+            if known.straight:
+                runs, known.straight, known.straight_requests = known.straight, [], 0
+                known.count_straight(runs)
             if known.waiting:
                 tasks, known.waiting = known.waiting, []
                 known.count(tasks)

@@ -41,6 +41,8 @@ class Form:
 
     place: Place | None = None
     table: Any = None
+    large_reply: bool = False
+    """Whether there was a reply that is no small message (`data.SMALL_BYTES`); see `straight_runs`."""
 
 
 @dataclass(slots=True, eq=False)

@@ -40,7 +40,7 @@ class KnownForm:
     has them.
     """
 
-    __slots__ = ("_plan", "common", "fed", "fetches", "finish_rows", "pieces", "signatures")
+    __slots__ = ("_plan", "common", "fed", "fetches", "finish", "finish_rows", "pieces", "signatures")
 
     def __init__(
         self,
@@ -52,11 +52,18 @@ class KnownForm:
         self.fed = fed
         self.fetches = plan.fetches
         self.signatures = plan.signatures
+        self.finish = plan.finish
         self.finish_rows = plan.finish_rows
         self.common = Form()
         self._plan = (plan.fetches, plan.finish, plan.signatures, plan.finish_rows, self.common)
 
     def read(self, payload: Buffer) -> Plan | None:
+        """The plan; None for a payload of another form, but as long."""
+        feeds = self.feeds(payload)
+        return None if feeds is None else Plan(feeds, *self._plan)
+
+    def feeds(self, payload: Buffer) -> dict[str, Array] | None:
+        """Those of the plan; None likewise."""
         for begin, end, piece in self.pieces:
             if payload[begin:end] != piece:
                 return None
@@ -64,7 +71,7 @@ class KnownForm:
         for name, dtype, size, begin, shape in self.fed:
             array = np.frombuffer(payload, dtype, size, begin)
             feeds[name] = array if len(shape) == 1 else array.reshape(shape)
-        return Plan(feeds, *self._plan)
+        return feeds
 
 
 class _OfLength:
@@ -89,6 +96,16 @@ class Forms:
                 plan = form.read(payload)
                 if plan is not None:
                     return plan
+        return None
+
+    def find(self, payload: Buffer) -> tuple[KnownForm, dict[str, Array]] | None:
+        """The form of a payload, and the feeds of its plan; None where it is not known."""
+        known = self._known.get(len(payload))
+        if known is not None:
+            for form in known.forms:
+                feeds = form.feeds(payload)
+                if feeds is not None:
+                    return form, feeds
         return None
 
     def of_length(self, size_bytes: int) -> Sequence[KnownForm]:

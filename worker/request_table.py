@@ -173,14 +173,19 @@ class TableReply:
 
 def count_of(raw: bytes) -> int:
     """How many requests a message of several has, if they are all as long as its first; at least 1."""
-    return max(1, len(raw) // (_HEAD_BYTES + int.from_bytes(raw[:_SIZE_BYTES], "little")))
+    return max(1, len(raw) // (_HEAD_BYTES + first_bytes(raw)))
+
+
+def first_bytes(raw: bytes) -> int:
+    """How long the payload of the first request of a message of several is."""
+    return int.from_bytes(raw[:_SIZE_BYTES], "little")
 
 
 def find(raw: bytes, forms: Forms) -> Found | None:
     """All requests of a message of several; None where they do not have one form, or it is not known (yet) whether
     they may share a run and be answered together. None of them is to be executed alone.
     """
-    size_bytes = int.from_bytes(raw[:_SIZE_BYTES], "little")
+    size_bytes = first_bytes(raw)
     count, rest = divmod(len(raw), _HEAD_BYTES + size_bytes)
     if rest or not count:
         return None

@@ -33,6 +33,7 @@ from .request_queue import RequestQueue
 from .request_table import TableReply
 from .run_threads import RunThreads
 from .shared_payloads import SharedPayloads
+from .straight_runs import StraightRunner
 from .work import Work
 
 if TYPE_CHECKING:
@@ -105,10 +106,12 @@ class Session:
         executors: Executors = _ONE,
         capacity: int = CAPACITY,
         shared: SharedPayloads | None = None,
+        straight: StraightRunner | None = None,
     ) -> None:
         self._shared = shared or SharedPayloads(None, Incarnation(0))
         self._executor = executor
         self._work = work
+        self._straight = straight
         self._observers = observers
         self._queue = RequestQueue(capacity)
         self._unsent: list[Task | TableReply] = []
@@ -124,7 +127,7 @@ class Session:
         self._threads = RunThreads(executor.run, self._wake_fd) if executors.most > 1 else None
         self._executors = executors
         self._socket = socket
-        self._inbox = Inbox(socket, self._queue, work, self._shared, self._answered)
+        self._inbox = Inbox(socket, self._queue, work, self._shared, self._answered, goes_straight=self._goes_straight)
         self._answers = Answers(self._socket, self._shared, self._inbox.gone)
         self._gatherer = Gatherer(gathering.WORKER, self._threads_on_the_way)
         # One system call for each wait; ZeroMQ's own poller makes five, for it asks the socket before and after.
@@ -158,6 +161,8 @@ class Session:
             for done in threads.done():
                 self._ran(done)
             running = threads.running
+        if not running and not work.refused and self._queue.unopened is not None and self._ran_straight(now_ns):
+            return True
         job = self._next_job(running, now_ns)
         for task in work.refused:
             self._answered(task)
@@ -171,6 +176,47 @@ class Session:
             else:
                 threads.start(job)
         return worked
+
+    def _goes_straight(self, size_bytes: int) -> bool:
+        """See `Inbox`."""
+        return self._straight is not None and self._may_go_straight() and self._straight.knows(size_bytes)
+
+    def _may_go_straight(self) -> bool:
+        return self._executors.count == 1 and not self._wants_each()
+
+    def _ran_straight(self, now_ns: int) -> bool:
+        """Whether some of what waits unopened could be run at once, each by itself and here."""
+        observers, work = self._observers, self._work
+        if self._straight is None or not self._may_go_straight():
+            return False
+        most = min(work.may_go_straight(self._queue), max(1, _SEND_EVERY - self._unsent_requests))
+        if not most:
+            return False
+        within_ns = max(1, self._sent_ns + _LOOK_EVERY_NS - now_ns) if self._unsent else _LOOK_EVERY_NS
+        observers.gauge.begin(id(self._straight), 1)
+        run = self._straight.run(self._queue, most, within_ns, work.fits_straight)
+        observers.gauge.end(id(self._straight))
+        if run is None:
+            return False
+        batched = work.ran_straight(run)
+        if run.reply is not None:
+            count = len(run.times)
+            self._learn_pace((run.ended_ns - run.times[0][1]) / count, count)
+            self._executors.ran(run.ended_ns, count, run.ran_ns / count / 1e9)
+            if self._counts:
+                observers.metrics.finished_straight(run, batched=batched)
+                self._unsettled = True
+            observers.gauge.served += count
+            self._unsent.append(run.reply)
+            self._unsent_requests += count
+        if run.unfinished is not None:
+            observers.gauge.begin(id(run.unfinished), 1)
+            self._ran(run.unfinished)
+        return True
+
+    def _wants_each(self) -> bool:
+        """Whether somebody wants to see each request and its answer."""
+        return self._observers.recorder.recording is not None or self._observers.request_log.on
 
     def _next_job(self, running: int, now_ns: int) -> Job | None:
         if running < self._executors.count:
@@ -235,14 +281,11 @@ class Session:
 
     def _ran(self, job: Job) -> None:
         observers = self._observers
-        each = observers.recorder.recording is not None or observers.request_log.on
-        done = self._executor.finish(job, each=each)
+        done = self._executor.finish(job, each=self._wants_each())
         observers.gauge.end(id(job))
         count = len(done) + sum(reply.requests for reply in job.replies)
         if count:
-            # A moving average over some 30 requests.
-            took_ns = (time.monotonic_ns() - job.run_ns) / count
-            self._request_ns += (took_ns - self._request_ns) * min(1.0, count / 32)
+            self._learn_pace((time.monotonic_ns() - job.run_ns) / count, count)
         self._executors.ran(job.ran_ns, count, (job.ran_ns - job.run_ns) / 1e9)
         if job.batched:
             self._work.ran(job)
@@ -251,6 +294,10 @@ class Session:
             self._answered(task)
         if job.replies:
             self._answered_tables(job)
+
+    def _learn_pace(self, request_ns: float, count: int) -> None:
+        """What so many requests took, each. A moving average over some 30 requests."""
+        self._request_ns += (request_ns - self._request_ns) * min(1.0, count / 32)
 
     def _answered_tables(self, job: Job) -> None:
         """All of them are well, and nobody wants to see them by themselves."""

@@ -17,8 +17,10 @@ from .batching import MAX_TASKS, AutoBatcher, Batch, Batcher, Part
 from .executor import Executor
 from .jobs import EXPIRED, Job, Task
 from .plan import Place, Plan
+from .predict_forms import KnownForm
 from .request_queue import Gone, Request, RequestQueue
 from .request_table import RequestTable
+from .straight_runs import StraightRun
 from .waiting_tables import WaitingTables
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,15 @@ class Work(Protocol):
     refused: list[Task]
     tables: WaitingTables | None
     """Where tables wait; None where none is ever taken."""
+
+    def may_go_straight(self, queue: RequestQueue) -> int:
+        """How many of what waits unopened may be run straight (`StraightRunner`), while nothing else runs."""
+
+    def fits_straight(self, form: KnownForm) -> bool:
+        """Whether requests of this form may."""
+
+    def ran_straight(self, run: StraightRun) -> bool:
+        """Some were; whether each counts as a batch."""
 
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         """Take a message of several requests that came just now, as a table; False: they are to be put in the queue."""
@@ -67,6 +78,15 @@ class Unbatched:
         self._executor = executor
         self._alone = False
 
+    def may_go_straight(self, queue: RequestQueue) -> int:
+        return len(queue)
+
+    def fits_straight(self, form: KnownForm) -> bool:
+        return True
+
+    def ran_straight(self, run: StraightRun) -> bool:
+        return False
+
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         return False
 
@@ -74,11 +94,11 @@ class Unbatched:
         """They wait in the queue."""
 
     def next(self, queue: RequestQueue, running: int, now_ns: int) -> Job | None:
-        first = queue.first()
-        if first is None or (running and (first.alone or self._alone)):
+        if running and (self._alone or ((first := queue.first()) is not None and first.alone)):
             return None
         request = queue.take()
-        assert request is not None
+        if request is None:
+            return None
         task = self._executor.plan(request)
         if task.done:
             self.refused.append(task)
@@ -137,6 +157,26 @@ class Batched:
         self._alone = False
         self._apart: dict[Hashable, str] = {}
         """Families that were to share runs, and turned out to have outputs that are no rows, and why; oldest first."""
+
+    def may_go_straight(self, queue: RequestQueue) -> int:
+        """One that nothing waits beside, which is a batch then, without its way through the batcher."""
+        return int(self._at_hand and len(queue) == 1 and not (self.tables or self._singles or len(self._batcher)))
+
+    def fits_straight(self, form: KnownForm) -> bool:
+        place = form.common.place
+        return place is not None and place.family not in self._apart
+
+    def ran_straight(self, run: StraightRun) -> bool:
+        place = run.form.common.place
+        assert place is not None
+        for _, _, run_ns, ran_ns, _ in run.times:
+            self._batcher.observe(place.family, place.rows, (ran_ns - run_ns) / 1e9)
+        if run.unfinished is not None:
+            task = run.unfinished.parts[0].task
+            task.family, task.rows, task.key = place
+            job = run.unfinished
+            job.parts, job.rows, job.batched, job.strict = (Part(task, 0, task.rows),), task.rows, True, False
+        return True
 
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         # What waits elsewhere came earlier.

@@ -35,6 +35,7 @@ _ID = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
 _LENGTH_AND_REQUEST = struct.Struct("<IQqqB?")
 _LENGTH_AND_REPLY = struct.Struct("<IQBI")
+_METHOD_AT = struct.calcsize("<IQqq")
 REQUEST_ROW = (
     ("size", "<u4"),
     ("request_id", "<u8"),
@@ -45,6 +46,8 @@ REQUEST_ROW = (
 )
 """What stands before a payload in a message of several requests, for who reads them as a table: names and formats as
 numpy has them, without gaps."""
+REQUEST_HEAD_BYTES = _LENGTH_AND_REQUEST.size
+"""How long it is."""
 REPLY_ROW = (("size", "<u4"), ("request_id", "<u8"), ("code", "u1"), ("retry_after_ms", "<u4"))
 """The same of several replies."""
 
@@ -151,6 +154,25 @@ def unpack_requests(raw: bytes) -> list[tuple[RequestFields, bytes]]:
     return found
 
 
+unpack_one_of_several: Callable[[bytes, int], tuple[int, int, int, int, int, bool]] = _LENGTH_AND_REQUEST.unpack_from
+"""The size of the payload and the fields of the request that stands there in a message of several, for who takes them
+one after the other."""
+pack_one_of_several_replies: Callable[[int, int, int, int], bytes] = _LENGTH_AND_REPLY.pack
+"""What stands before a reply in a message of several: the size of the payload, and what `pack_reply` takes."""
+
+
+def count_predicts(raw: bytes) -> int:
+    """How many requests a message of several has, where all of them are of Predict; 0 for any other message."""
+    count, at, end, predict = 0, 0, len(raw), int(Method.PREDICT)
+    while at < end:
+        start = at + REQUEST_HEAD_BYTES
+        if start > end or raw[at + _METHOD_AT] != predict:
+            return 0
+        at = start + int.from_bytes(raw[at : at + _LENGTH.size], "little")
+        count += 1
+    return count if at == end else 0
+
+
 def _together(messages: Sequence[tuple[bytes, ...]]) -> bytes:
     pieces: list[bytes] = []
     pack = _LENGTH.pack
@@ -207,6 +229,11 @@ def unpack_returned(frame: bytes) -> Sequence[int]:
 
 SEVERAL_REPLIES = _REPLY.pack(NO_REQUEST, Code.OK, 0)
 """The header of a message of several replies."""
+
+
+def one_of_several_replies(head: bytes, payload: bytes) -> bytes:
+    """A reply as it stands in a message of several, all of which may be put one behind the other."""
+    return _LENGTH.pack(len(payload)) + head + payload
 
 
 def several_replies(messages: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from modelpool.frontend.metrics import GRPC, MAX_UNKNOWN_MODELS, OTHER_MODELS, REST, RequestMetrics
 from modelpool.supervisor.wire import metric_families as families
 from modelpool.supervisor.wire.data import Method
@@ -10,7 +12,10 @@ from modelpool.supervisor.wire.status import OK, Code
 from modelpool.worker.batching import Part
 from modelpool.worker.jobs import Job, Task
 from modelpool.worker.metrics import MAX_SIGNATURES, OTHER_SIGNATURES, WorkerMetrics
+from modelpool.worker.plan import Place, Plan
+from modelpool.worker.predict_forms import KnownForm
 from modelpool.worker.request_queue import Request
+from modelpool.worker.straight_runs import StraightRun
 
 
 def request_metrics(*known: str) -> RequestMetrics:
@@ -203,3 +208,40 @@ def test_many_batches_are_counted_before_anybody_has_time() -> None:
     for _ in range(300):
         metrics.batch(Job((Part(answered(Method.PREDICT, "s", rows=2), 0, 2),), True, 2, took_s=0.1))
     assert registry.counter(families.WRAPPED_RUN_COUNT).values[0] > 0
+
+
+def known_form(rows: int) -> KnownForm:
+    form = KnownForm([], [], Plan({}, ["y"], lambda outputs: b"", ("s",)))
+    form.common.place = Place("family", rows, "key")
+    return form
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_what_was_run_straight_counts_as_tasks_do(batched: bool) -> None:
+    registries = Registry(), Registry()
+    straight, tasks = (WorkerMetrics(each, "m", 1, "/m/1", "cpu#0") for each in registries)
+    times = [(1_000 * n, 3_000 * n, 3_500 * n, 9_000_000 * n, 9_500_000 * n) for n in (1, 2, 40)]
+    for metrics in (straight, tasks):
+        metrics.batches("auto")
+    straight.finished_straight(StraightRun(known_form(2), times, None, None), batched=batched)
+    for sent_ns, began_ns, run_ns, ran_ns, ended_ns in times:
+        request = Request(b"", 1, 1, 0, sent_ns, 2, Method.PREDICT, False, b"")
+        taken = {"began_ns": began_ns, "planned_ns": run_ns, "run_ns": run_ns, "ran_ns": ran_ns, "finish_ns": ran_ns}
+        task = Task(request, **taken, ended_ns=ended_ns, rows=2 * batched, signatures=("s",))
+        tasks.finished(task)
+        if batched:
+            tasks.batch(Job((Part(task, 0, 2),), True, 2, run_ns=run_ns, took_s=0.1))
+    for metrics in (straight, tasks):
+        metrics.settle()
+    found, expected = ({(each.family, each.labels): unpack(each.values) for each in of.changed()} for of in registries)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values), key
+
+
+def test_what_was_run_straight_is_not_counted_where_nobody_can_ask() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", on=False)
+    metrics.finished_straight(StraightRun(known_form(1), [(1, 2, 3, 4, 5)], None, None), batched=False)
+    metrics.settle()
+    assert not list(registry.changed())

@@ -1,12 +1,14 @@
 """Requests that wait for the model: their order, their bound, and the ways out other than being executed."""
 
+import itertools
 from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import NO_DEADLINE_NS, Method
-from modelpool.worker.request_queue import Request, RequestQueue
+from modelpool.worker.request_queue import Request, RequestQueue, Unopened
 
 
 def request(frontend: int, request_id: int, deadline_ns: int = NO_DEADLINE_NS, payload: bytes = b"") -> Request:
@@ -38,19 +40,43 @@ def test_a_full_queue_and_a_repeated_id() -> None:
 
 
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["put", "cancel", "drop", "take"]), st.integers(1, 3), st.integers(1, 4)), max_size=60
+    st.tuples(
+        st.sampled_from(["put", "unopened", "run", "cancel", "drop", "take"]), st.integers(1, 3), st.integers(1, 4)
+    ),
+    max_size=60,
 )
+
+
+def together(frontend: int, *request_ids: int) -> bytes:
+    heads = [data.pack_request(each, NO_DEADLINE_NS, 1, Method.PREDICT) for each in request_ids]
+    return data.several_requests([(head, bytes(frontend)) for head in heads])[1]
+
+
+def unopened(queue: RequestQueue, frontend: int, raw: bytes) -> bool:
+    return queue.put_unopened(Unopened(raw, b"", frontend, 2), data.count_predicts(raw))
 
 
 @given(ACTIONS)
 def test_as_a_plain_list_would(actions: Sequence[tuple[str, int, int]]) -> None:
-    queue, model = RequestQueue(5), list[tuple[int, int]]()
+    queue, model, ids = RequestQueue(5), list[tuple[int, int]](), itertools.count(100)
     for action, frontend, number in actions:
         key = (frontend, number)
         if action == "put":
             fits = len(model) < 5 and key not in model
             assert queue.put(request(*key)) == fits
             model += [key] * fits
+        elif action == "unopened":
+            new = [(frontend, next(ids)) for _ in range(number)]
+            by_itself = any(number < 100 for _, number in model)
+            fits = len(model) + number <= 5 and not by_itself
+            assert unopened(queue, frontend, together(frontend, *(each for _, each in new))) == fits
+            model += new * fits
+        elif action == "run":
+            message = queue.unopened
+            if message is not None:
+                assert model.pop(0) == (message.frontend, message.first()[0].request_id)
+                size = int.from_bytes(message.raw[message.at : message.at + 4], "little")
+                queue.took_unopened(message.at + data.REQUEST_HEAD_BYTES + size)
         elif action == "cancel":
             assert queue.cancel(*key) == (key in model)
             model = [each for each in model if each != key]
@@ -85,3 +111,39 @@ def test_it_holds_so_many_bytes_and_no_more_but_for_a_single_request(steps: list
             assert queue.drop_frontend(number % 2) == sum(each % 2 == number % 2 for each in model)
             model = {each: size for each, size in model.items() if each % 2 != number % 2}
     assert len(queue) == len(model)
+
+
+def test_only_whole_messages_of_predict_are_counted() -> None:
+    good = together(1, 1, 2)
+    cancel = data.several_requests([(data.pack_cancel(1), b"")])[1]
+    assert [data.count_predicts(raw) for raw in (b"", good[:-1], good + b"x", good + cancel, cancel)] == [0] * 5
+    assert data.count_predicts(good) == 2
+
+
+def test_an_id_that_comes_twice_unopened_waits_once_it_is_opened() -> None:
+    queue = RequestQueue(10, 1000)
+    assert unopened(queue, 1, together(1, 1, 2))
+    assert unopened(queue, 1, together(1, 2))
+    assert not queue.cancel(1, 7)
+    assert taken(queue) == [(1, 1), (1, 2)]
+    assert queue.put(request(1, 1, payload=bytes(1000)))
+    assert not queue.put(request(1, 2, payload=b"x")), "as many bytes as it may have"
+
+
+def test_bytes_of_what_waits_unopened_count_until_it_is_taken() -> None:
+    raw = together(3, 1, 2)
+    queue = RequestQueue(10, 2 * len(raw))
+    assert unopened(queue, 3, raw)
+    assert unopened(queue, 3, together(3, 3, 4))
+    assert not unopened(queue, 3, together(3, 5))
+    for _ in range(4):
+        message = queue.unopened
+        assert message is not None
+        queue.took_unopened(message.first()[1])
+    assert queue.unopened is None
+    assert queue.put(request(1, 1, payload=bytes(2 * len(raw))))
+    queue.take()
+    assert unopened(queue, 3, raw)
+    assert taken(queue) == [(3, 1), (3, 2)], "opened"
+    assert queue.put(request(1, 2, payload=bytes(2 * len(raw))))
+    assert not queue.put(request(1, 3, payload=b"x"))

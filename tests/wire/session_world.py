@@ -17,7 +17,7 @@ from modelpool.supervisor.wire.flight_recorder import FlightRecorder
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.metrics import Registry
 from modelpool.supervisor.wire.sockets import Peer
-from modelpool.supervisor.wire.status import Internal
+from modelpool.supervisor.wire.status import Internal, InvalidArgument
 from modelpool.worker import session as session_module
 from modelpool.worker.control import Gauge
 from modelpool.worker.executor import Executor
@@ -25,8 +25,10 @@ from modelpool.worker.executors import Executors, FixedExecutors
 from modelpool.worker.jobs import Task
 from modelpool.worker.metrics import WorkerMetrics
 from modelpool.worker.plan import Plan
+from modelpool.worker.predict_forms import Forms
 from modelpool.worker.session import Observers, Session
 from modelpool.worker.shared_payloads import SharedPayloads
+from modelpool.worker.straight_runs import StraightRun, StraightRunner
 from modelpool.worker.work import Unbatched, Work
 from tests.wire.conftest import WAIT_S, Clock
 
@@ -34,14 +36,22 @@ LOST = b"lost"  # a request that ends with the CUDA context lost
 LOST_CONTEXT = "Failed to launch kernel: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"
 STAY = b"stay"  # a request that is executed until it is let go
 KEPT = b"kept"  # what begins so the model keeps until it is asked to let go of it
+BAD = b"bad"  # a request that the model refuses
+LARGE, LARGE_BYTES = b"large", 5000  # one that is answered with so many bytes
 LONG, LONG_NS = b"long", 200_000_000  # one that is executed until it alone is let end, and takes so long
 
 
 class Silent:
-    """An observer that wants nothing."""
+    """An observer that wants nothing, until it is `on`."""
 
     recording = None
-    on = False
+
+    def __init__(self) -> None:
+        self.on = False
+        self.logged: list[bytes] = []
+
+    def answered(self, method: Method, payload: bytes, reply: bytes, outputs: Mapping[str, np.ndarray]) -> None:
+        self.logged.append(payload)
 
 
 class Keeping(WorkerMetrics):
@@ -50,17 +60,22 @@ class Keeping(WorkerMetrics):
     def __init__(self, *, on: bool) -> None:
         super().__init__(Registry(), "m", 1, "/m/1", on=on)
         self.tasks: list[Task] = []
+        self.straight = 0
         self.settled: list[int] = []
 
     def settle(self) -> None:
-        self.settled.append(len(self.tasks))
+        self.settled.append(len(self.tasks) + self.straight)
+
+    def finished_straight(self, run: StraightRun, *, batched: bool) -> None:
+        self.straight += len(run.times)
 
     def finished(self, task: Task) -> None:
         self.tasks.append(task)
 
 
-def _plan(payload: bytes) -> Plan:
-    return Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
+def _session_ns() -> int:
+    """By the session's own clock, which a test may have in its hands."""
+    return session_module.time.monotonic_ns()
 
 
 class Worker:
@@ -75,7 +90,9 @@ class Worker:
         *,
         counted: bool = True,
         work: Callable[[Executor], Work] = Unbatched,
+        straight: bool = False,
     ) -> None:
+        """`straight`: requests of up to 7 bytes have a known form, as those that are as long as earlier ones."""
         self.endpoint = endpoint
         self.executed: list[bytes] = []
         self.kept: list[np.ndarray] = []
@@ -86,9 +103,13 @@ class Worker:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gauge = Gauge()
         self.metrics = Keeping(on=counted)
-        observers = Observers(self.gauge, self.metrics, Silent(), Silent())  # type: ignore[arg-type]
+        self.request_log = Silent()
+        observers = Observers(self.gauge, self.metrics, Silent(), self.request_log)  # type: ignore[arg-type]
         flights = FlightRecorder(flight_recorder.create("test"))
-        executor = Executor(self, {Method.PREDICT: _plan}, flights)
+        executor = Executor(self, {Method.PREDICT: self._plan}, flights)
+        self._forms = Forms()
+        for size in 2 * [*range(1, 8)] if straight else ():
+            self._plan(bytes(size))
         self.session = Session(
             session_module.bind(self.context, self.endpoint),
             self.stop_fd,
@@ -98,12 +119,18 @@ class Worker:
             executors=executors or FixedExecutors(),
             capacity=capacity,
             shared=SharedPayloads(folder, Incarnation(1), self.kept.clear),
+            straight=StraightRunner(self, self._forms, flights, _session_ns) if straight else None,
         )
         self.why_broken: list[str] = []
         self._thread = threading.Thread(target=lambda: self.why_broken.append(self.session.run()))
         self._thread.start()
 
     signatures: Mapping[str, Any] = {}
+
+    def _plan(self, payload: bytes) -> Plan:
+        plan = Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
+        self._forms.learn(payload, plan)
+        return plan
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         payload = feeds["x"].tobytes()
@@ -116,6 +143,10 @@ class Worker:
             self.clock.now_ns += LONG_NS
         if payload == LOST:
             raise Internal(LOST_CONTEXT)
+        if payload == BAD:
+            raise InvalidArgument("bad")
+        if payload == LARGE:
+            return [np.zeros(LARGE_BYTES, np.uint8)]
         if payload.startswith(KEPT):
             self.kept.append(feeds["x"])
         self.executed.append(payload)
@@ -159,6 +190,8 @@ class Frontend:
         self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
         self._socket.connect(worker.endpoint)
         self._unread: list[tuple[data.ReplyHeader, bytes]] = []
+        self.messages = 0
+        """Those that were read."""
 
     def ask(self, request_id: int, payload: bytes) -> None:
         self._socket.send_multipart([data.pack_request(request_id, 0, 1, Method.PREDICT), payload])
@@ -169,6 +202,7 @@ class Frontend:
     def answer(self) -> tuple[data.ReplyHeader, bytes]:
         if not self._unread:
             replies = data.unpack_replies(self._socket.recv_multipart())
+            self.messages += 1
             self._unread += [(data.ReplyHeader(*header), payload) for *header, payload in replies]
         return self._unread.pop(0)
 
@@ -183,12 +217,14 @@ Start = Callable[..., Worker]
 
 
 @contextmanager
-def starting() -> Iterator[Start]:
-    """Starts workers, and ends them. By default without a transport in between: what was sent has arrived."""
+def starting(*, straight: bool = False) -> Iterator[Start]:
+    """Starts workers, all `straight` or none, and ends them. By default without a transport in between: what was sent
+    has arrived.
+    """
     workers: list[Worker] = []
 
     def start(capacity: int, endpoint: str = "inproc://w", **values: Any) -> Worker:
-        workers.append(Worker(endpoint, capacity, **values))
+        workers.append(Worker(endpoint, capacity, straight=straight, **values))
         return workers[-1]
 
     yield start

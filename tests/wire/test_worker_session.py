@@ -22,9 +22,15 @@ from tests.wire.conftest import WAIT_S, Clock, eventually
 from tests.wire.session_world import LONG, LOST, LOST_CONTEXT, STAY, Changing, Frontend, Start, Worker, starting
 
 
+@pytest.fixture(params=[False, True], ids=["each by itself", "straight"])
+def is_straight(request: pytest.FixtureRequest) -> bool:
+    wanted: bool = request.param
+    return wanted
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
-    with starting() as begin:
+def start(is_straight: bool) -> Iterator[Start]:
+    with starting(straight=is_straight) as begin:
         yield begin
 
 
@@ -36,7 +42,7 @@ def test_a_socket_that_cannot_be_made_says_where_and_why(tmp_path: Path) -> None
     context.term()  # nothing of it is left open
 
 
-def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
+def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path, is_straight: bool) -> None:
     worker = start(1000, f"ipc://{tmp_path}/w")
     frontend = Frontend(worker, 1)
     for number in range(300):
@@ -48,6 +54,7 @@ def test_answers_in_the_order_of_arrival(start: Start, tmp_path: Path) -> None:
     assert (head.request_id, head.code, head.retry_after_ms, reply) == (300, Code.OK, 0, big)
     assert worker.executed[:300] == [b"%d" % number for number in range(300)]
     assert worker.gauge.served == 301
+    assert (worker.metrics.straight > 200) == is_straight
     frontend.close()
 
 
