@@ -192,8 +192,8 @@ class LoneWorker:
     def ask(self, method: Method, payload: bytes) -> tuple[Code, bytes]:
         self._requests.send_multipart([data.pack_request(1, data.NO_DEADLINE_NS, time.monotonic_ns(), method), payload])
         assert self._requests.poll(_WITHIN_MS), self.log_path.read_text()
-        head, reply = self._requests.recv_multipart()
-        return data.unpack_reply(head).code, reply
+        ((_, code, _, reply),) = data.unpack_replies(self._requests.recv_multipart())
+        return code, reply
 
     def stop(self) -> int:
         self.tell(StopWorker())
