@@ -3,7 +3,8 @@
 `plan` and `finish` are for the thread that owns the requests, `run` for any. From before a request's payload is looked
 at, and until its answer is made, the flight recorder has it, except while it waits for others to share a run with:
 whatever kills the process finds it among those that were executing. Those of a table, and those that are run straight,
-it has from the run on: what was done with them before was to compare bytes. Knows neither sockets nor when a run is due.
+it has from the run on: what was done with them before was to compare bytes. Knows neither sockets nor when a run is
+due.
 """
 
 import logging
