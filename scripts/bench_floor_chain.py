@@ -41,6 +41,7 @@ def _worker(server: Server, workload: str, version: Path, folder: Path) -> Itera
         try:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
+                process.kill()  # it may have said something else, and go on
                 raise SystemExit(f"{server.name}: the worker's end ended with {process.wait()}")
             yield
         finally:

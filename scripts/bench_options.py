@@ -58,6 +58,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} must be positive")
     if "limits" in args.what and args.frontends > 1:
         parser.error("--what=limits measures one frontend's parts; --frontends must be 1")
+    if args.share == 1:
+        parser.error("--share must be below 1, or a rate in requests/s above it: all that a server can do is too much")
     if args.engines is None:
         args.engines = list(bench_contenders.default_engines())
     return args

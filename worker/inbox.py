@@ -49,7 +49,7 @@ class _Gathered:
         self.messages: list[tuple[bytes | None, bytes]] = []
         """Header and payload of each message; None for one of several requests, which have their own."""
         self.count = 0
-        """About how many requests."""
+        """How many requests; about, where they are for a table."""
 
     @property
     def is_single(self) -> bool:

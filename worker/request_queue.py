@@ -1,7 +1,7 @@
 """Requests that wait for the model, in the order of their arrival. Pure; main thread of the worker.
 
 The queue is bounded; what waits here can still be cancelled, or dropped with the frontend that sent it. Small requests
-of Predict may wait as the bytes in which they came: most are run from those (`straight`), and are requests by
+of Predict may wait as the bytes in which they came: most are run from those (`straight_runs`), and are requests by
 themselves, which costs as much as to run a small one, only where somebody asks for one of them.
 """
 
@@ -104,6 +104,9 @@ class RequestQueue:
         there is no room for all, or because of what came before.
         """
         raw = message.raw
+        if self._waiting and not self._unopened:  # nothing is between the two, so these need not be apart
+            self._opened.update(self._waiting)
+            self._waiting.clear()
         if self._waiting or len(self) + count > self._capacity or self._bytes + len(raw) > self._capacity_bytes:
             return False
         self._unopened.append(message)

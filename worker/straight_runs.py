@@ -70,8 +70,8 @@ class StraightRunner:
         self._clock_ns = clock_ns
 
     def knows(self, size_bytes: int) -> bool:
-        """Whether requests with payloads of so many bytes may have a known form."""
-        return bool(self._forms.of_length(size_bytes))
+        """Whether requests with payloads of so many bytes may have a known form, and small replies."""
+        return any(not form.common.large_reply for form in self._forms.of_length(size_bytes))
 
     def run(
         self, queue: RequestQueue, most: int, within_ns: int, fits: Callable[[KnownForm], bool]

@@ -6,7 +6,7 @@ of an error is its text in UTF-8. Headers are fixed structs because they are pac
 
 Small messages that leave at the same time travel as one, for each costs more than what is in it: a request of
 Method.SEVERAL, or a reply to NO_REQUEST, whose payload has the messages one behind the other, each after the length of
-its payload.
+its payload. One that is alone may travel so, too.
 
 A request of Method.CANCEL has an empty payload and no answer: nobody awaits the request of that id any more, and the
 worker drops it if it has not begun to execute it.

@@ -245,3 +245,15 @@ def test_what_was_run_straight_is_not_counted_where_nobody_can_ask() -> None:
     metrics.finished_straight(StraightRun(known_form(1), [(1, 2, 3, 4, 5)], None, None), batched=False)
     metrics.settle()
     assert not list(registry.changed())
+
+
+def test_straight_runs_are_counted_by_their_requests_before_anybody_has_time() -> None:
+    registry = Registry()
+    metrics = WorkerMetrics(registry, "m", 1, "/m/1", "cpu#0")
+    count = registry.counter(families.WORKER_REQUESTS, "m", "1", "predict", "OK")
+    for _ in range(20):
+        metrics.finished_straight(StraightRun(known_form(1), [(1, 2, 3, 4, 5)], None, None), batched=False)
+    assert count.values == [0]
+    for _ in range(17):
+        metrics.finished_straight(StraightRun(known_form(1), [(1, 2, 3, 4, 5)] * 16, None, None), batched=False)
+    assert count.values[0] >= 256

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from modelpool.supervisor.wire import data, flight_recorder
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
+from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batching import Batcher
+from modelpool.worker.jobs import Task
 from modelpool.worker.plan import Plan
 from modelpool.worker.predict_forms import KnownForm
 from modelpool.worker.request_queue import Request, RequestQueue, Unopened
 from modelpool.worker.straight_runs import StraightRun, StraightRunner
-from modelpool.worker.work import Unbatched
+from modelpool.worker.work import Batched, Unbatched
 from tests.unit.tables_world import PEER, POISON, Rows, World, message, payload, world
 
 FRONTEND = 1
@@ -289,6 +292,41 @@ def test_with_batching_only_one_that_nothing_waits_beside() -> None:
         assert made.work.may_go_straight(made.queue) == 0
         made.run_all()
         assert set(made.answers) == {3, 4, 5}
+
+
+def test_what_waits_for_a_batch_of_the_flags_does_not_go_straight() -> None:
+    body = payload([1.0, 2.0])
+    with world() as made:
+        batcher: Batcher[Task] = Batcher(Batching(max_batch_size=4), 100, 100)
+        work = Batched(made.executor, batcher, lambda plan: plan.signatures)
+        assert put(made.queue, message({1: body}))
+        assert work.may_go_straight(made.queue) == 0
+
+
+def test_with_batching_one_that_fails_counts_as_a_batch_that_failed() -> None:
+    good, bad = payload([1.0, 2.0]), payload([POISON, 2.0])
+    with world() as made:
+        straight = StraightRunner(made.model, made.predictor.forms, made.flights)
+        made.learn(good)
+        put(made.queue, message({1: bad}))
+        run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
+        assert run is not None
+        assert made.work.ran_straight(run)
+        job = run.unfinished
+        assert job is not None
+        assert (job.batched, job.rows, job.took_s, job.family) == (True, 1, None, ("serving_default",))
+        (task,) = made.executor.finish(job)
+        assert (task.code, task.rows) == (Code.INVALID_ARGUMENT, 1)
+
+
+def test_forms_with_large_replies_are_not_known_as_such_that_go_straight() -> None:
+    body = payload([1.0, 2.0])
+    with line() as each:
+        known(each, body)
+        assert each.straight.knows(len(body))
+        assert not each.straight.knows(len(body) + 1)
+        each.of.predictor.forms.of_length(len(body))[0].common.large_reply = True
+        assert not each.straight.knows(len(body))
 
 
 def test_with_batching_a_form_fits_once_it_is_known_to_share_runs_and_is_learned_of() -> None:

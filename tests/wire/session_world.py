@@ -128,6 +128,9 @@ class Worker:
     signatures: Mapping[str, Any] = {}
 
     def _plan(self, payload: bytes) -> Plan:
+        known = self._forms.read(payload)
+        if known is not None:
+            return known
         plan = Plan({"x": np.frombuffer(payload, np.uint8)}, ["y"], lambda outputs: outputs[0].tobytes())
         self._forms.learn(payload, plan)
         return plan

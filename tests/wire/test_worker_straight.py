@@ -7,8 +7,16 @@ import pytest
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
+from modelpool.worker.batching import AutoBatcher
+from modelpool.worker.executor import Executor
 from modelpool.worker.executors import FixedExecutors
-from tests.wire.conftest import WAIT_S, eventually
+from modelpool.worker.jobs import Task
+from modelpool.worker.learned_limit import LearnedLimit
+from modelpool.worker.predict_forms import Forms
+from modelpool.worker.request_queue import RequestQueue, Unopened
+from modelpool.worker.waiting_tables import WaitingTables
+from modelpool.worker.work import Batched, Work
+from tests.wire.conftest import WAIT_S, Clock, eventually
 from tests.wire.session_world import BAD, LARGE, LARGE_BYTES, STAY, Frontend, Start, Worker, starting
 
 
@@ -19,9 +27,12 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture
-def busy(start: Start) -> Worker:
+def busy(start: Start, request: pytest.FixtureRequest) -> Worker:
     """What is sent until it may `go` is found in one look."""
-    return start(1000)
+    worker = start(1000)
+    if "clock" in request.fixturenames:
+        worker.clock = request.getfixturevalue("clock")
+    return worker
 
 
 def keep_busy(worker: Worker) -> Frontend:
@@ -67,7 +78,8 @@ def test_an_answer_that_is_out_of_the_ordinary_costs_nobody_else(
     frontend.close()
 
 
-def test_what_leaves_together_is_one_message_to_each_frontend(busy: Worker) -> None:
+def test_what_leaves_together_is_one_message_to_each_frontend(busy: Worker, clock: Clock) -> None:
+    """The clock stands still: nothing leaves because it is time to."""
     first, second = keep_busy(busy), Frontend(busy, 2)
     for number in range(1, 7):
         first.ask(number, b"ab"[: 1 + number % 2])  # one form after the other
@@ -75,19 +87,65 @@ def test_what_leaves_together_is_one_message_to_each_frontend(busy: Worker) -> N
     busy.go.set()
     assert [answer[0] for answer in answers_of(first, 7)] == list(range(7))
     assert [answer[0] for answer in answers_of(second, 6)] == list(range(1, 7))
-    assert first.messages + second.messages <= 4, "that of the one that kept it busy may go by itself"
+    assert (first.messages, second.messages) == (1, 1)
     first.close()
     second.close()
 
 
-def test_lengths_that_are_not_known_go_by_themselves(busy: Worker) -> None:
+def test_not_more_than_sixteen_answers_wait_to_leave(busy: Worker, clock: Clock) -> None:
     frontend = keep_busy(busy)
+    frontend.send(*together(*((number, b"a") for number in range(1, 40))))
+    busy.go.set()
+    assert frontend.answers(40) == list(range(40))
+    assert (frontend.messages, busy.metrics.straight) == (3, 40)
+    frontend.close()
+
+
+def test_lengths_that_are_not_known_go_by_themselves(busy: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bytes] = []
+    put = RequestQueue.put_unopened
+
+    def noted(queue: RequestQueue, message: Unopened, count: int) -> bool:
+        left.append(message.raw)
+        return put(queue, message, count)
+
+    monkeypatch.setattr(RequestQueue, "put_unopened", noted)
+    frontend = keep_busy(busy)
+    left.clear()
     frontend.send(*together((1, b"eight by"), (2, b"a")))
     frontend.ask(3, b"nine byte")
-    frontend.ask(4, b"d")
     busy.go.set()
-    assert [answer[0] for answer in answers_of(frontend, 5)] == list(range(5))
-    assert busy.executed == [STAY, b"eight by", b"a", b"nine byte", b"d"]
+    assert [answer[0] for answer in answers_of(frontend, 4)] == list(range(4))
+    assert busy.executed == [STAY, b"eight by", b"a", b"nine byte"]
+    assert not left
+    frontend.close()
+
+
+def test_one_that_goes_by_itself_does_not_keep_the_next_from_going_straight(busy: Worker) -> None:
+    frontend = keep_busy(busy)
+    frontend.ask(1, b"nine byte")
+    frontend.send(*together((2, b"a"), (3, b"b")))
+    frontend.ask(4, b"nine byte")
+    frontend.ask(5, b"c")
+    busy.go.set()
+    assert frontend.answers(6) == list(range(6))
+    assert busy.executed == [STAY, b"nine byte", b"a", b"b", b"nine byte", b"c"]
+    assert busy.metrics.straight >= 3
+    frontend.close()
+
+
+def test_with_batching_auto_one_that_is_alone_goes_straight(start: Start) -> None:
+    def auto(executor: Executor) -> Work:
+        limit = LearnedLimit()
+        batcher = AutoBatcher[Task](lambda family: limit, lambda family, rows, took_s: None)
+        return Batched(executor, batcher, lambda plan: "s", tables=WaitingTables(Forms(), lambda family: limit, 100))
+
+    worker = start(1000, work=auto)
+    frontend = Frontend(worker, 1)
+    for number in range(5):  # after the first it is known that they may share runs
+        frontend.ask(number, b"abc")
+        assert frontend.answer()[1] == b"abc"
+    eventually(lambda: worker.metrics.straight == 4, "they are counted")
     frontend.close()
 
 
