@@ -60,7 +60,11 @@ class KnownForm:
     def read(self, payload: Buffer) -> Plan | None:
         """The plan; None for a payload of another form, but as long."""
         feeds = self.feeds(payload)
-        return None if feeds is None else Plan(feeds, *self._plan)
+        return None if feeds is None else self.plan(feeds)
+
+    def plan(self, feeds: dict[str, Array]) -> Plan:
+        """That of a payload with these feeds."""
+        return Plan(feeds, *self._plan)
 
     def feeds(self, payload: Buffer) -> dict[str, Array] | None:
         """Those of the plan; None likewise."""
@@ -90,13 +94,8 @@ class Forms:
 
     def read(self, payload: Buffer) -> Plan | None:
         """The plan of a payload that has a known form; None for any other."""
-        known = self._known.get(len(payload))
-        if known is not None:
-            for form in known.forms:
-                plan = form.read(payload)
-                if plan is not None:
-                    return plan
-        return None
+        found = self.find(payload)
+        return None if found is None else found[0].plan(found[1])
 
     def find(self, payload: Buffer) -> tuple[KnownForm, dict[str, Array]] | None:
         """The form of a payload, and the feeds of its plan; None where it is not known."""

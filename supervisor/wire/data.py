@@ -236,11 +236,6 @@ def one_of_several_replies(head: bytes, payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + head + payload
 
 
-def several_replies(messages: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Replies of header and payload as one message."""
-    return SEVERAL_REPLIES, _together(messages)
-
-
 def unpack_replies(frames: Sequence[bytes]) -> list[tuple[int, Code, int, bytes]]:
     """Request id, code, hint and payload of each reply of a message. Raises InvalidArgument when it is none."""
     if len(frames) != 2:
