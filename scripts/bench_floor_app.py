@@ -8,11 +8,10 @@ The body is taken and let go; the answer is the message in the file `REPLY` of t
 from pathlib import Path
 
 import bench_floor_asgi
-from bench_floor_asgi import REPLY, Call
+from bench_floor_asgi import REPLY, Application, Call
 
 from modelpool.frontend import grpc_frames
-from modelpool.frontend.engine import Receive, Send
-from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS, Scope
+from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS
 
 _BODY = {"type": "http.response.body", "body": grpc_frames.plain(Path(REPLY).read_bytes())}
 
@@ -27,17 +26,5 @@ class _Call(Call):
         send(OK_TRAILERS)
 
 
-class Application:
-    """For pyvoy's threads of both listeners."""
-
-    # A word of asgiref's: what is called once, with all three, though it is no coroutine function.
-    _asgi_single_callable = True
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Call:
-        call = _Call(receive, send)
-        call.ask()
-        return call
-
-
 bench_floor_asgi.begin()
-grpc = rest = Application()
+grpc = rest = Application(_Call)

@@ -7,10 +7,12 @@ task, no event loop. The threads of such an Envoy wait for each other where thos
 import asyncio
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from modelpool.frontend.engine import Receive, Send
 from modelpool.frontend.envoy_loop import Begun, Delivery, GuestPolicy
+from modelpool.frontend.grpc_asgi import Scope
 from modelpool.supervisor.wire import gathering
 from modelpool.supervisor.wire.gathering import Gatherer
 
@@ -46,6 +48,21 @@ class Call(Begun):
     def answer(self) -> None:
         """The body has ended."""
         raise NotImplementedError
+
+
+class Application:
+    """For pyvoy's threads: each call is one of these."""
+
+    # A word of asgiref's: what is called once, with all three, though it is no coroutine function.
+    _asgi_single_callable = True
+
+    def __init__(self, call: Callable[[Receive, Send], Call]) -> None:
+        self._call = call
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Call:
+        call = self._call(receive, send)
+        call.ask()
+        return call
 
 
 def begin() -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import bench_floor_asgi
 import zmq
-from bench_floor_asgi import Call
+from bench_floor_asgi import Application, Call
 from bench_floor_chain_wire import ANSWERS, NUMBER, REQUESTS, endpoint
 
 from modelpool.frontend.engine import Receive, Send
-from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS, Scope
+from modelpool.frontend.grpc_asgi import OK_START, OK_TRAILERS
 
 _calls: "dict[int, _Call]" = {}
 """Those that are asked. pyvoy's thread adds, the other one removes, each in one step of the interpreter."""
@@ -38,18 +38,6 @@ class _Call(Call):
         number = next(_numbers)
         _calls[number] = self
         _send(NUMBER.pack(number) + self._body)
-
-
-class Application:
-    """For pyvoy's thread of one listener."""
-
-    # A word of asgiref's: what is called once, with all three, though it is no coroutine function.
-    _asgi_single_callable = True
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Call:
-        call = _Call(receive, send)
-        call.ask()
-        return call
 
 
 async def _nothing(scope: object, receive: object, send: object) -> None:
@@ -77,4 +65,4 @@ _asking = _connected(zmq.PUSH, endpoint(".", REQUESTS))
 _send: Any = super(zmq.Socket, _asking).send
 threading.Thread(target=_answer, name="answer", daemon=True).start()
 bench_floor_asgi.begin()
-grpc, rest = Application(), _nothing
+grpc, rest = Application(_Call), _nothing
