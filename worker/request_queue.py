@@ -6,6 +6,7 @@ themselves, which costs as much as to run a small one, only where somebody asks 
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from modelpool.supervisor.wire import data
@@ -70,6 +71,15 @@ class Unopened:
         )
         return request, end
 
+    def rest(self) -> Iterator[Request]:
+        """All that wait; then none of them does any more."""
+        while self.at < len(self.raw):
+            request, self.at = self.first()
+            yield request
+
+
+_Singles = OrderedDict[_Key, Request]
+
 
 class RequestQueue:
     """At most `capacity` requests with `capacity_bytes` of payload in all, first in, first out. A single one fits."""
@@ -79,37 +89,44 @@ class RequestQueue:
         self._capacity_bytes = capacity_bytes
         self._bytes = 0
         self._count_unopened = 0
-        # In the order of their arrival: what was opened, what is not, and what came by itself behind that.
-        self._opened: OrderedDict[_Key, Request] = OrderedDict()
-        self._unopened: deque[Unopened] = deque()
-        self._waiting: OrderedDict[_Key, Request] = OrderedDict()
+        # In the order of their arrival: messages that are not opened, and between them what came, or was made, single.
+        self._line: deque[Unopened | _Singles] = deque()
+        self._keys: set[_Key] = set()
+        """Of all that are single."""
 
     def __len__(self) -> int:
-        return len(self._opened) + self._count_unopened + len(self._waiting)
+        return len(self._keys) + self._count_unopened
 
     def put(self, request: Request) -> bool:
         """False when the queue is full, or has a request of this id from this frontend already, and that is opened."""
         key = (request.frontend, request.request_id)
-        if len(self) >= self._capacity or key in self._waiting or key in self._opened:
+        count = len(self)
+        if count >= self._capacity or key in self._keys:
             return False
         size_bytes = self._bytes + len(request.payload)
-        if size_bytes > self._capacity_bytes and len(self):
+        if size_bytes > self._capacity_bytes and count:
             return False
         self._bytes = size_bytes
-        self._waiting[key] = request
+        self._keys.add(key)
+        self._last_singles()[key] = request
         return True
+
+    def _last_singles(self) -> _Singles:
+        line = self._line
+        last = line[-1] if line else None
+        if last is None or isinstance(last, Unopened):
+            last = OrderedDict()
+            line.append(last)
+        return last
 
     def put_unopened(self, message: Unopened, count: int) -> bool:
         """A message of so many requests (see `data.count_predicts`). False where they must be put one by one, since
-        there is no room for all, or because of what came before.
+        there is no room for all.
         """
         raw = message.raw
-        if self._waiting and not self._unopened:  # nothing is between the two, so these need not be apart
-            self._opened.update(self._waiting)
-            self._waiting.clear()
-        if self._waiting or len(self) + count > self._capacity or self._bytes + len(raw) > self._capacity_bytes:
+        if len(self) + count > self._capacity or self._bytes + len(raw) > self._capacity_bytes:
             return False
-        self._unopened.append(message)
+        self._line.append(message)
         self._bytes += len(raw)
         self._count_unopened += count
         return True
@@ -117,65 +134,75 @@ class RequestQueue:
     @property
     def unopened(self) -> Unopened | None:
         """Those that have waited for the longest, if they are not opened."""
-        return self._unopened[0] if self._unopened and not self._opened else None
+        first = self._line[0] if self._line else None
+        return first if isinstance(first, Unopened) else None
 
     def took_unopened(self, end: int) -> None:
         """The first of those that have waited for the longest was taken, which ended there."""
-        message = self._unopened[0]
+        message = self.unopened
+        assert message is not None
         self._bytes -= end - message.at
         self._count_unopened -= 1
         message.at = end
         if end == len(message.raw):
-            self._unopened.popleft()
+            self._line.popleft()
 
     def take(self) -> Request | None:
         """The one that has waited for the longest."""
-        message = self.unopened
-        if message is not None:
-            request, end = message.first()
+        if not self._line:
+            return None
+        first = self._line[0]
+        if isinstance(first, Unopened):
+            request, end = first.first()
             self.took_unopened(end)
             return request
-        those = self._opened or self._waiting
-        if not those:
-            return None
-        request = those.popitem(last=False)[1]
+        key, request = first.popitem(last=False)
+        self._keys.remove(key)
         self._bytes -= len(request.payload)
+        if not first:
+            self._line.popleft()
         return request
 
     def first(self) -> Request | None:
         """The one that `take` would give."""
-        message = self.unopened
-        if message is not None:
-            return message.first()[0]
-        return next(iter((self._opened or self._waiting).values()), None)
+        if not self._line:
+            return None
+        first = self._line[0]
+        return first.first()[0] if isinstance(first, Unopened) else next(iter(first.values()))
 
     def cancel(self, frontend: int, request_id: int) -> bool:
         """Whether it waited here; it will not be executed."""
-        self._open_all()
-        return self._remove((frontend, request_id))
+        singles = self._all_single()
+        return self._remove(singles, (frontend, request_id))
 
     def drop_frontend(self, frontend: int) -> int:
         """How many requests of this frontend waited; they will not be executed."""
-        self._open_all()
-        gone = [key for those in (self._opened, self._waiting) for key in those if key[0] == frontend]
+        singles = self._all_single()
+        gone = [key for key in singles if key[0] == frontend]
         for key in gone:
-            self._remove(key)
+            self._remove(singles, key)
         return len(gone)
 
-    def _remove(self, key: _Key) -> bool:
-        request = self._opened.pop(key, None) or self._waiting.pop(key, None)
+    def _remove(self, singles: _Singles, key: _Key) -> bool:
+        request = singles.pop(key, None)
         if request is None:
             return False
+        self._keys.remove(key)
         self._bytes -= len(request.payload)
+        if not singles:
+            self._line.clear()
         return True
 
-    def _open_all(self) -> None:
-        """So that any of them can be taken out: also where a model is late and very many are cancelled."""
-        for message in self._unopened:
-            self._bytes -= len(message.raw) - message.at
-            while message.at < len(message.raw):
-                request, message.at = message.first()
-                if self._opened.setdefault((request.frontend, request.request_id), request) is request:
-                    self._bytes += len(request.payload)
-        self._unopened.clear()
+    def _all_single(self) -> _Singles:
+        """All that wait, so that any can be taken out: also where a model is late and very many are cancelled."""
+        if len(self._line) == 1 and not self._count_unopened:
+            return self._last_singles()
+        singles: _Singles = OrderedDict()
+        for each in self._line:
+            for request in each.rest() if isinstance(each, Unopened) else each.values():
+                singles.setdefault((request.frontend, request.request_id), request)
+        self._line = deque([singles] if singles else ())
+        self._keys = set(singles)
+        self._bytes = sum(len(request.payload) for request in singles.values())
         self._count_unopened = 0
+        return singles

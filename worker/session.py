@@ -53,6 +53,8 @@ _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 # as much as a small request.
 _LOOK_EVERY_NS = 500_000
 _SEND_EVERY = 16
+# After a pause, the first answer waits for others only where runs are as short as those of the smallest models.
+_SHORT_NS = 100_000
 # What a busy worker has counted is known this long after, and not lost with it.
 _SETTLE_EVERY_NS = 500_000_000
 # And what one has counted that waits: to count each request by itself costs as much as to execute a small one.
@@ -179,7 +181,9 @@ class Session:
 
     def _goes_straight(self, size_bytes: int) -> bool:
         """See `Inbox`."""
-        return self._straight is not None and self._may_go_straight() and self._straight.knows(size_bytes)
+        if self._straight is None or self._work.never_straight:
+            return False
+        return self._may_go_straight() and self._straight.knows(size_bytes)
 
     def _may_go_straight(self) -> bool:
         return self._executors.count == 1 and not self._wants_each()
@@ -192,7 +196,7 @@ class Session:
         most = min(work.may_go_straight(self._queue), max(1, _SEND_EVERY - self._unsent_requests))
         if not most:
             return False
-        within_ns = max(1, self._sent_ns + _LOOK_EVERY_NS - now_ns) if self._unsent else _LOOK_EVERY_NS
+        within_ns = max(1 if self._unsent else _SHORT_NS, self._sent_ns + _LOOK_EVERY_NS - now_ns)
         observers.gauge.begin(id(self._straight), 1)
         run = self._straight.run(self._queue, most, within_ns, work.fits_straight)
         observers.gauge.end(id(self._straight))

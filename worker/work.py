@@ -37,6 +37,8 @@ class Work(Protocol):
     refused: list[Task]
     tables: WaitingTables | None
     """Where tables wait; None where none is ever taken."""
+    never_straight: bool
+    """Nothing ever may go straight."""
 
     def may_go_straight(self, queue: RequestQueue) -> int:
         """How many of what waits unopened may be run straight (`StraightRunner`), while nothing else runs."""
@@ -75,6 +77,7 @@ class Unbatched:
     def __init__(self, executor: Executor) -> None:
         self.refused: list[Task] = []
         self.tables: WaitingTables | None = None
+        self.never_straight = False
         self._executor = executor
         self._alone = False
 
@@ -149,6 +152,7 @@ class Batched:
         self._padded = batcher.padded
         self._at_hand = not batcher.strict
         """Nothing waits for others to share a run with."""
+        self.never_straight = batcher.strict
         self.tables = tables
         self._singles: deque[tuple[int, Part[Task]]] = deque()
         """With what stands for the times at which they came, compared with when a batch is due."""

@@ -67,8 +67,7 @@ def test_as_a_plain_list_would(actions: Sequence[tuple[str, int, int]]) -> None:
             model += [key] * fits
         elif action == "unopened":
             new = [(frontend, next(ids)) for _ in range(number)]
-            came = [number >= 100 for _, number in model]  # unopened, unless that was opened since
-            fits = len(model) + number <= 5 and not (queue.unopened is not None and not came[-1])
+            fits = len(model) + number <= 5
             assert unopened(queue, frontend, together(frontend, *(each for _, each in new))) == fits
             model += new * fits
         elif action == "run":
@@ -118,6 +117,22 @@ def test_only_whole_messages_of_predict_are_counted() -> None:
     cancel = data.several_requests([(data.pack_cancel(1), b"")])[1]
     assert [data.count_predicts(raw) for raw in (b"", good[:-1], good + b"x", good + cancel, cancel)] == [0] * 5
     assert data.count_predicts(good) == 2
+
+
+def test_what_comes_single_leaves_what_is_around_it_unopened() -> None:
+    queue = RequestQueue(10)
+    for number in (1, 3, 5):
+        assert unopened(queue, 1, together(1, number))
+        assert queue.put(request(1, number + 1))
+    for number in (1, 3, 5):
+        message = queue.unopened
+        assert message is not None
+        assert message.first()[0].request_id == number
+        queue.took_unopened(message.first()[1])
+        assert queue.unopened is None
+        single = queue.take()
+        assert single is not None
+        assert single.request_id == number + 1
 
 
 def test_an_id_that_comes_twice_unopened_waits_once_it_is_opened() -> None:

@@ -7,7 +7,8 @@ import pytest
 from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
-from modelpool.worker.batching import AutoBatcher
+from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.executors import FixedExecutors
 from modelpool.worker.jobs import Task
@@ -16,8 +17,9 @@ from modelpool.worker.predict_forms import Forms
 from modelpool.worker.request_queue import RequestQueue, Unopened
 from modelpool.worker.waiting_tables import WaitingTables
 from modelpool.worker.work import Batched, Work
+from tests.wire import session_world
 from tests.wire.conftest import WAIT_S, Clock, eventually
-from tests.wire.session_world import BAD, LARGE, LARGE_BYTES, STAY, Frontend, Start, Worker, starting
+from tests.wire.session_world import BAD, LARGE, LARGE_BYTES, LONG, STAY, Frontend, Start, Worker, starting
 
 
 @pytest.fixture
@@ -101,15 +103,38 @@ def test_not_more_than_sixteen_answers_wait_to_leave(busy: Worker, clock: Clock)
     frontend.close()
 
 
-def test_lengths_that_are_not_known_go_by_themselves(busy: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[bytes] = []
+def test_the_first_answer_after_a_pause_waits_for_no_other_run(
+    busy: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_world, "LONG_NS", 300_000)  # less than answers may wait else
+    frontend = Frontend(busy, 1)
+    frontend.ask(0, b"a")
+    assert frontend.answers(1) == [0]
+    clock.now_ns += 10_000_000
+    busy.end.release()
+    frontend.send(*together((1, LONG), (2, STAY)))
+    assert frontend.answers(1) == [1]
+    busy.go.set()
+    assert answers_of(frontend, 1) == [(2, Code.OK, STAY)]
+    assert busy.metrics.straight == 3
+    frontend.close()
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was left unopened."""
+    found: list[bytes] = []
     put = RequestQueue.put_unopened
 
     def noted(queue: RequestQueue, message: Unopened, count: int) -> bool:
-        left.append(message.raw)
+        found.append(message.raw)
         return put(queue, message, count)
 
     monkeypatch.setattr(RequestQueue, "put_unopened", noted)
+    return found
+
+
+def test_lengths_that_are_not_known_go_by_themselves(busy: Worker, left: list[bytes]) -> None:
     frontend = keep_busy(busy)
     left.clear()
     frontend.send(*together((1, b"eight by"), (2, b"a")))
@@ -130,7 +155,7 @@ def test_one_that_goes_by_itself_does_not_keep_the_next_from_going_straight(busy
     busy.go.set()
     assert frontend.answers(6) == list(range(6))
     assert busy.executed == [STAY, b"nine byte", b"a", b"b", b"nine byte", b"c"]
-    assert busy.metrics.straight >= 3
+    assert busy.metrics.straight == 4, "all that have a known form"
     frontend.close()
 
 
@@ -146,6 +171,17 @@ def test_with_batching_auto_one_that_is_alone_goes_straight(start: Start) -> Non
         frontend.ask(number, b"abc")
         assert frontend.answer()[1] == b"abc"
     eventually(lambda: worker.metrics.straight == 4, "they are counted")
+    frontend.close()
+
+
+def test_with_tf_serving_s_batching_nothing_waits_for_what_never_comes(start: Start, left: list[bytes]) -> None:
+    def strict(executor: Executor) -> Work:
+        return Batched(executor, Batcher[Task](Batching(batch_timeout_micros=0)), lambda plan: "s")
+
+    frontend = Frontend(start(1000, work=strict), 1)
+    frontend.send(*together((1, b"a"), (2, b"b")))
+    assert frontend.answers(2) == [1, 2]
+    assert not left
     frontend.close()
 
 
