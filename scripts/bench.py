@@ -37,6 +37,8 @@ import bench_targets
 import bench_tenants
 import bench_tensors
 import bench_unload
+import grpc
+import zmq
 from bench_contenders import Pool, ServerContender
 from bench_server import Deadline
 
@@ -120,7 +122,7 @@ def measure_all(args: argparse.Namespace, scratch: Path, report: dict[str, Any])
 def _noted(what: str, report: dict[str, Any]) -> Iterator[None]:
     try:
         yield
-    except (SystemExit, subprocess.SubprocessError) as error:
+    except (SystemExit, subprocess.SubprocessError, grpc.RpcError, zmq.ZMQError) as error:
         if str(error) == _TERMINATED:
             raise
         print(f"{what} ended early: {error}", file=sys.stderr, flush=True)

@@ -72,11 +72,15 @@ def take(
 
 
 def _other_bad(name: str, attempts: Sequence[Attempt]) -> int:
-    """Bad answers that a round's own figures have not: with the first condition those of the closed loops; and the
-    wrong ones of attempts that do not count. Not their failures, for beyond its capacity a server has to refuse; no
-    load makes a wrong answer right.
+    """Bad answers that a round's own figures have not: with the first condition those of the closed loops; and those of
+    attempts that do not count. Not the failures of one that may have been beyond the capacity, where a server has to
+    refuse; no load makes a wrong answer right.
     """
-    bad = sum(each.turns[name]["wrong"] for each in attempts[:-1])
+    bad = 0
+    for each in attempts[:-1]:
+        turn = each.turns[name]
+        within = each.rate_per_s < min(_capacity(each.before), _capacity(each.after))
+        bad += turn["wrong"] + (turn["failures"] if within else 0)
     if name == next(iter(attempts[0].turns)):
         closed = [loop for each in attempts for loop in (each.before, each.after)]
         bad += sum(each["failures"] + each["wrong"] for each in closed)
@@ -144,14 +148,14 @@ def judged(ratios: Sequence[float], turns: Sequence[Mapping[str, Any]]) -> float
     """The median of the rounds' ratios, which are to be small; none where it says nothing.
 
     What is odd about a round is said by `turns`. A saturated one counts as worse than any, for else its small ratio
-    would help; so there is none where the middle one is saturated. One that was not steady counts as it is, and where
-    half of them were not, there is no figure at the share that was asked for.
+    would help; where the middle one is saturated, so is the figure, infinite. One that was not steady counts as it is,
+    and where half of them were not, there is no figure at the share that was asked for.
     """
     value = statistics.median(
         math.inf if is_saturated(turn) else ratio for ratio, turn in zip(ratios, turns, strict=True)
     )
     unsteady = sum(not is_steady(each) for each in turns)
-    return None if math.isinf(value) or 2 * unsteady >= len(turns) else value
+    return None if 2 * unsteady >= len(turns) else value
 
 
 def p99_by_p50(turn: Mapping[str, Any]) -> float:

@@ -126,7 +126,7 @@ class Load:
                 self._flush(peer)
             for peer, _ in self._answered(next_s - time.monotonic()):
                 self._flush(peer)
-        self.seen.failures += sum(len(peer.begun) for peer in self._peers)
+        self.seen.failures += len(times) + sum(len(peer.begun) for peer in self._peers)
 
     def close(self) -> None:
         self._poll.close()

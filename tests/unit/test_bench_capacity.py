@@ -173,6 +173,13 @@ def test_bad_answers_beside_the_turn_count_except_what_had_to_be_refused() -> No
     assert bench_serving.bad_answers({"rounds": [rounds["a"]]}) == 11_111
 
 
+def test_failures_of_a_turn_that_was_within_the_capacity_count_though_it_is_taken_again() -> None:
+    loops = iter([closed(10_000), closed(13_000), closed(10_000), closed(8_000), closed(10_000), closed(6_999)])
+    attempts = iter([{"failures": each, "wrong": 0} for each in (500, 30, 1)])
+    rounds = bench_capacity.take(lambda: next(loops), 0.7, lambda rate: {"a": next(attempts)}, "a turn")
+    assert bench_serving.bad_answers({"rounds": [rounds["a"]]}) == 531
+
+
 def test_nothing_answered_is_a_rate_all_the_same() -> None:
     rates: list[float] = []
     bench_capacity.take(lambda: closed(0), 0.7, lambda rate: rates.append(rate) or {"a": closed(0)}, "a turn")

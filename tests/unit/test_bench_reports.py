@@ -1,6 +1,7 @@
 """What the benches make of their figures: tables, targets, profile and picture, from made-up rounds."""
 
 import json
+import math
 from typing import Any
 from xml.etree import ElementTree
 
@@ -118,18 +119,26 @@ def test_an_open_loop_is_judged_by_the_ratios_of_its_rounds() -> None:
     assert (found.value, found.measured) == (4, "600 us / 200 us")
 
 
-def test_an_open_loop_that_was_saturated_says_nothing() -> None:
+def test_an_open_loop_that_was_saturated_fails() -> None:
+    """It stood still, or did less than the closed loops around it, whatever the ratio is then."""
     found = row(opened(turn(3300, 3400)), "tiny, open loop")
-    assert (found.passed, found.measured) == (None, "3400 us / 3300 us: 1 of 1 saturated")
+    assert (found.passed, found.measured) == (False, "3400 us / 3300 us: 1 of 1 saturated")
+
+
+def test_an_open_loop_says_what_it_was_at() -> None:
+    found = opened(turn(100, 300))
+    for share, words in ((0.7, "at 70 % of capacity, "), (0.35, "at 35 % of capacity, "), (500, "at 500/s, ")):
+        found["open"][0]["share"] = share
+        assert words in row(found, "tiny, open loop").what
 
 
 def test_each_round_is_saturated_by_its_own_capacity() -> None:
     """At 5,000/s 32 in flight take 6.4 ms; between 10,000 and 9,000/s 3.37."""
     slow = turn(6300, 25_200, 5_000, 5_000)
     assert row(opened(slow), "tiny, open loop").value == 4
-    assert row(opened({**slow, "p50_us": 6500}), "tiny, open loop").value is None
+    assert row(opened({**slow, "p50_us": 6500}), "tiny, open loop").value == math.inf
     assert row(opened(turn(3300, 13_200, 10_000, 9_000)), "tiny, open loop").value == 4
-    assert row(opened(turn(3400, 13_600, 10_000, 9_000)), "tiny, open loop").value is None
+    assert row(opened(turn(3400, 13_600, 10_000, 9_000)), "tiny, open loop").value == math.inf
 
 
 @pytest.mark.parametrize(("other_us", "passed"), [(450, True), (600, False)])
@@ -138,7 +147,7 @@ def test_a_saturated_round_helps_nothing(other_us: float, passed: bool) -> None:
     found = row(opened(turn(3300, 3300), turn(100, 400), turn(100, other_us)), "tiny, open loop")
     assert (found.value, found.passed) == (other_us / 100, passed)
     assert found.measured.endswith(": 1 of 3 saturated")
-    assert row(opened(turn(3300, 3300), turn(3300, 3300), turn(100, other_us)), "tiny, open loop").value is None
+    assert row(opened(turn(3300, 3300), turn(3300, 3300), turn(100, other_us)), "tiny, open loop").value == math.inf
 
 
 @pytest.mark.parametrize("after", [8_000, 13_000])

@@ -107,11 +107,20 @@ def test_open_loop_counts_from_the_time_a_request_was_meant_to_be_sent(echo: tup
     assert figures["p90_us"] >= 150_000  # 80 of 200 came while it stood still, and waited for 400 ms down to none
 
 
+def test_what_could_not_be_sent_any_more_is_a_failure(poster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One connection of HTTP/1.1 has one request at a time, and the server stands still with the first."""
+    monkeypatch.setattr(bench_load, "_LAST_ANSWERS_S", 0.2)
+    figures = run(poster, b"stays", Plan(1, 0.0, 0.2, connections=1, rate_per_s=100, arrivals="constant"), rest=True)
+    assert (figures["answers"], figures["failures"]) == (0, 20)
+
+
 class _Poster(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if body == b"stays":
+            self.rfile.read(1)  # until the client goes
         self.send_response(200 if body != b"bad" else 500)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
