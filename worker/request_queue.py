@@ -194,15 +194,33 @@ class RequestQueue:
         return True
 
     def _all_single(self) -> _Singles:
-        """All that wait, so that any can be taken out: also where a model is late and very many are cancelled."""
-        if len(self._line) == 1 and not self._count_unopened:
-            return self._last_singles()
-        singles: _Singles = OrderedDict()
-        for each in self._line:
-            for request in each.rest() if isinstance(each, Unopened) else each.values():
-                singles.setdefault((request.frontend, request.request_id), request)
-        self._line = deque([singles] if singles else ())
-        self._keys = set(singles)
-        self._bytes = sum(len(request.payload) for request in singles.values())
+        """All that wait, so that any can be taken out. What is single already, and stands at the head, is not touched:
+        where a model is late, very many are cancelled, again and again.
+        """
+        line = self._line
+        head = line[0] if line else None
+        if head is None or isinstance(head, Unopened):
+            head = OrderedDict()
+        else:
+            line.popleft()
+        while line:
+            each = line.popleft()
+            if isinstance(each, Unopened):
+                self._bytes -= len(each.raw) - each.at
+                for request in each.rest():
+                    self._add_unless_there(head, request)
+            else:
+                for request in each.values():
+                    self._bytes -= len(request.payload)
+                    self._add_unless_there(head, request)
+        if head:
+            line.append(head)
         self._count_unopened = 0
-        return singles
+        return head
+
+    def _add_unless_there(self, singles: _Singles, request: Request) -> None:
+        key = (request.frontend, request.request_id)
+        if key not in singles:
+            singles[key] = request
+            self._keys.add(key)
+            self._bytes += len(request.payload)

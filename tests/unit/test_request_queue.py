@@ -89,27 +89,94 @@ def test_as_a_plain_list_would(actions: Sequence[tuple[str, int, int]]) -> None:
     assert taken(queue) == model
 
 
-@given(st.lists(st.tuples(st.sampled_from(("put", "take", "cancel", "drop")), st.integers(0, 9), st.integers(0, 40))))
+class Bytes:
+    """What a queue of 150 bytes must do, and what it does. What is not opened counts with its head."""
+
+    def __init__(self) -> None:
+        self.queue = RequestQueue(1000, 150)
+        self.sizes: dict[int, int] = {}
+        self.closed: set[int] = set()
+
+    @property
+    def left(self) -> int:
+        return 150 - sum(self.sizes.values()) - data.REQUEST_HEAD_BYTES * len(self.closed)
+
+    def put(self, number: int, size: int) -> None:
+        if number in self.closed:  # no frontend gives an id twice
+            return
+        fits = number not in self.sizes and (not self.sizes or size <= self.left)
+        assert self.queue.put(request(number % 2, number, payload=bytes(size))) == fits
+        if fits:
+            self.sizes[number] = size
+
+    def unopened(self, number: int, size: int) -> None:
+        if number in self.sizes:
+            return
+        head = data.pack_request(number, NO_DEADLINE_NS, 1, Method.PREDICT)
+        fits = data.REQUEST_HEAD_BYTES + size <= self.left
+        assert unopened(self.queue, number % 2, data.several_requests([(head, bytes(size))])[1]) == fits
+        if fits:
+            self.sizes[number] = size
+            self.closed.add(number)
+
+    def take(self, number: int, size: int) -> None:
+        first = self.queue.take()
+        wanted = next(iter(self.sizes), None)
+        assert (first.request_id if first is not None else None) == wanted
+        if wanted is not None:
+            del self.sizes[wanted]
+            self.closed.discard(wanted)
+
+    def cancel(self, number: int, size: int) -> None:
+        assert self.queue.cancel(number % 2, number) == (self.sizes.pop(number, None) is not None)
+        self.closed.clear()
+
+    def drop(self, number: int, size: int) -> None:
+        left = {each: size for each, size in self.sizes.items() if each % 2 != number % 2}
+        assert self.queue.drop_frontend(number % 2) == len(self.sizes) - len(left)
+        self.sizes = left
+        self.closed.clear()
+
+    def fill(self, number: int, size: int) -> None:
+        """Just what there is room for, and no more."""
+        if self.sizes and self.left >= 0:
+            assert not self.queue.put(request(3, 77, payload=bytes(self.left + 1)))
+            assert self.queue.put(request(3, 77, payload=bytes(self.left)))
+            assert self.queue.cancel(3, 77)
+            self.closed.clear()
+
+
+STEPS = ("put", "unopened", "take", "cancel", "drop", "fill")
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9), st.integers(0, 80))))
 def test_it_holds_so_many_bytes_and_no_more_but_for_a_single_request(steps: list[tuple[str, int, int]]) -> None:
-    queue = RequestQueue(1000, 50)
-    model: dict[int, int] = {}
+    desk = Bytes()
     for what, number, size in steps:
-        if what == "put":
-            fits = number not in model and (not model or sum(model.values()) + size * 2 <= 50)
-            assert queue.put(request(number % 2, number, payload=bytes(size * 2))) == fits
-            if fits:
-                model[number] = size * 2
-        elif what == "take":
-            first = queue.take()
-            assert (first.request_id if first is not None else None) == next(iter(model), None)
-            if first is not None:
-                del model[first.request_id]
-        elif what == "cancel":
-            assert queue.cancel(number % 2, number) == (model.pop(number, None) is not None)
-        else:
-            assert queue.drop_frontend(number % 2) == sum(each % 2 == number % 2 for each in model)
-            model = {each: size for each, size in model.items() if each % 2 != number % 2}
-    assert len(queue) == len(model)
+        getattr(desk, what)(number, size)
+        assert len(desk.queue) == len(desk.sizes)
+
+
+class Counted(Unopened):
+    """Says how many were opened."""
+
+    opened = 0
+
+    def first(self) -> tuple[Request, int]:
+        Counted.opened += 1
+        return super().first()
+
+
+def test_cancels_that_come_again_and_again_open_each_once() -> None:
+    """As where a model is late, and each look brings some more, and their cancels."""
+    queue = RequestQueue(10_000)
+    for number in range(1000):
+        raw = together(1, number)
+        assert queue.put_unopened(Counted(raw, b"", 1, 2), 1)
+        before = queue._line[0]
+        assert not queue.cancel(1, 5000)
+        assert number == 0 or queue._line[0] is before, "what is single already stays as it is"
+    assert (Counted.opened, len(queue)) == (1000, 1000)
 
 
 def test_only_whole_messages_of_predict_are_counted() -> None:
