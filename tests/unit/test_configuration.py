@@ -46,7 +46,10 @@ class Stage:
         self.configuration.start()
 
     def write(self, models: str) -> None:
-        self.file.write_text(f"model_config_list {{ {models} }}")
+        """At once: one that is found empty, while it is written, is refused, and looked at once more."""
+        new = self.file.with_suffix(".new")
+        new.write_text(f"model_config_list {{ {models} }}")
+        new.rename(self.file)
 
     def aspired(self) -> list[int]:
         return [version for version, servable in self.manager.models["m"].servables.items() if servable.aspired]
