@@ -111,7 +111,7 @@ def _open(report: Report, ours: str) -> Row:
     value, measured, bad, at = None, NOT_MEASURED, 0, "70 % of capacity"
     if found:
         rounds, m, share = found[0]["rounds"], found[0]["median"], found[0]["share"]
-        at = f"{share:.0f}/s" if share > 1 else f"{share:.0%} of capacity".replace("%", " %")
+        at = f"{share:.0f}/s" if share > 1 else f"{share * 100:.0f} % of capacity"
         value = bench_capacity.judged([bench_capacity.p99_by_p50(each) for each in rounds], rounds)
         odd = bench_capacity.oddities(rounds)
         measured, bad = _with_bad(f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us", found[0], odd=odd)

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 import pytest
@@ -20,47 +19,21 @@ from modelpool.supervisor.fair_share import (
     LOOKS,
     MOST,
     NO_EQUAL_S,
-    RELIEF_S,
     SHORT,
     SLACK,
-    STARVED_S,
     TOO_MUCH,
     FairShare,
     Usage,
     neighbours,
 )
+from tests.unit.fair_share_world import PERIOD_S, SURE, Looks, busy
 
-PERIOD_S = 0.1
 # So many looks it takes at least to know one; one that was an equal, and one with a head start.
 AT_LEAST, EQUAL_AT_LEAST, AHEAD_AT_LEAST = (
     math.ceil(much / (MOST - SLACK)) for much in (TOO_MUCH, EQUALLY_MUCH, TOO_MUCH - HEAD_START)
 )
-SURE = 6
 # And of three, for one and a half times its share: smaller shares fluctuate more.
 OF_THREE = 9
-
-
-def busy() -> float:
-    return 0.0
-
-
-class Looks:
-    """A share, looked at each PERIOD_S, or less often."""
-
-    def __init__(self, period_s: float = PERIOD_S) -> None:
-        self.share = FairShare(2)
-        self.period_s = period_s
-
-    def see(self, idle: Callable[[], float] = busy, times: int = SURE, **cpus: float) -> set[str]:
-        """As many times as it takes to be sure."""
-        usage = {name: Usage(each, 100) for name, each in cpus.items()}
-        for _ in range(times - 1):
-            self.share.look(usage, self.period_s, idle)
-        return set(self.share.look(usage, self.period_s, idle))
-
-    def until(self, giving_way: AbstractSet[str], limit: int = 30, **cpus: float) -> int:
-        """How many looks it takes until just these give way."""
-        return next(looks for looks in range(1, limit + 1) if self.see(times=1, **cpus) == giving_way)
 
 
 def test_who_uses_more_than_its_share_gives_way_while_another_works() -> None:
@@ -368,43 +341,6 @@ def test_who_was_free_for_long_comes_back_at_once() -> None:
         assert looks.see(lambda: 0.8, a=0.3, c=0.3, times=round(DOUBT_S / PERIOD_S) + 10) == set()
 
 
-def test_who_gets_next_to_nothing_is_starved_for_a_while_or_until_it_gives_way_no_more() -> None:
-    looks = Looks()
-    looks.see(a=0.3, b=1.4)
-    for _ in range(3):
-        looks.see(a=0.3, b=0.01, times=round(STARVED_S / PERIOD_S) - 1)
-        assert looks.share.starved == set()
-        looks.see(a=0.3, b=0.01, times=1)
-        assert looks.share.starved == {"b"}
-        looks.see(a=0.3, b=0.3, times=round(RELIEF_S / PERIOD_S) - 2)
-        assert looks.share.starved == {"b"}
-        looks.see(a=0.3, b=0.3)
-        assert looks.share.starved == set()
-    looks.see(a=0.3, b=0.01, times=round(STARVED_S / PERIOD_S))
-    assert looks.share.starved == {"b"}
-    looks.see(a=0.0, b=1.9, times=round(LINGER_S / PERIOD_S) + 1)
-    assert looks.share.starved == set()
-
-
-@pytest.mark.parametrize("period_s", [0.1, 0.1003, 0.13, 0.3, 1.2])
-def test_who_gets_nothing_at_all_is_starved_and_not_without_work(period_s: float) -> None:
-    looks = Looks(period_s)
-    looks.see(a=0.3, b=1.4)
-    assert looks.see(a=0.85, b=0.0, times=math.ceil(STARVED_S / period_s)) == {"b"}
-    assert looks.share.starved == {"b"}
-    assert looks.see(a=0.85, b=0.1, times=1) == {"b"}
-    assert looks.share.starved == {"b"}
-    assert looks.see(a=0.85, b=0.1, times=20) == {"b"}
-    assert looks.share.starved == set()
-
-
-def test_who_has_no_work_any_more_is_starved_only_for_a_while() -> None:
-    looks = Looks()
-    looks.see(a=0.3, b=1.4)
-    looks.see(a=0.85, b=0.0, times=round((STARVED_S + LINGER_S) / PERIOD_S) + 1)
-    assert looks.share.giving_way == looks.share.starved == set()
-
-
 def test_neighbours_have_cpus_in_common_or_a_neighbour() -> None:
     pinned = {"a": {0, 1}, "b": {2, 3}, "c": {3, 4}}
     assert neighbours(pinned) == {frozenset({0, 1}): ["a"], frozenset({2, 3, 4}): ["b", "c"]}
@@ -445,25 +381,3 @@ def test_at_any_look(seen: list[tuple[float, float, float, float, int]]) -> None
             assert idle <= SHORT
         assert giving != {"a", "b", "c"}
         before = giving
-
-
-def test_one_that_gets_something_only_while_it_is_starved_is_so_most_of_the_time() -> None:
-    looks = Looks()
-    looks.see(a=0.3, b=1.4)
-    starved = 0
-    for _ in range(300):
-        looks.see(times=1, a=0.4, b=0.1 if looks.share.starved else 0.0)
-        starved += "b" in looks.share.starved
-    assert starved >= 0.7 * 300
-    assert looks.share.giving_way == {"b"}
-
-
-@given(st.lists(st.booleans(), max_size=60))
-def test_whoever_gets_something_as_it_is_is_not_starved_for_long(others: list[bool]) -> None:
-    """`others`: whether other programs left it nothing before."""
-    looks = Looks()
-    looks.see(a=0.3, b=1.4)
-    for takes in others:
-        looks.see(times=1, a=0.4, b=0.1 if looks.share.starved or not takes else 0.0)
-    assert looks.see(times=round(RELIEF_S / PERIOD_S) + 1, a=0.4, b=0.1) == {"b"}
-    assert looks.share.starved == set()
