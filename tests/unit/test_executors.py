@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpool.worker.executors import AGAIN_NS, LONG_S, SOON_NS, TURN_NS, TURNS, FixedExecutors, LearnedExecutors
+from modelpool.worker.executors import (
+    AGAIN_MOST_NS,
+    AGAIN_NS,
+    GAIN,
+    LONG_S,
+    SOON_NS,
+    TURN_NS,
+    TURNS,
+    FixedExecutors,
+    LearnedExecutors,
+)
 
 RUN_S = 0.01
 
@@ -49,11 +59,15 @@ def test_the_best_number_is_found(rates: dict[int, float], most: int, best: int)
     assert set(machine.used) <= set(rates)
 
 
-def test_a_trial_takes_a_small_part_of_the_time() -> None:
+def test_trials_take_a_small_part_of_the_time_and_ever_less_of_it() -> None:
     machine = Machine(lambda count: 100 / count, 2)
     machine.run(120.0)
-    assert len(machine.told) == 2
     assert sum(count > 1 for count in machine.used) / len(machine.used) < 0.02
+    for _ in range(10):
+        machine.run(AGAIN_MOST_NS / 1e9)
+    trials = len(machine.told)
+    machine.run(10 * AGAIN_MOST_NS / 1e9)
+    assert trials + 9 <= len(machine.told) <= trials + 10
 
 
 def test_short_runs_are_left_alone() -> None:
@@ -62,11 +76,49 @@ def test_short_runs_are_left_alone() -> None:
     assert machine.told == []
 
 
+def disturbed(machine: Machine, bad: int) -> None:
+    """A trial, the next one, that finds two executors to bring `bad` times what they are worth."""
+    trials, rate = len(machine.told), machine.rate
+    machine.rate = lambda count: rate(count) * (bad / 100 if count == 2 else 1)
+    while len(machine.told) == trials:
+        machine.run(0.1)
+    machine.rate = rate
+
+
+@pytest.mark.parametrize(("worth", "bad"), [(1.2, 85), (0.95, 118)])
+def test_what_a_disturbed_trial_found_is_soon_put_right(worth: float, bad: int) -> None:
+    machine = Machine(lambda count: 100.0 * (worth if count == 2 else 1.0), 2)
+    disturbed(machine, bad)
+    wrong = 1 if worth > GAIN else 2
+    assert machine.run(1.0) == wrong
+    assert machine.run(AGAIN_NS / 1e9 + 3.0) == 3 - wrong
+
+
+@pytest.mark.parametrize(("worth", "bad"), [(1.2, 85), (0.95, 118)])
+def test_one_disturbed_trial_does_not_change_what_is_known(worth: float, bad: int) -> None:
+    machine = Machine(lambda count: 100.0 * (worth if count == 2 else 1.0), 2)
+    right = machine.run(3 * AGAIN_NS / 1e9 + 10.0)
+    disturbed(machine, bad)
+    assert machine.told[-1] == machine.executors.count == right
+    trials = len(machine.told)
+    machine.run(AGAIN_NS / 1e9 + 3.0)
+    assert len(machine.told) == trials + 1, "what says something else is tried again soon"
+
+
+def test_a_turn_in_which_nothing_was_answered_is_not_worth_more_than_it_can_be() -> None:
+    machine = Machine(lambda count: 90.0 if count == 2 else 100.0, 2)
+    while not machine.told:
+        machine.now_ns += int(1e7)
+        machine.executors.ran(machine.now_ns, int(machine.executors.count == 2), RUN_S)
+    assert machine.executors.count == 2
+    assert machine.run(3 * AGAIN_NS / 1e9 + 10.0) == 1
+
+
 def test_another_machine_is_noticed() -> None:
     machine = Machine(lambda count: 100.0 * count, 2)
-    assert machine.run(5.0) == 2
+    assert machine.run(100.0) == 2
     machine.rate = lambda count: 100.0 / count
-    assert machine.run(AGAIN_NS / 1e9 + 10.0) == 1
+    assert machine.run(2 * 100.0 + 3 * AGAIN_NS / 1e9 + 10.0) == 1
 
 
 def test_who_is_idle_needs_no_more() -> None:
