@@ -28,10 +28,12 @@ class Attempt:
     after: Figures
 
     def paces(self) -> dict[str, float]:
+        """`capacity_cpu_us`: what a request took of the CPUs in the closed loops, the mean of both."""
         return {
             "capacity_per_s": _capacity(self.before),
             "rate_per_s": self.rate_per_s,
             "capacity_after_per_s": _capacity(self.after),
+            "capacity_cpu_us": statistics.fmean((self.before["cpu_us"], self.after["cpu_us"])),
         }
 
 
@@ -46,8 +48,8 @@ def take(
     """One round of each condition: `turns` at `share` of what `closed` finds, again until they are steady.
 
     After `MOST_ATTEMPTS` the last ones stay, steady or not. Each attempt finds the capacity anew: that after the one
-    before it was an odd one, and a turn by it would likely be odd, too. A round has its `capacity_per_s`, `rate_per_s`
-    and `capacity_after_per_s`; under `again` those attempts that do not count, whole; `other_bad`: see `_other_bad`.
+    before it was an odd one, and a turn by it would likely be odd, too. A round has its `Attempt.paces`; under
+    `again` those attempts that do not count, whole; `other_bad`: see `_other_bad`.
     """
     attempts: list[Attempt] = []
     while len(attempts) < MOST_ATTEMPTS:
@@ -111,6 +113,11 @@ def repeats(rounds: Sequence[Mapping[str, Any]]) -> int:
     return sum(len(each.get("again", ())) for each in rounds)
 
 
+def share_words(share: float) -> str:
+    """Of what was asked for: above 1 it is a rate."""
+    return f"{share:.0f}/s" if share > 1 else f"{share * 100:.0f} % of capacity"
+
+
 def words(paces: Mapping[str, Any]) -> str:
     """Of one turn, for people."""
     rate = f"at {paces['rate_per_s']:.0f}/s"
@@ -156,6 +163,11 @@ def judged(ratios: Sequence[float], turns: Sequence[Mapping[str, Any]]) -> float
     )
     unsteady = sum(not is_steady(each) for each in turns)
     return None if 2 * unsteady >= len(turns) else value
+
+
+def judged_tail(turns: Sequence[Mapping[str, Any]]) -> float | None:
+    """`judged`, of p99 against p50."""
+    return judged([p99_by_p50(each) for each in turns], turns)
 
 
 def p99_by_p50(turn: Mapping[str, Any]) -> float:

@@ -17,7 +17,10 @@ from bench_plan import Plan
 from bench_serving import Cell, Options
 from bench_workloads import WORKLOADS, Workload
 
-_HEAD = ("workload", "server", "rate", "before", "after", "p99 / p50", "least", "most", "taken again", "rounds")
+_HEAD = (
+    *("workload", "server", "rate", "before", "after", "CPU us, closed", "p50 us", "p99 us"),
+    *("p99 / p50", "least", "most", "taken again", "rounds"),
+)
 
 
 def measure(
@@ -64,18 +67,25 @@ def _round(contender: Contender, workload: Workload, share: float, plan: Plan, w
 
 
 def rows(cells: Sequence[Cell]) -> list[list[str]]:
-    """For people: of each cell the capacities, the ratio of p99 and p50 in the rounds, and what is odd about these."""
+    """For people: of each cell the capacities, and what a request took then; p50, p99 and their ratio in the rounds;
+    what is odd about these.
+    """
     table_rows = []
     for each in cells:
         rounds, m = each["rounds"], each["median"]
         ratios = [bench_capacity.p99_by_p50(one) for one in rounds]
         capacities = [f"{m[key]:.0f}/s" if key in m else "-" for key in ("capacity_per_s", "capacity_after_per_s")]
+        closed = f"{m['capacity_cpu_us']:.0f}" if "capacity_cpu_us" in m else "-"
+        spans = [_span([one[key] for one in rounds]) for key in ("p50_us", "p99_us")]
         figures = [f"{ratio:.2f}" for ratio in (statistics.median(ratios), min(ratios), max(ratios))]
         counts = [str(bench_capacity.repeats(rounds)), bench_capacity.oddities(rounds) or "-"]
-        table_rows.append(
-            [each["workload"], each["server"], f"{each['rate_per_s']:.0f}/s", *capacities, *figures, *counts]
-        )
+        load = [each["workload"], each["server"], f"{each['rate_per_s']:.0f}/s"]
+        table_rows.append([*load, *capacities, closed, *spans, *figures, *counts])
     return table_rows
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.0f} to {max(values):.0f}"
 
 
 def print_report(cells: Sequence[Cell]) -> None:
@@ -84,6 +94,7 @@ def print_report(cells: Sequence[Cell]) -> None:
     print()
     print(bench_figures.table(_HEAD, rows(cells)))
     print("rate, before, after: medians; what the server could do right before and right after its turn;")
+    print("CPU us, closed: what a request took of the server's CPU time then; p50, p99: from the least to the most;")
     print("p99 / p50: of each round, the median, least and most, of all of them whatever is odd about them;")
     print(
         "taken again: turns beside which the capacity changed too much; unsteady: it did in each attempt, and the last"

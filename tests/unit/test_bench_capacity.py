@@ -21,7 +21,7 @@ RIGHT = {"failures": 0, "wrong": 0, "generator": "own", "generator_cpu": 0.1, "l
 
 
 def closed(capacity: float, **more: Any) -> dict[str, Any]:
-    return {**RIGHT, **LATENCY, "requests_per_s": capacity, **more}
+    return {**RIGHT, **LATENCY, "requests_per_s": capacity, "cpu_us": 80.0, **more}
 
 
 class Scripted:
@@ -126,8 +126,8 @@ def test_a_round_that_never_was_steady_is_kept_and_counted(capsys: pytest.Captur
     assert "before and 5000/s after: not steady, and kept" in capsys.readouterr().out
     bench_open.print_report([found])
     line = next(each for each in capsys.readouterr().out.splitlines() if each.endswith("unsteady"))
-    words = ["tiny", "envoy", "7000/s", "10000/s", "5000/s", *["1.03"] * 3, "2", "1", "of", "1", "unsteady"]
-    assert line.split() == words
+    figures = ["80", "100", "to", "100", "103", "to", "103", *["1.03"] * 3]
+    assert line.split() == ["tiny", "envoy", "7000/s", "10000/s", "5000/s", *figures, "2", "1", "of", "1", "unsteady"]
 
 
 figures = st.fixed_dictionaries(
@@ -154,13 +154,26 @@ def test_no_latency_decides_what_is_taken_again_or_kept(
     assert alike[0] == alike[1]
 
 
+def test_what_a_request_took_in_the_closed_loops_is_that_of_the_attempt_that_counts() -> None:
+    loops = iter([closed(each, cpu_us=us) for each, us in ((10_000, 1), (5_000, 2), (8_000, 70), (8_000, 90))])
+    found = bench_capacity.take(lambda: next(loops), 0.7, lambda rate: {"a": closed(rate, cpu_us=150)}, "a turn")["a"]
+    assert (found["capacity_cpu_us"], found["cpu_us"]) == (80, 150)
+    assert [each["capacity_cpu_us"] for each in found["again"]] == [1.5]
+
+
+def test_p50_and_p99_are_shown_from_the_least_to_the_most_of_the_rounds() -> None:
+    turns = [{"p50_us": 100.0, "p99_us": 500.0}, {"p50_us": 90.0, "p99_us": 270.0}, {"p50_us": 95.0, "p99_us": 400.0}]
+    found = measured(Scripted([WARM, *[10_000] * 6], turns), rounds=3)
+    assert bench_open.rows([found])[0][5:11] == ["80", "90 to 100", "270 to 500", "4.21", "3.00", "5.00"]
+
+
 def test_a_fixed_rate_is_no_share_of_anything() -> None:
     contender = Scripted([WARM])
     found = measured(contender, rounds=2, share=9_250)
     assert contender.asked == [0, 9_250, 9_250]
     assert found["rate_per_s"] == 9_250
     assert odd(found) == (0, "")
-    assert bench_open.rows([found])[0][2:5] == ["9250/s", "-", "-"]
+    assert bench_open.rows([found])[0][2:6] == ["9250/s", "-", "-", "-"]
     assert not bench_capacity.is_saturated({**found["rounds"][0], "p50_us": 1e9})
 
 
