@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,11 +57,13 @@ def measure_contenders(args: argparse.Namespace, scratch: Path, report: dict[str
     print("starting the servers ...", flush=True)
     with bench_contenders.running(scratch, workloads, _pools(args), not args.no_plain) as contenders:
         if targets or "serving" in args.what:
-            report["serving"] = bench_serving.measure_closed(contenders, loads, options)
-        if targets or "open" in args.what:
-            names = ["tiny"] if targets else workloads
-            own = contenders[:1] if targets else contenders
-            report["open"] = bench_open.measure(own, names, args.share, args.arrivals, options)
+            times = bench_targets.times(Pool(args.engines[0]).name) if targets else {}
+            report["serving"] = bench_serving.measure_closed(contenders, loads, options, times)
+        if targets:
+            more = replace(options, rounds=options.rounds * bench_targets.MORE_ROUNDS)
+            report["open"] = bench_open.measure(contenders[:1], [bench_targets.OPEN], args.share, args.arrivals, more)
+        elif "open" in args.what:
+            report["open"] = bench_open.measure(contenders, workloads, args.share, args.arrivals, options)
         servers = [each for each in contenders if isinstance(each, ServerContender)]
         report["memory"] = {each.name: [one.to_dict() for one in each.server.memory()] for each in servers}
 

@@ -11,7 +11,7 @@ from bench_workloads import WORKLOADS
 WHAT = {
     "serving": "throughput and latency, closed loop, against the plain server",
     "open": "latency at a share of the capacity, from the time at which each request was meant to be sent",
-    "targets": "serving, open, tenants and growth as the table of what must be reached needs them",
+    "targets": "the table of what must be reached, by serving, open, tenants and growth; some in more rounds",
     "profile": "where the microseconds of a request go",
     "tenants": "a tenant's latency while another is flooded",
     "tensors": "what a payload costs between two processes, by the socket and through shared memory",

@@ -4,8 +4,9 @@ A cell is one workload at one load on one contender: every round and the medians
 that whatever else the machine does hits all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import bench_figures
@@ -14,6 +15,10 @@ from bench_plan import Plan
 from bench_workloads import WORKLOADS, Workload
 
 Cell = dict[str, Any]
+Times = Mapping[tuple[str, int, str], int]
+"""How many times the rounds that are asked for, of those (workload, in flight, server) that have more."""
+
+_ONCE: Times = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +38,34 @@ class Options:
         )
 
 
-def measure_closed(contenders: Sequence[Contender], loads: Sequence[tuple[str, int]], options: Options) -> list[Cell]:
-    """The cells of each (workload, in flight)."""
+def measure_closed(
+    contenders: Sequence[Contender], loads: Sequence[tuple[str, int]], options: Options, times: Times = _ONCE
+) -> list[Cell]:
+    """The cells of each (workload, in flight). The rounds that only some have come last, with the turns of these alone:
+    what is compared by pairs of rounds stays beside each other.
+    """
     cells = []
     for name, in_flight in loads:
         plan = options.plan(in_flight)
         able = [each for each in contenders if each.serves(WORKLOADS[name])]
-        found = _in_turn(able, plan, WORKLOADS[name], options, f"{name}, {in_flight} in flight")
+        rounds = {each.name: options.rounds * times.get((name, in_flight, each.name), 1) for each in able}
+        found = _in_turn(able, plan, WORKLOADS[name], rounds, f"{name}, {in_flight} in flight")
         cells += [{"workload": name, "in_flight": in_flight, **each} for each in found]
     return cells
 
 
 def _in_turn(
-    contenders: Sequence[Contender], plan: Plan, workload: Workload, options: Options, what: str
+    contenders: Sequence[Contender], plan: Plan, workload: Workload, rounds: Mapping[str, int], what: str
 ) -> list[Cell]:
     taken: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contenders}
-    for i in range(options.rounds):
-        for contender in contenders:
-            taken[contender.name].append(contender.load(workload, replace(plan, seed=options.seed + i)))
-        rates = ", ".join(f"{name} {rounds[-1]['requests_per_s']:.0f}/s" for name, rounds in taken.items())
-        print(f"  {what}, round {i + 1} of {options.rounds}: {rates}", flush=True)
-    return [cell(name, rounds) for name, rounds in taken.items()]
+    most = max(rounds.values(), default=0)
+    for i in range(most):
+        left = [each for each in contenders if i < rounds[each.name]]
+        for contender in left:
+            taken[contender.name].append(contender.load(workload, replace(plan, seed=plan.seed + i)))
+        rates = ", ".join(f"{each.name} {taken[each.name][-1]['requests_per_s']:.0f}/s" for each in left)
+        print(f"  {what}, round {i + 1} of {most}: {rates}", flush=True)
+    return [cell(name, found) for name, found in taken.items()]
 
 
 def cell(name: str, rounds: list[dict[str, Any]]) -> Cell:
@@ -113,6 +125,8 @@ def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> C
 def print_report(cells: Sequence[Cell]) -> None:
     """The table that a person reads."""
     print(bench_figures.table(HEAD, rows(cells)))
-    print("CPU us: of all processes of the server, per request; (x): times the plain server, median over the rounds;")
+    print(
+        "CPU us: of all processes of the server, per request; (x): times the plain server, median over rounds of both;"
+    )
     print("generator: which one, its share of a CPU, and p99 of how late it sent in an open loop;")
     print("bad: failed or wrong answers, of all rounds; spread: (most - least) / median of the rounds' requests/s")

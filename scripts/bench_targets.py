@@ -11,11 +11,18 @@ from typing import Any
 import bench_capacity
 import bench_figures
 import bench_serving
+from bench_contenders import LOOP
 
 MB = 1000 * 1000
 MIB = 1024 * 1024
-LOADS = (("tiny", 1), ("tiny", 32), ("mlp", 32), ("image", 32), ("conv", 8))
+CONV = ("conv", 8)
+LOADS = (("tiny", 1), ("tiny", 32), ("mlp", 32), ("image", 32), CONV)
 WORKLOADS = tuple(dict.fromkeys(name for name, _ in LOADS))
+OPEN = "tiny"  # of the open loop
+OPEN_LIMIT = 5.0
+# So many times the rounds have the open loop, and `conv` where it is held against a loop: what the machine does within
+# seconds moves these two most, beyond what a median of three or five rounds evens out.
+MORE_ROUNDS = 3
 NOT_MEASURED = "not measured"
 FLOODED_AND_ALONE = ("B flooded", "alone, half of the CPUs")  # conditions of `bench_tenants`
 _GROWTH_LIMIT = 10 * MIB
@@ -47,6 +54,11 @@ class Row:
         return self.value <= self.limit if self.most else self.value >= self.limit
 
 
+def times(ours: str) -> bench_serving.Times:
+    """Of the closed loops that have more rounds. `ours`: the pool without batching."""
+    return {(*CONV, server): MORE_ROUNDS for server in (ours, LOOP)}
+
+
 def rows(report: Report) -> list[Row]:
     """Every target."""
     ours = report["options"]["engines"][0] or "pool"
@@ -56,7 +68,7 @@ def rows(report: Report) -> list[Row]:
         _latency(report, ("tiny", 1), (ours, "plain"), 1.0),
         _times(report, ("tiny", 32), (auto, "plain"), 6),
         _latency(report, ("tiny", 1), (auto, ours), _SAME),
-        _times(report, ("conv", 8), (ours, "loop"), 0.97),
+        _times(report, CONV, (ours, LOOP), 0.97),
         _times(report, ("mlp", 32), (auto, "plain"), 5),
         _times(report, ("image", 32), (ours, "plain"), 2),
         _growth(report),
@@ -107,15 +119,15 @@ def _growth(report: Report) -> Row:
 
 
 def _open(report: Report, ours: str) -> Row:
-    found = [each for each in report.get("open", ()) if (each["workload"], each["server"]) == ("tiny", ours)]
-    value, measured, bad, at = None, NOT_MEASURED, 0, "70 % of capacity"
+    found = [each for each in report.get("open", ()) if (each["workload"], each["server"]) == (OPEN, ours)]
+    value, measured, bad, share = None, NOT_MEASURED, 0, 0.7
     if found:
         rounds, m, share = found[0]["rounds"], found[0]["median"], found[0]["share"]
-        at = f"{share:.0f}/s" if share > 1 else f"{share * 100:.0f} % of capacity"
-        value = bench_capacity.judged([bench_capacity.p99_by_p50(each) for each in rounds], rounds)
+        value = bench_capacity.judged_tail(rounds)
         odd = bench_capacity.oddities(rounds)
         measured, bad = _with_bad(f"{m['p99_us']:.0f} us / {m['p50_us']:.0f} us", found[0], odd=odd)
-    return Row(f"tiny, open loop at {at}, {ours}: p99", "at most 5x p50", 5.0, True, value, measured, bad)
+    what = f"{OPEN}, open loop at {bench_capacity.share_words(share)}, {ours}: p99"
+    return Row(what, f"at most {OPEN_LIMIT:g}x p50", OPEN_LIMIT, True, value, measured, bad)
 
 
 def _tenants(report: Report) -> Row:

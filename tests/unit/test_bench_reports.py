@@ -1,10 +1,14 @@
 """What the benches make of their figures: tables, targets, profile and picture, from made-up rounds."""
 
+import contextlib
 import json
 import math
+from collections import Counter
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import bench
 import bench_contenders
 import bench_metrics
 import bench_options
@@ -16,6 +20,8 @@ import bench_targets
 import bench_threads
 import pytest
 from bench_contenders import Pool
+from bench_plan import Plan
+from bench_workloads import Workload
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -197,6 +203,40 @@ def test_frontend(rss_bytes: float, tensorflow: bool, passed: bool) -> None:
         {"role": "worker tiny 1", "rss_bytes": 1e9, "tensorflow": True},
     ]
     assert row(report(memory={"envoy": processes}), "frontend").passed is passed
+
+
+class Counted:
+    """Does 1,000/s, and notes each of its turns, by the bench's one list."""
+
+    def __init__(self, name: str, only: str, turns: list[tuple[str, int, str]]) -> None:
+        self.name = name
+        self._only = only
+        self._turns = turns
+
+    def serves(self, workload: Workload) -> bool:
+        return self._only in ("", workload.name)
+
+    def load(self, workload: Workload, plan: Plan) -> dict[str, Any]:
+        self._turns.append((workload.name, 0 if plan.rate_per_s else plan.in_flight, self.name))
+        return {**rounds([plan.rate_per_s or 1_000])[0], "late_p99_us": 1.0}
+
+
+def test_what_swings_most_has_three_times_the_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those two contenders of `conv` alone that are compared, and these right after each other once they are alone."""
+    turns: list[tuple[str, int, str]] = []
+    names = ("envoy", "envoy+auto", "plain", "loop", "loop+2 threads")
+    contenders = [Counted(name, "conv" if name.startswith("loop") else "", turns) for name in names]
+    monkeypatch.setattr(bench_contenders, "running", lambda *_: contextlib.nullcontext(contenders))
+    found: dict[str, Any] = {}
+    bench.measure_contenders(bench_options.parse(["--what=targets", "--rounds=2", "--engines=envoy"]), tmp_path, found)
+    counts = Counter((each["workload"], each["server"], len(each["rounds"])) for each in found["serving"])
+    common = [(name, server, 2) for name in ("tiny", "tiny", "mlp", "image") for server in names[:3]]
+    swinging = [("conv", name, 6 if name in ("envoy", "loop") else 2) for name in names]
+    assert counts == Counter([*common, *swinging])
+    conv = [server for name, _, server in turns if name == "conv"]
+    assert conv == [*names * 2, *["envoy", "loop"] * 4]
+    (opened_cell,) = found["open"]
+    assert (opened_cell["workload"], opened_cell["server"], len(opened_cell["rounds"])) == ("tiny", "envoy", 6)
 
 
 # -- picture -----------------------------------------------------------------------------------------------------
