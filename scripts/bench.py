@@ -95,7 +95,7 @@ def measure_one(what: str, args: argparse.Namespace, scratch: Path) -> Any:
     if what == "growth":
         return bench_growth.measure(scratch, pool, "image", args.requests)
     if what == "limits":
-        return bench_limits.measure(scratch, pool, _serving_options(args))
+        return bench_limits.measure(scratch, pool, _serving_options(args), args.share, args.arrivals)
     if what == "json":
         return bench_json.measure()
     if what == "footprint":

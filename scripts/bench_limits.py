@@ -5,7 +5,8 @@ that no change of ours makes cheaper: Envoy with pyvoy that answers at once, wit
 (`bench_floor_app`); ZeroMQ between two processes (`bench_floor_zmq`); TensorFlow's own call, with batching auto of as
 many requests as the pool's metrics show; for large requests the write to shared memory. Each part has the CPUs for
 itself and is asked as fast as it answers, which is how it takes least; so for one request in flight, which finds each
-asleep, they are measured as a chain as well (`bench_floor_chain`). What this comes to says `bench_limits_report`.
+asleep, they are measured as a chain as well (`bench_floor_chain`), and so is an open loop (`bench_limits_open`). What
+this comes to says `bench_limits_report`.
 """
 
 import contextlib
@@ -24,15 +25,17 @@ import bench_floor_chain
 import bench_floor_server
 import bench_floor_zmq
 import bench_h2load
+import bench_limits_open
 import bench_limits_report
 import bench_loop
 import bench_machine
 import bench_models
+import bench_targets
 import grpc
 from bench_contenders import Pool, ServerContender
 from bench_floor_asgi import REPLY
 from bench_floor_zmq import Traffic
-from bench_limits_report import P50, TARGETS, Target
+from bench_limits_report import CHAIN, P50, TARGETS, Target
 from bench_metrics import MONITORING, BatchClock
 from bench_plan import LoopOrder, Plan
 from bench_server import Server, plain_of
@@ -67,8 +70,8 @@ class Stage:
     scratch: Path
 
 
-def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
-    """The medians and all rounds of each part of each target, as a JSON document."""
+def measure(scratch: Path, pool: Pool, options: Options, share: float, arrivals: str) -> dict[str, Any]:
+    """The medians and all rounds of each part of each target, and of the open loops, as a JSON document."""
     if pool.engine == "grpcio":
         raise SystemExit("limits: what is measured is the engine envoy")
     targets = [each for each in TARGETS if not each.generator or _has_choice(options)]
@@ -97,7 +100,9 @@ def measure(scratch: Path, pool: Pool, options: Options) -> dict[str, Any]:
             scratch,
         )
         cells = [_measure(target, stage, options) for target in targets]
-    return {"cpus": len(os.sched_getaffinity(0)), "targets": cells}
+        ways = {"whole": stage.whole[""], "plain": stage.plain, CHAIN: stage.chains[bench_targets.OPEN]}
+        opened = bench_limits_open.measure(ways, share, arrivals, options)
+    return {"cpus": len(os.sched_getaffinity(0)), "targets": cells, "open": opened}
 
 
 def _has_choice(options: Options) -> bool:
@@ -148,7 +153,7 @@ def _parts(stack: contextlib.ExitStack, target: Target, stage: Stage, per_run: f
         "tensorflow": tensorflow,
     }
     if target.figure == P50:
-        parts["chain"] = lambda plan: _asked(stage.chains[workload.name], workload, plan)
+        parts[CHAIN] = lambda plan: _asked(stage.chains[workload.name], workload, plan)
     if shared:
         parts["shared"] = lambda plan: _shared_memory(request_bytes, plan.duration_s)
     return parts

@@ -19,7 +19,7 @@ WHAT = {
     "metrics": "what metrics cost at peak: the pool with and without, and the code by itself",
     "replicas": "two replicas on a CPU each against one on one, and one killed under load",
     "json": "CPU time of a worker's JSON by kinds of bodies and replies, without a server",
-    "limits": "how far what is not ours lets the targets be: its parts by themselves and as a chain, beside the whole",
+    "limits": "how far what is not ours lets the targets be: its parts by themselves, as a chain, and in an open loop",
     "footprint": "start to the first answer, memory of each process",
     "start": "many models in one pool",
     "neighbours": "latency while another model loads",
@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--frontends", type=int, default=1, help="of each pool (1)")
     add("--generator", choices=GENERATORS, default="auto", help="of closed loops; h2load where it is installed (auto)")
     add("--connections", type=int, default=CONNECTIONS, help="gRPC connections of a generator, at most (4)")
-    add("--share", type=float, default=0.7, help="open: of each one's capacity just then; above 1: requests/s (0.7)")
-    add("--arrivals", choices=("poisson", "constant"), default="poisson", help="open: how requests come (poisson)")
+    add("--share", type=float, default=0.7, help="open, limits: of each one's capacity then; above 1: requests/s (0.7)")
+    add("--arrivals", choices=("poisson", "constant"), default="poisson", help="open, limits: their times (poisson)")
     add("--seed", type=int, default=1, help="of the arrivals (1)")
     add("--rounds", type=int, default=5, help="turns of each contender, load or condition (5)")
     add("--duration_s", type=float, default=3.0, help="of each turn (3)")

@@ -1,13 +1,17 @@
 """What the bench of limits makes of its parts: floors, what they allow, what is ours, and the words for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import bench_limits_open
 import bench_limits_report
 import bench_metrics
 import pytest
 from bench_floor_zmq import Traffic
 from bench_limits_report import P50, RATE, Target
-from bench_plan import LoopOrder
+from bench_plan import LoopOrder, Plan
+from bench_serving import Options
+from bench_workloads import Workload
 
 CPUS = 2
 
@@ -165,6 +169,80 @@ def test_names_of_targets() -> None:
     assert len(set(names)) == len(names)
     assert "tiny, auto, 32 in flight" in names
     assert "image, 32 in flight, generator own" in names
+
+
+# -- open loop ---------------------------------------------------------------------------------------------------
+
+
+class Way:
+    """Does so many requests/s with 32 in flight, and has the p99 in turn in its open loops, with a p50 of 100 us."""
+
+    def __init__(self, name: str, capacities: Sequence[float], p99_us: Sequence[float], log: list[str]) -> None:
+        self.name = name
+        self._capacities = iter((0, *(each for of in capacities for each in (of, of))))  # the first is the warm one
+        self._p99_us = iter(p99_us)
+        self._log = log
+
+    def serves(self, workload: Workload) -> bool:
+        return workload.name == "tiny"
+
+    def load(self, workload: Workload, plan: Plan) -> dict[str, Any]:
+        assert plan.generator == "own"
+        figures = {"failures": 0, "wrong": 0, "generator": "own", "generator_cpu": 0.1, "late_p99_us": 1.0}
+        if not plan.rate_per_s:
+            return {**figures, **asked(next(self._capacities), 80, 20)}
+        self._log.append(f"{self.name} at {plan.rate_per_s:.0f}/s")
+        return {**figures, **asked(plan.rate_per_s, 150, 30), "p99_us": next(self._p99_us)}
+
+
+def open_loops(*chain_us: float) -> tuple[dict[str, Any], list[str]]:
+    log: list[str] = []
+    count = len(chain_us)
+    ways = {
+        "whole": Way("envoy", [10_000] * count, [510.0] * count, log),
+        "plain": Way("plain", [3_000] * count, [300.0] * count, log),
+        "chain": Way("chain of tiny", [8_000] * count, chain_us, log),
+    }
+    return bench_limits_open.measure(ways, 0.7, "poisson", Options(count, 1, 1, 4, seed=1, generator="h2load")), log
+
+
+def test_the_three_ways_take_turns_each_at_a_share_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    cells, log = open_loops(200, 600)
+    assert log == ["envoy at 7000/s", "plain at 2100/s", "chain of tiny at 5600/s"] * 2
+    assert {name: cell["server"] for name, cell in cells.items()} == {
+        "whole": "envoy",
+        "plain": "plain",
+        "chain": "chain of tiny",
+    }
+    capsys.readouterr()
+    bench_limits_report.print_report({"cpus": CPUS, "targets": [chained(360)], "open": cells})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == bench_limits_open.verdict(cells)
+    row = next(line.split() for line in reversed(lines) if line.startswith("tiny  ") and "chain of tiny" in line)
+    assert row[4:8] == ["5600/s", "8000/s", "8000/s", "80"]
+    assert " ".join(row[8:]) == "100 to 100 200 to 600 4.00 2.00 6.00 0 -"
+
+
+def test_the_words_for_an_open_loop() -> None:
+    assert bench_limits_open.verdict(open_loops(200, 400, 600)[0]) == (
+        "tiny, open loop at 70 % of capacity: wanted p99 at most 5x p50; "
+        "the whole way has 5.10x (kept in 0 of 3 rounds); the plain server has 3.00x (kept in 3 of 3 rounds); "
+        "the chain of what is not ours has 4.00x (kept in 2 of 3 rounds)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"p50_us": 9_000.0, "p99_us": 9_000.0}, "was saturated (kept in 1 of 3 rounds, 2 of 3 saturated)"),
+        ({"capacity_after_per_s": 5_000.0}, "has no figure (kept in 3 of 3 rounds, 2 of 3 unsteady)"),
+    ],
+)
+def test_odd_rounds_of_an_open_loop_are_judged_as_by_the_target(changed: dict[str, float], words: str) -> None:
+    cells, _ = open_loops(200, 200, 200)
+    for each in cells["chain"]["rounds"][:2]:
+        each.update(changed)
+    assert bench_limits_open.verdict(cells).endswith(f"; the chain of what is not ours {words}")
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
