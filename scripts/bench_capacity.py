@@ -14,6 +14,9 @@ from typing import Any
 
 AT = 32  # requests in flight in the closed loop that finds out what a server can do
 MOST_ATTEMPTS = 3
+# Of a queue that grew: in its last third a turn's median was so many times longer than in its first, or all of it so
+# many times longer than that of as many requests as in the closed loop.
+_GREW, _FAR = 1.5, 2.0
 
 Figures = dict[str, Any]
 
@@ -130,16 +133,19 @@ def words(paces: Mapping[str, Any]) -> str:
 
 
 def is_saturated(turn: Mapping[str, Any]) -> bool:
-    """Whether a turn below the capacity had more waiting than the closed loops beside it: the mean of both, which is
-    the best guess at what the server could do in between.
+    """Whether a queue grew in a turn below the capacity: by the server's fault, or because the machine did less for a
+    while that neither closed loop saw. A ratio of two waiting times in it comes near 1, and says nothing.
 
-    Then a queue grew, whether by the server's fault or because the machine did less for a while that neither closed
-    loop saw; and a ratio of two waiting times in a queue that grows, which comes near 1, says nothing.
+    Where a queue grows, requests wait longer than in the closed loops beside it (the mean of both is the best guess at
+    what the server could do in between), and ever longer. Not so where they wait as long from beginning to end: what
+    comes one by one costs more than what a closed loop sends together, so that at 70 % of it some thirty may be there
+    at a time. But twice as long is no load of 70 % any more, whether it grew or not.
     """
     if "capacity_per_s" not in turn:
         return False
     capacity = statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
-    return bool(turn["p50_us"] > AT / capacity * 1e6)
+    longer = turn["p50_us"] / (AT / capacity * 1e6)
+    return bool(longer > _FAR or (longer > 1 and turn.get("growth", math.inf) > _GREW))
 
 
 def oddities(turns: Sequence[Mapping[str, Any]]) -> str:

@@ -25,6 +25,21 @@ def latency_figures(latencies_s: Iterable[float]) -> dict[str, float]:
     return {**figures, "mean_us": statistics.fmean(ordered) * 1e6, "max_us": ordered[-1] * 1e6}
 
 
+def growth(spans: Iterable[tuple[float, float]], begins_s: float, ends_s: float) -> float:
+    """By how many times the median latency of the last third was longer than that of the first; 1 where one is empty.
+
+    `spans`: when each was begun, between `begins_s` and `ends_s`, and ended.
+    """
+    third_s = (ends_s - begins_s) / 3
+    first, last = list[float](), list[float]()
+    for begun, ended in spans:
+        if begun < begins_s + third_s:
+            first.append(ended - begun)
+        elif begun >= ends_s - third_s:
+            last.append(ended - begun)
+    return statistics.median(last) / max(statistics.median(first), 1e-9) if first and last else 1.0
+
+
 def arrivals(rate_per_s: float, until_s: float, kind: str, seed: int) -> list[float]:
     """When requests are to be sent, from 0 on: `constant` gaps, or those of a Poisson process, fixed by the seed."""
     if kind == "constant":

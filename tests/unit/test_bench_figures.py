@@ -108,3 +108,16 @@ def test_table_aligns_texts_left_and_numbers_right() -> None:
         "a         1",
         "bcdef  1234",
     ]
+
+
+def test_growth_of_a_queue() -> None:
+    at = [10 + i / 100 for i in range(300)]
+    assert bench_figures.growth([(t, t + 0.5) for t in at], 10, 13) == pytest.approx(1)
+    assert bench_figures.growth([(t, t + (t - 9)) for t in at], 10, 13) == pytest.approx(3.5 / 1.5, rel=0.01)
+    assert bench_figures.growth([(t, t + 1) for t in at if t < 12], 10, 13) == 1
+
+
+def test_a_pause_is_no_growth() -> None:
+    """All that waits for it waits for a moment, in whatever third."""
+    spans = [(i / 100, i / 100 + (0.3 if 220 < i < 250 else 0.01)) for i in range(300)]
+    assert bench_figures.growth(spans, 0, 3) == pytest.approx(1)

@@ -147,6 +147,16 @@ def test_each_round_is_saturated_by_its_own_capacity() -> None:
     assert row(opened(turn(3400, 13_600, 10_000, 9_000)), "tiny, open loop").value == math.inf
 
 
+@pytest.mark.parametrize(
+    ("p50_us", "growth", "saturated"),
+    [(3300, 1.4, False), (3300, 1.6, True), (3100, 1.6, False), (6300, 1.0, False), (6500, 1.0, True)],
+)
+def test_a_queue_that_stays_as_it_is_is_no_saturation(p50_us: float, growth: float, saturated: bool) -> None:
+    """Unless it is twice what 32 in flight are."""
+    found = row(opened({**turn(p50_us, 3 * p50_us), "growth": growth}), "tiny, open loop")
+    assert found.value == (math.inf if saturated else 3)
+
+
 @pytest.mark.parametrize(("other_us", "passed"), [(450, True), (600, False)])
 def test_a_saturated_round_helps_nothing(other_us: float, passed: bool) -> None:
     """Its own ratio is 1: were that taken as it is, the middle one would be 4 in both."""
