@@ -19,6 +19,9 @@ from .callback import guarded
 from .engine import Receive
 
 _LOOK_S = 0.1
+# So many are asked in one turn of the loop; the next ones soon.
+_MOST_AT_ONCE = 200
+_SOON_S = 0.01
 # The core answers at the deadline by itself; this is for those who wait for somebody else.
 _GRACE_NS = 20_000_000
 
@@ -28,11 +31,14 @@ class ClientGone(Exception):
 
 
 class Watched(Protocol):
-    """A call as this module has it. `seen`: it was there at the last look, and may be asked after its client now."""
+    """A call as this module has it. `seen`: it was there at the last look, and may be asked after its client now.
+
+    `look`: whether it was asked; seldom more than once.
+    """
 
     seen: bool
 
-    def look(self, now_ns: int) -> None: ...
+    def look(self, now_ns: int) -> bool: ...
 
 
 class _Watched:
@@ -46,11 +52,13 @@ class _Watched:
         self.asking: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
 
-    def look(self, now_ns: int) -> None:
-        if self.asking is None:
+    def look(self, now_ns: int) -> bool:
+        asks = self.asking is None
+        if asks:
             self.asking = asyncio.get_running_loop().create_task(_until_gone(self))
         if self.deadline_ns != data.NO_DEADLINE_NS and now_ns > self.deadline_ns + _GRACE_NS:
             self.give_up(DeadlineExceeded("Deadline exceeded"))
+        return asks
 
     def give_up(self, failure: Exception) -> None:
         if self.failure is None:
@@ -125,12 +133,18 @@ class CallsInProgress:
 
     @guarded
     def _look(self) -> None:
-        now_ns = time.monotonic_ns()
+        now_ns, asked, new = time.monotonic_ns(), 0, []
         for call in self._calls:
-            if call.seen:
-                call.look(now_ns)
-            call.seen = True
+            if not call.seen:
+                new.append(call)
+            elif asked < _MOST_AT_ONCE:
+                asked += call.look(now_ns)
         self._looking = bool(self._calls)
+        if asked == _MOST_AT_ONCE:
+            self._loop.call_later(_SOON_S, self._look)
+            return
+        for call in new:
+            call.seen = True
         if self._looking:
             self._loop.call_later(_LOOK_S, self._look)
 

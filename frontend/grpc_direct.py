@@ -254,11 +254,13 @@ class _Call(Begun, Pending):
         spec = self.spec
         self._forward.finished("" if spec is None else spec.name, code, self._started_ns)
 
-    def look(self, now_ns: int) -> None:
+    def look(self, now_ns: int) -> bool:
         """See `Watched`. The core answers at the deadline by itself."""
-        if not self._asked:
-            self._asked = True
-            asyncio.ensure_future(self._receive()).add_done_callback(self._told)
+        if self._asked:
+            return False
+        self._asked = True
+        asyncio.ensure_future(self._receive()).add_done_callback(self._told)
+        return True
 
     @guarded
     def _told(self, future: "asyncio.Future[Any]") -> None:

@@ -14,9 +14,8 @@ from typing import Any
 
 AT = 32  # requests in flight in the closed loop that finds out what a server can do
 MOST_ATTEMPTS = 3
-# Of a queue that grew: in its last third a turn's median was so many times longer than in its first, or all of it so
-# many times longer than that of as many requests as in the closed loop.
-_GREW, _FAR = 1.5, 2.0
+# So many times longer is the median of a third of a turn than that of another, where a queue grows or shrinks.
+_SWINGS = 1.5
 
 Figures = dict[str, Any]
 
@@ -136,16 +135,17 @@ def is_saturated(turn: Mapping[str, Any]) -> bool:
     """Whether a queue grew in a turn below the capacity: by the server's fault, or because the machine did less for a
     while that neither closed loop saw. A ratio of two waiting times in it comes near 1, and says nothing.
 
-    Where a queue grows, requests wait longer than in the closed loops beside it (the mean of both is the best guess at
-    what the server could do in between), and ever longer. Not so where they wait as long from beginning to end: what
-    comes one by one costs more than what a closed loop sends together, so that at 70 % of it some thirty may be there
-    at a time. But twice as long is no load of 70 % any more, whether it grew or not.
+    Then more requests were there at a time than in the closed loops beside it, by Little's law and the median. Or half
+    of them waited longer than there (the mean of both is the best guess at what the server could do in between), and
+    not all the time: a third of the turn by half longer than another. Where they wait as long from beginning to end no
+    queue grows, though it be a little longer: what comes one by one costs more than what a closed loop sends together.
     """
     if "capacity_per_s" not in turn:
         return False
-    capacity = statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
-    longer = turn["p50_us"] / (AT / capacity * 1e6)
-    return bool(longer > _FAR or (longer > 1 and turn.get("growth", math.inf) > _GREW))
+    p50_s, capacity = turn["p50_us"] / 1e6, statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
+    longer = p50_s * capacity > AT
+    # A report from before there were thirds is judged as it was: all that is longer.
+    return bool(p50_s * turn["rate_per_s"] > AT or (longer and turn.get("swing", math.inf) > _SWINGS))
 
 
 def oddities(turns: Sequence[Mapping[str, Any]]) -> str:

@@ -25,19 +25,19 @@ def latency_figures(latencies_s: Iterable[float]) -> dict[str, float]:
     return {**figures, "mean_us": statistics.fmean(ordered) * 1e6, "max_us": ordered[-1] * 1e6}
 
 
-def growth(spans: Iterable[tuple[float, float]], begins_s: float, ends_s: float) -> float:
-    """By how many times the median latency of the last third was longer than that of the first; 1 where one is empty.
+def swing(spans: Iterable[tuple[float, float]], begins_s: float, ends_s: float) -> float:
+    """Of the median latencies of the thirds of a time, by how many times the longest was longer than the shortest.
 
-    `spans`: when each was begun, between `begins_s` and `ends_s`, and ended.
+    `spans`: when each was begun, between `begins_s` and `ends_s`, and ended. Infinite where a third has none.
     """
     third_s = (ends_s - begins_s) / 3
-    first, last = list[float](), list[float]()
+    thirds: tuple[list[float], ...] = ([], [], [])
     for begun, ended in spans:
-        if begun < begins_s + third_s:
-            first.append(ended - begun)
-        elif begun >= ends_s - third_s:
-            last.append(ended - begun)
-    return statistics.median(last) / max(statistics.median(first), 1e-9) if first and last else 1.0
+        thirds[min(2, int((begun - begins_s) / third_s))].append(ended - begun)
+    if not all(thirds):
+        return math.inf
+    medians_s = [statistics.median(each) for each in thirds]
+    return max(medians_s) / max(min(medians_s), 1e-9)
 
 
 def arrivals(rate_per_s: float, until_s: float, kind: str, seed: int) -> list[float]:

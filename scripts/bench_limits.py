@@ -50,8 +50,6 @@ _PART_WARMUP_S = 0.2
 # So many large requests are under way: their buffers lie in no cache when their turn comes.
 _BUFFERS = 32
 
-print_report = bench_limits_report.print_report
-
 Figures = dict[str, float]
 Part = Callable[[Plan], Figures]
 
@@ -103,6 +101,14 @@ def measure(scratch: Path, pool: Pool, options: Options, share: float, arrivals:
         ways = {"whole": stage.whole[""], "plain": stage.plain, CHAIN: stage.chains[bench_targets.OPEN]}
         opened = bench_limits_open.measure(ways, share, arrivals, options)
     return {"cpus": len(os.sched_getaffinity(0)), "targets": cells, "open": opened}
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """The tables that a person reads."""
+    bench_limits_report.print_report(report)
+    if "open" in report:
+        print()
+        bench_limits_open.print_report(report["open"])
 
 
 def _has_choice(options: Options) -> bool:

@@ -13,15 +13,17 @@ from typing import Any
 
 import bench_capacity
 import bench_open
+import bench_serving
 import bench_targets
 from bench_contenders import Contender
+from bench_limits_report import CHAIN
 from bench_serving import Cell, Options
 
-_NAMES = {"whole": "the whole way", "plain": "the plain server", "chain": "the chain of what is not ours"}
+_NAMES = {"whole": "the whole way", "plain": "the plain server", CHAIN: "the chain of what is not ours"}
 
 
 def measure(ways: Mapping[str, Contender], share: float, arrivals: str, options: Options) -> dict[str, Cell]:
-    """The cells of the target's workload, by `whole`, `plain` and `chain`."""
+    """The cells of the target's workload, by `whole`, `plain` and CHAIN."""
     cells = bench_open.measure(list(ways.values()), [bench_targets.OPEN], share, arrivals, options)
     return dict(zip(ways, cells, strict=True))
 
@@ -35,14 +37,16 @@ def verdict(cells: Mapping[str, Cell]) -> str:
 
 def _found(cell: Cell) -> str:
     rounds = cell["rounds"]
-    value = bench_capacity.judged_tail(rounds)
-    kept = sum(not bench_capacity.is_saturated(each) and _is_short(each) for each in rounds)
-    beside = ", ".join(filter(None, (f"kept in {kept} of {len(rounds)} rounds", bench_capacity.oddities(rounds))))
+    value, bad = bench_capacity.judged_tail(rounds), bench_serving.bad_answers(cell)
+    kept = f"kept in {sum(map(_is_kept, rounds))} of {len(rounds)} rounds"
+    beside = ", ".join(filter(None, (kept, bench_capacity.oddities(rounds), f"{bad} bad" if bad else "")))
     has = "has no figure" if value is None else "was saturated" if value == math.inf else f"has {value:.2f}x"
     return f"{has} ({beside})"
 
 
-def _is_short(turn: Mapping[str, Any]) -> bool:
+def _is_kept(turn: Mapping[str, Any]) -> bool:
+    if turn["failures"] or turn["wrong"] or bench_capacity.is_saturated(turn):
+        return False
     return bench_capacity.p99_by_p50(turn) <= bench_targets.OPEN_LIMIT
 
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import bench_figures
-import bench_limits_open
 
 RATE, P50 = "requests_per_s", "p50_us"
 # Parts of the floor beside the generator; `front` is Envoy with pyvoy.
@@ -232,9 +231,6 @@ def print_report(report: Mapping[str, Any]) -> None:
     print()
     for cell in cells:
         print(f"{cell['name']}: {verdict(cell, cpus)}")
-    if "open" in report:
-        print()
-        bench_limits_open.print_report(report["open"])
 
 
 OURS = (

@@ -99,4 +99,4 @@ def print_report(cells: Sequence[Cell]) -> None:
     print(
         "taken again: turns beside which the capacity changed too much; unsteady: it did in each attempt, and the last"
     )
-    print("one counts; saturated: longer p50 than of 32 in flight, and a queue that grew: the ratio is too small")
+    print("one counts; saturated: more at a time than 32, or a p50 longer than theirs that swings: too small a ratio")

@@ -7,6 +7,7 @@ or two in which the machine may do anything: the first ones come soon after each
 together. Main thread.
 """
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,11 +19,12 @@ _ENOUGH_RUNS = 8
 # bring, for who waits meanwhile waits longer. They must bring so much.
 TURNS, TURN_NS = 4, 200_000_000
 GAIN = 1.05
-# It is tried again after a while, for machines and neighbours change: twice as long each time that all was as it had
-# been, at most so long. Soon, where too few requests came to tell.
+# It is tried again after a while, for machines and neighbours change: twice as long each time that it was found as it
+# was known, at most so long. Soon, where nothing is known yet, since too few requests came to tell.
 AGAIN_NS, AGAIN_MOST_NS, SOON_NS = 10_000_000_000, 320_000_000_000, 1_000_000_000
 # How much the last trial counts in what is known of a gain: one in a disturbed second is not the whole truth.
 _WEIGHT = 1 / 2
+_NEXT_TO_NOTHING = 1e-3  # requests/s
 
 
 class Executors(Protocol):
@@ -60,14 +62,21 @@ class FixedExecutors:
 
 @dataclass(slots=True)
 class _Trial:
-    """`few` executors against `many`. Runs that were under way when a turn began are `skipped`."""
+    """`few` executors against `many`, each `turns` times. Runs that were under way when a turn began are `skipped`."""
 
     few: int
     many: int
+    turns: int
     skipped: int = 0
     began_ns: int = 0
+    runs: int = 0
     requests: int = 0
     rates: dict[int, list[float]] = field(default_factory=dict)
+
+    def gain(self, rates: dict[int, float]) -> float:
+        """No more than the executors are more, and no less: where one got next to nothing, it was kept from running."""
+        most = self.many / self.few
+        return min(most, max(1 / most, (rates[self.many] + _NEXT_TO_NOTHING) / (rates[self.few] + _NEXT_TO_NOTHING)))
 
 
 class LearnedExecutors:
@@ -79,12 +88,15 @@ class LearnedExecutors:
         self.count = 1
         self.most = most
         self._tell = tell
-        self._best = self._before = 1
-        """What is used, and what was before the trials that are being made."""
+        self._best = 1
         self._gains: dict[int, float] = {}
         """What twice as many as these bring, in times, by all trials."""
+        self._before = 1
+        """What was best before the trials that are made now, one after the other."""
+        self._found = False
+        """One of them has come to its end."""
         self._clear = True
-        """No trial since has said something else than all of them together."""
+        """And none says something else than all that there ever were."""
         self._again_ns = AGAIN_NS // 2
         self._run_s = 0.0
         self._runs = 0
@@ -99,58 +111,79 @@ class LearnedExecutors:
         trial = self._trial
         if trial is None:
             if self._runs >= _ENOUGH_RUNS and self._run_s >= LONG_S and now_ns >= self._due_ns:
-                self._before, self._clear = self._best, True
+                self._before, self._found, self._clear = self._best, False, True
                 self._try(max(1, self._best // 2))
         elif trial.skipped < trial.many + trial.few:
             trial.skipped, trial.began_ns = trial.skipped + 1, now_ns
         else:
+            trial.runs += 1
             trial.requests += requests
             if now_ns - trial.began_ns >= TURN_NS:
-                self._turn_over(trial, now_ns)
+                self._turn_over(trial)
 
     def idle(self, running: int) -> None:
-        """Requests must wait for the few, or more executors cannot show what they are worth."""
+        """Requests must wait for the few, or more executors cannot show what they are worth.
+
+        Where more have worked off what the few had left, they have shown it.
+        """
         self._runs = 0
         trial = self._trial
-        if trial is not None and (self.count == trial.few or not running):
-            self._trial, self.count = None, self._best
-            self._due_ns = self._now_ns + SOON_NS
-
-    def _try(self, few: int) -> bool:
-        """Whether twice as many are better; False where there may not be so many."""
-        if 2 * few > self.most:
-            return False
-        self._trial = _Trial(few, 2 * few)
-        self.count = few
-        return True
-
-    def _turn_over(self, trial: _Trial, now_ns: int) -> None:
-        trial.rates.setdefault(self.count, []).append(trial.requests / (now_ns - trial.began_ns) * 1e9)
-        self.count = trial.many if self.count == trial.few else trial.few
-        trial.skipped = trial.requests = 0
-        turns = TURNS // 2 if trial.few in self._gains else TURNS
-        if len(trial.rates.get(trial.many, ())) < turns:
+        if trial is None or (running and self.count == trial.many):
             return
-        rates = {count: sum(each) / turns for count, each in trial.rates.items()}
-        # No more than twice as much: where the few got next to nothing, they were kept from running.
-        gain = min(trial.many / trial.few, rates[trial.many] / max(rates[trial.few], 1e-9))
-        better = self._are_better(trial.few, gain)
-        self._trial = None
+        if self.count == trial.many and trial.rates and trial.runs >= _ENOUGH_RUNS:
+            self._note(trial)
+            self._end(trial)
+        else:
+            self._give_up(trial)
+
+    def _try(self, few: int) -> None:
+        """Whether twice as many are better, if there may be so many."""
+        if 2 * few > self.most:
+            self._rest()
+            return
+        self._trial = _Trial(few, 2 * few, TURNS // 2 if few in self._gains else TURNS)
+        self.count = few
+
+    def _turn_over(self, trial: _Trial) -> None:
+        self._note(trial)
+        self.count = trial.many if self.count == trial.few else trial.few
+        trial.skipped = trial.runs = trial.requests = 0
+        if len(trial.rates.get(trial.many, ())) == trial.turns:
+            self._end(trial)
+
+    def _note(self, trial: _Trial) -> None:
+        took_s = max(1, self._now_ns - trial.began_ns) / 1e9
+        trial.rates.setdefault(self.count, []).append(trial.requests / took_s)
+
+    def _end(self, trial: _Trial) -> None:
+        rates = {count: statistics.fmean(each) for count, each in trial.rates.items()}
+        better = self._learn(trial.few, trial.gain(rates))
+        self._trial, self._found = None, True
         self._best = self.count = trial.many if better else trial.few
         self._tell(self.count, rates)
-        if not better or not self._try(trial.many):
-            self._rest(now_ns)
+        if better:
+            self._try(trial.many)
+        else:
+            self._rest()
 
-    def _are_better(self, few: int, gain: float) -> bool:
-        """Twice as many, which brought so much now."""
+    def _learn(self, few: int, gain: float) -> bool:
+        """Whether twice as many are better, which brought so much now."""
         known = self._gains.get(few, gain)
         self._gains[few] = known = known + _WEIGHT * (gain - known)
         better = known > GAIN
         self._clear &= better == (gain > GAIN)
         return better
 
-    def _rest(self, now_ns: int) -> None:
-        """Until the next trial."""
+    def _give_up(self, trial: _Trial) -> None:
+        """Of several trials in a row those that have ended count."""
+        self._trial, self.count = None, self._best
+        if self._found:
+            self._rest()
+        else:
+            self._due_ns = self._now_ns + (self._again_ns if trial.few in self._gains else SOON_NS)
+
+    def _rest(self) -> None:
+        """Until the next trials."""
         as_before = self._clear and self._best == self._before
         self._again_ns = min(AGAIN_MOST_NS, 2 * self._again_ns) if as_before else AGAIN_NS
-        self._due_ns = now_ns + self._again_ns
+        self._due_ns = self._now_ns + self._again_ns

@@ -110,14 +110,16 @@ def test_table_aligns_texts_left_and_numbers_right() -> None:
     ]
 
 
-def test_growth_of_a_queue() -> None:
+def test_a_queue_that_grows_or_shrinks_swings() -> None:
     at = [10 + i / 100 for i in range(300)]
-    assert bench_figures.growth([(t, t + 0.5) for t in at], 10, 13) == pytest.approx(1)
-    assert bench_figures.growth([(t, t + (t - 9)) for t in at], 10, 13) == pytest.approx(3.5 / 1.5, rel=0.01)
-    assert bench_figures.growth([(t, t + 1) for t in at if t < 12], 10, 13) == 1
+    assert bench_figures.swing([(t, t + 0.5) for t in at], 10, 13) == pytest.approx(1)
+    grown, shrunk = [(t, t + (t - 9)) for t in at], [(t, t + (14 - t)) for t in at]
+    assert bench_figures.swing(grown, 10, 13) == pytest.approx(3.5 / 1.5, rel=0.01)
+    assert bench_figures.swing(shrunk, 10, 13) == pytest.approx(3.5 / 1.5, rel=0.01)
+    assert bench_figures.swing([each for each in grown if each[0] < 12], 10, 13) == math.inf
 
 
-def test_a_pause_is_no_growth() -> None:
+def test_a_pause_is_no_swing() -> None:
     """All that waits for it waits for a moment, in whatever third."""
     spans = [(i / 100, i / 100 + (0.3 if 220 < i < 250 else 0.01)) for i in range(300)]
-    assert bench_figures.growth(spans, 0, 3) == pytest.approx(1)
+    assert bench_figures.swing([*spans, (3.0, 3.01)], 0, 3) == pytest.approx(1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import bench_limits
 import bench_limits_open
 import bench_limits_report
 import bench_metrics
@@ -215,7 +216,7 @@ def test_the_three_ways_take_turns_each_at_a_share_of_its_own(capsys: pytest.Cap
         "chain": "chain of tiny",
     }
     capsys.readouterr()
-    bench_limits_report.print_report({"cpus": CPUS, "targets": [chained(360)], "open": cells})
+    bench_limits.print_report({"cpus": CPUS, "targets": [chained(360)], "open": cells})
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == bench_limits_open.verdict(cells)
     row = next(line.split() for line in reversed(lines) if line.startswith("tiny  ") and "chain of tiny" in line)
@@ -236,6 +237,8 @@ def test_the_words_for_an_open_loop() -> None:
     [
         ({"p50_us": 9_000.0, "p99_us": 9_000.0}, "was saturated (kept in 1 of 3 rounds, 2 of 3 saturated)"),
         ({"capacity_after_per_s": 5_000.0}, "has no figure (kept in 3 of 3 rounds, 2 of 3 unsteady)"),
+        ({"failures": 3}, "has 2.00x (kept in 1 of 3 rounds, 6 bad)"),
+        ({"wrong": 1}, "has 2.00x (kept in 1 of 3 rounds, 2 bad)"),
     ],
 )
 def test_odd_rounds_of_an_open_loop_are_judged_as_by_the_target(changed: dict[str, float], words: str) -> None:

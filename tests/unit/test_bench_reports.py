@@ -148,12 +148,12 @@ def test_each_round_is_saturated_by_its_own_capacity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p50_us", "growth", "saturated"),
-    [(3300, 1.4, False), (3300, 1.6, True), (3100, 1.6, False), (6300, 1.0, False), (6500, 1.0, True)],
+    ("p50_us", "swing", "saturated"),
+    [(3300, 1.4, False), (3300, 1.6, True), (3100, 1.6, False), (4500, 1.0, False), (4600, 1.0, True)],
 )
-def test_a_queue_that_stays_as_it_is_is_no_saturation(p50_us: float, growth: float, saturated: bool) -> None:
-    """Unless it is twice what 32 in flight are."""
-    found = row(opened({**turn(p50_us, 3 * p50_us), "growth": growth}), "tiny, open loop")
+def test_a_queue_that_stays_as_it_is_is_no_saturation(p50_us: float, swing: float, saturated: bool) -> None:
+    """Unless there are more than 32 at a time: of 7,000/s, of which each takes 4.57 ms."""
+    found = row(opened({**turn(p50_us, 3 * p50_us), "swing": swing}), "tiny, open loop")
     assert found.value == (math.inf if saturated else 3)
 
 
