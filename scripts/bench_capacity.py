@@ -142,17 +142,25 @@ def is_saturated(turn: Mapping[str, Any]) -> bool:
     """
     if "capacity_per_s" not in turn:
         return False
-    p50_s, capacity = turn["p50_us"] / 1e6, statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
-    longer = p50_s * capacity > AT
-    # A report from before there were thirds is judged as it was: all that is longer.
-    return bool(p50_s * turn["rate_per_s"] > AT or (longer and turn.get("swing", math.inf) > _SWINGS))
+    # Without thirds, as where nothing came in one of them, all that is longer counts.
+    swings = turn.get("swing", math.inf) > _SWINGS
+    return bool(turn["p50_us"] / 1e6 * turn["rate_per_s"] > AT or (_is_longer(turn) and swings))
+
+
+def _is_longer(turn: Mapping[str, Any]) -> bool:
+    """Whether half of its requests waited longer than in the closed loops beside it."""
+    if "capacity_per_s" not in turn:
+        return False
+    capacity = statistics.fmean((turn["capacity_per_s"], turn["capacity_after_per_s"]))
+    return bool(turn["p50_us"] / 1e6 * capacity > AT)
 
 
 def oddities(turns: Sequence[Mapping[str, Any]]) -> str:
-    """How many rounds were not steady, and how many saturated, for people."""
+    """How many rounds were not steady, saturated, or but longer than with so many in flight, for people."""
     odd = {
         "unsteady": sum(not is_steady(each) for each in turns),
         "saturated": sum(is_saturated(each) for each in turns),
+        f"longer than {AT} in flight": sum(_is_longer(each) and not is_saturated(each) for each in turns),
     }
     return ", ".join(f"{count} of {len(turns)} {how}" for how, count in odd.items() if count)
 

@@ -25,17 +25,17 @@ def latency_figures(latencies_s: Iterable[float]) -> dict[str, float]:
     return {**figures, "mean_us": statistics.fmean(ordered) * 1e6, "max_us": ordered[-1] * 1e6}
 
 
-def swing(spans: Iterable[tuple[float, float]], begins_s: float, ends_s: float) -> float:
+def swing(spans: Iterable[tuple[float, float]], begins_s: float, ends_s: float) -> float | None:
     """Of the median latencies of the thirds of a time, by how many times the longest was longer than the shortest.
 
-    `spans`: when each was begun, between `begins_s` and `ends_s`, and ended. Infinite where a third has none.
+    `spans`: when each was begun, between `begins_s` and `ends_s`, and ended. None where a third has none.
     """
     third_s = (ends_s - begins_s) / 3
     thirds: tuple[list[float], ...] = ([], [], [])
     for begun, ended in spans:
         thirds[min(2, int((begun - begins_s) / third_s))].append(ended - begun)
     if not all(thirds):
-        return math.inf
+        return None
     medians_s = [statistics.median(each) for each in thirds]
     return max(medians_s) / max(min(medians_s), 1e-9)
 

@@ -198,7 +198,7 @@ class Load:
         by = 0 if plan.rate_per_s else 1
         inside = [span for span in seen.spans if self.measured_from <= span[by] <= self.measured_until]
         took_s = self.measured_until - self.measured_from
-        swing = bench_figures.swing(inside, self.measured_from, self.measured_until)
+        swing = bench_figures.swing(inside, self.measured_from, self.measured_until) if plan.rate_per_s else None
         return {
             "requests_per_s": len(inside) / took_s,
             **bench_figures.latency_figures(ended - begun for begun, ended in inside),
@@ -206,7 +206,7 @@ class Load:
             "failures": seen.failures,
             "wrong": seen.wrong,
             "generator_cpu": cpu_s / (plan.warmup_s + took_s),
-            **({"swing": swing} if plan.rate_per_s else {}),
+            **({} if swing is None else {"swing": swing}),
             "late_p99_us": bench_figures.latency_figures(seen.late_s)["p99_us"],
         }
 

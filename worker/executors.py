@@ -7,7 +7,6 @@ or two in which the machine may do anything: the first ones come soon after each
 together. Main thread.
 """
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,22 +60,63 @@ class FixedExecutors:
 
 
 @dataclass(slots=True)
+class _Seen:
+    """What so many executors did in their turns."""
+
+    runs: int = 0
+    requests: float = 0.0
+    took_s: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.requests / max(self.took_s, 1e-9)
+
+
+@dataclass(slots=True)
 class _Trial:
-    """`few` executors against `many`, each `turns` times. Runs that were under way when a turn began are `skipped`."""
+    """`few` executors against `many`, by `turns`. Runs that were under way when a turn began are `skipped`."""
 
     few: int
     many: int
-    turns: int
+    seen: dict[int, _Seen] = field(default_factory=dict)
+    turns: int = 0
+    """Of the many, whole ones."""
     skipped: int = 0
     began_ns: int = 0
     runs: int = 0
     requests: int = 0
-    rates: dict[int, list[float]] = field(default_factory=dict)
 
-    def gain(self, rates: dict[int, float]) -> float:
+    def next_turn(self) -> None:
+        self.skipped = self.runs = self.requests = 0
+
+    def note(self, count: int, now_ns: int) -> None:
+        """The turn of so many is over."""
+        seen = self.seen.setdefault(count, _Seen())
+        seen.runs += self.runs
+        seen.requests += self.requests
+        seen.took_s += (now_ns - self.began_ns) / 1e9
+
+    def note_cut(self, now_ns: int) -> None:
+        """That of the many has no more to run.
+
+        The runs that were beside each other when it began have taken little of its time. Where a whole turn ends some
+        are under way as well, which makes up for them; here none is.
+        """
+        begun = self.many - 1
+        if self.runs > begun:
+            self.requests = round(self.requests * (self.runs - begun) / self.runs)
+            self.runs -= begun
+            self.note(self.many, now_ns)
+
+    def is_enough(self) -> bool:
+        """To tell what the many are worth, though their turns were cut."""
+        return self.few in self.seen and self.many in self.seen and self.seen[self.many].runs >= _ENOUGH_RUNS
+
+    def gain(self) -> float:
         """No more than the executors are more, and no less: where one got next to nothing, it was kept from running."""
         most = self.many / self.few
-        return min(most, max(1 / most, (rates[self.many] + _NEXT_TO_NOTHING) / (rates[self.few] + _NEXT_TO_NOTHING)))
+        many, few = (self.seen[count].rate + _NEXT_TO_NOTHING for count in (self.many, self.few))
+        return min(most, max(1 / most, many / few))
 
 
 class LearnedExecutors:
@@ -91,12 +131,8 @@ class LearnedExecutors:
         self._best = 1
         self._gains: dict[int, float] = {}
         """What twice as many as these bring, in times, by all trials."""
-        self._before = 1
-        """What was best before the trials that are made now, one after the other."""
-        self._found = False
-        """One of them has come to its end."""
-        self._clear = True
-        """And none says something else than all that there ever were."""
+        self._cut: dict[int, _Trial] = {}
+        """Trials that too few requests came for, by the fewer: what they have seen counts in the next one."""
         self._again_ns = AGAIN_NS // 2
         self._run_s = 0.0
         self._runs = 0
@@ -111,8 +147,7 @@ class LearnedExecutors:
         trial = self._trial
         if trial is None:
             if self._runs >= _ENOUGH_RUNS and self._run_s >= LONG_S and now_ns >= self._due_ns:
-                self._before, self._found, self._clear = self._best, False, True
-                self._try(max(1, self._best // 2))
+                self._try(self._first())
         elif trial.skipped < trial.many + trial.few:
             trial.skipped, trial.began_ns = trial.skipped + 1, now_ns
         else:
@@ -130,37 +165,40 @@ class LearnedExecutors:
         trial = self._trial
         if trial is None or (running and self.count == trial.many):
             return
-        if self.count == trial.many and trial.rates and trial.runs >= _ENOUGH_RUNS:
-            self._note(trial)
-            self._end(trial)
-        else:
-            self._give_up(trial)
+        if self.count == trial.many:
+            trial.note_cut(self._now_ns)
+            if trial.is_enough():
+                self._end(trial)
+                return
+        self._give_up(trial)
+
+    def _first(self) -> int:
+        """The fewer of the first trial: as many as now where nothing is known of more, or else half as many."""
+        if self._best not in self._gains and 2 * self._best <= self.most:
+            return self._best
+        return max(1, self._best // 2)
 
     def _try(self, few: int) -> None:
         """Whether twice as many are better, if there may be so many."""
         if 2 * few > self.most:
             self._rest()
             return
-        self._trial = _Trial(few, 2 * few, TURNS // 2 if few in self._gains else TURNS)
+        self._trial = self._cut.pop(few, None) or _Trial(few, 2 * few)
         self.count = few
 
     def _turn_over(self, trial: _Trial) -> None:
-        self._note(trial)
+        trial.note(self.count, self._now_ns)
+        trial.turns += self.count == trial.many
+        trial.next_turn()
         self.count = trial.many if self.count == trial.few else trial.few
-        trial.skipped = trial.runs = trial.requests = 0
-        if len(trial.rates.get(trial.many, ())) == trial.turns:
+        if trial.turns >= (TURNS // 2 if trial.few in self._gains else TURNS):
             self._end(trial)
 
-    def _note(self, trial: _Trial) -> None:
-        took_s = max(1, self._now_ns - trial.began_ns) / 1e9
-        trial.rates.setdefault(self.count, []).append(trial.requests / took_s)
-
     def _end(self, trial: _Trial) -> None:
-        rates = {count: statistics.fmean(each) for count, each in trial.rates.items()}
-        better = self._learn(trial.few, trial.gain(rates))
-        self._trial, self._found = None, True
-        self._best = self.count = trial.many if better else trial.few
-        self._tell(self.count, rates)
+        better = self._learn(trial.few, trial.gain())
+        self._trial, self._best = None, trial.many if better else trial.few
+        self.count = self._best
+        self._tell(self.count, {count: seen.rate for count, seen in trial.seen.items()})
         if better:
             self._try(trial.many)
         else:
@@ -171,19 +209,17 @@ class LearnedExecutors:
         known = self._gains.get(few, gain)
         self._gains[few] = known = known + _WEIGHT * (gain - known)
         better = known > GAIN
-        self._clear &= better == (gain > GAIN)
+        if better != (gain > GAIN) or better != (self._best > few):
+            self._again_ns = AGAIN_NS // 2
         return better
 
     def _give_up(self, trial: _Trial) -> None:
-        """Of several trials in a row those that have ended count."""
+        trial.next_turn()
         self._trial, self.count = None, self._best
-        if self._found:
-            self._rest()
-        else:
-            self._due_ns = self._now_ns + (self._again_ns if trial.few in self._gains else SOON_NS)
+        self._cut[trial.few] = trial
+        self._due_ns = self._now_ns + (self._again_ns if trial.few in self._gains else SOON_NS)
 
     def _rest(self) -> None:
         """Until the next trials."""
-        as_before = self._clear and self._best == self._before
-        self._again_ns = min(AGAIN_MOST_NS, 2 * self._again_ns) if as_before else AGAIN_NS
+        self._again_ns = min(AGAIN_MOST_NS, 2 * self._again_ns)
         self._due_ns = self._now_ns + self._again_ns

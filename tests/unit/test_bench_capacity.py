@@ -254,7 +254,9 @@ def test_the_generator_says_how_an_open_loop_swings(rate: float) -> None:
     load = Load([], Plan(1, 0.0, 3.0, rate_per_s=rate), lambda answer: True)
     try:
         load.measured_from, load.measured_until = 10.0, 13.0
-        load.seen.spans = [(10.5, 10.6), (11.5, 11.7), (12.5, 12.7)]
+        load.seen.spans = [(10.5 if rate else 3.0, 10.6), (11.5, 11.7), (12.5, 12.7)]
         assert load.figures(0.1).get("swing") == (pytest.approx(2) if rate else None)
+        load.seen.spans.pop()
+        assert "swing" not in load.figures(0.1)
     finally:
         load.close()

@@ -155,6 +155,7 @@ def test_a_queue_that_stays_as_it_is_is_no_saturation(p50_us: float, swing: floa
     """Unless there are more than 32 at a time: of 7,000/s, of which each takes 4.57 ms."""
     found = row(opened({**turn(p50_us, 3 * p50_us), "swing": swing}), "tiny, open loop")
     assert found.value == (math.inf if saturated else 3)
+    assert found.measured.endswith(": 1 of 1 longer than 32 in flight") is (p50_us > 3200 and not saturated)
 
 
 @pytest.mark.parametrize(("other_us", "passed"), [(450, True), (600, False)])

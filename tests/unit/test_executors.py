@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -89,6 +90,16 @@ def test_trials_come_ever_more_seldom_while_they_find_what_is_known() -> None:
     assert sum(count > 1 for count in machine.used) / len(machine.used) < 0.01
 
 
+def test_what_is_known_is_tried_for_half_as_long() -> None:
+    machine = Machine(lambda count: 100 / count, 2)
+    lasted = []
+    for _ in range(3):
+        machine.used.clear()
+        machine.run(AGAIN_NS / 1e9)
+        lasted.append(machine.used.count(2))
+    assert lasted[1:] == [pytest.approx(lasted[0] / 2, rel=0.2), 0]
+
+
 def test_short_runs_are_left_alone() -> None:
     machine = Machine(lambda count: 1000.0 * count, 2, LONG_S * 0.9)
     assert machine.run(10.0) == 1
@@ -105,18 +116,60 @@ def test_who_works_off_what_fewer_left_has_shown_it() -> None:
     assert machine.used.count(1) / len(machine.used) < 0.02
 
 
-def test_trials_that_were_interrupted_come_no_sooner() -> None:
-    """Two are better than one, but nobody sends enough for four."""
+def test_a_trial_that_was_interrupted_goes_on_where_it_was() -> None:
+    """Two are better than one; for a while nobody sends enough for four, then somebody does."""
     machine = Machine({1: 100.0, 2: 160.0, 4: 200.0}.__getitem__, 4)
     while machine.told != [2]:
         machine.run(0.01)
-    machine.executors.idle(1)
-    assert machine.executors.count == 2
     machine.used.clear()
-    machine.run(AGAIN_NS / 1e9 - 1.0)
-    assert set(machine.used) == {2}
-    machine.run(3.0)
-    assert 1 in machine.used
+    for _ in range(1000):
+        machine.run(0.05)
+        machine.executors.idle(1)
+    assert (set(machine.used), machine.told) == ({2}, [2])
+    assert machine.run(SOON_NS / 1e9 + 3.0) == 4
+    assert set(machine.used) == {2, 4}
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Two executors whose runs share the CPUs, begin together and end together; one alone takes `alone_ns`.
+
+    Two take `more` times as long for both as one would for the two of them, one after the other.
+    """
+
+    alone_ns: int
+    more: float
+    executors: LearnedExecutors = field(default_factory=lambda: LearnedExecutors(2, lambda count, rates: None))
+    now_ns: int = 0
+
+    def burst(self, requests: int) -> None:
+        """All of it, and then nothing for a while."""
+        while requests:
+            beside = min(requests, self.executors.count)
+            self.now_ns += int(self.alone_ns * beside * (self.more if beside > 1 else 1.0))
+            for _ in range(beside):
+                self.executors.ran(self.now_ns, 1, self.alone_ns * beside / 1e9)
+            requests -= beside
+        self.executors.idle(0)
+        self.now_ns += int(1e9)
+
+
+@pytest.mark.parametrize("requests", range(44, 70))
+@pytest.mark.parametrize(("more", "best"), [(1.0, 1), (1.04, 1), (0.8, 2)])
+def test_bursts_that_two_work_off_tell_what_two_are_worth(requests: int, more: float, best: int) -> None:
+    """Not that both began at once."""
+    pairs = Pairs(10_000_000, more)
+    for _ in range(40):
+        pairs.burst(requests)
+    assert pairs.executors.count == best
+
+
+def test_slow_runs_are_weighed_as_well() -> None:
+    """Two have worked off what one has left before they have run often enough; it comes to that by and by."""
+    pairs = Pairs(60_000_000, 0.56)
+    for _ in range(20):
+        pairs.burst(21)
+    assert pairs.executors.count == 2
 
 
 def test_what_is_known_is_not_tried_again_soon_where_little_comes() -> None:
@@ -179,6 +232,18 @@ def test_another_machine_is_noticed() -> None:
     assert machine.run(2 * 100.0 + 3 * AGAIN_NS / 1e9 + 10.0) == 1
 
 
+def test_where_another_number_is_best_it_is_tried_again_soon() -> None:
+    machine = Machine(lambda count: 100.0 * (0.95 if count == 2 else 1.0), 2)
+    assert machine.run(1000.0) == 1
+    machine.rate = lambda count: 100.0 * count
+    trials = len(machine.told)
+    while machine.executors.count == 1 or len(machine.told) == trials:
+        machine.run(0.1)
+    assert len(machine.told) == trials + 1
+    machine.run(AGAIN_NS / 1e9 + 3.0)
+    assert len(machine.told) == trials + 2
+
+
 def test_who_is_idle_needs_no_more() -> None:
     machine = Machine(lambda count: 100.0 * count, 2)
     for _ in range(1000):
@@ -202,17 +267,18 @@ def test_a_trial_without_enough_requests_is_given_up_and_made_again() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 19), st.integers(0, 4), st.integers(0, 4)), min_size=200), st.sampled_from([2, 4])
+    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 4), st.integers(0, 4), st.integers(5, 40)), min_size=200),
+    st.sampled_from([2, 4]),
 )
 @settings(max_examples=50)
-def test_never_less_than_one_nor_more_than_allowed(seen: list[tuple[int, int, int]], most: int) -> None:
-    """Whatever is answered; one in twenty is followed by a moment without anything to run. Trials do end."""
+def test_never_less_than_one_nor_more_than_allowed(seen: list[tuple[int, int, int, int]], most: int) -> None:
+    """Whatever is answered; one in thirty is followed by a moment without anything to run. Trials do end."""
     told: list[int] = []
     executors = LearnedExecutors(most, lambda count, rates: told.append(count))
     now_ns = 0
     for _ in range(3):
-        for what, requests, running in seen:
-            now_ns += TURN_NS // 5
+        for what, requests, running, turn in seen:
+            now_ns += TURN_NS // turn
             executors.ran(now_ns, requests, RUN_S)
             if what == 0:
                 executors.idle(running)
