@@ -15,13 +15,14 @@ from bench_contenders import LOOP
 
 MB = 1000 * 1000
 MIB = 1024 * 1024
-CONV = ("conv", 8)
-LOADS = (("tiny", 1), ("tiny", 32), ("mlp", 32), ("image", 32), CONV)
+LONE, CONV = ("tiny", 1), ("conv", 8)
+LOADS = (LONE, ("tiny", 32), ("mlp", 32), ("image", 32), CONV)
 WORKLOADS = tuple(dict.fromkeys(name for name, _ in LOADS))
 OPEN = "tiny"  # of the open loop
 OPEN_LIMIT = 5.0
-# So many times the rounds have the open loop, and `conv` where it is held against a loop: what the machine does within
-# seconds moves these two most, beyond what a median of three or five rounds evens out.
+# So many times the rounds have the open loop, `conv` where it is held against a loop, and a request by itself where
+# batching is held against none: what the machine does within seconds moves these most, or by more than the twentieth
+# that matters, beyond what a median of three or five rounds evens out.
 MORE_ROUNDS = 3
 NOT_MEASURED = "not measured"
 FLOODED_AND_ALONE = ("B flooded", "alone, half of the CPUs")  # conditions of `bench_tenants`
@@ -56,18 +57,23 @@ class Row:
 
 def times(ours: str) -> bench_serving.Times:
     """Of the closed loops that have more rounds. `ours`: the pool without batching."""
-    return {(*CONV, server): MORE_ROUNDS for server in (ours, LOOP)}
+    loads = [(*LONE, ours), (*LONE, _auto(ours)), (*CONV, ours), (*CONV, LOOP)]
+    return dict.fromkeys(loads, MORE_ROUNDS)
+
+
+def _auto(ours: str) -> str:
+    return f"{ours}+auto"
 
 
 def rows(report: Report) -> list[Row]:
     """Every target."""
     ours = report["options"]["engines"][0] or "pool"
-    auto = f"{ours}+auto"
+    auto = _auto(ours)
     return [
         _times(report, ("tiny", 32), (ours, "plain"), 4),
-        _latency(report, ("tiny", 1), (ours, "plain"), 1.0),
+        _latency(report, LONE, (ours, "plain"), 1.0),
         _times(report, ("tiny", 32), (auto, "plain"), 6),
-        _latency(report, ("tiny", 1), (auto, ours), _SAME),
+        _latency(report, LONE, (auto, ours), _SAME),
         _times(report, CONV, (ours, LOOP), 0.97),
         _times(report, ("mlp", 32), (auto, "plain"), 5),
         _times(report, ("image", 32), (ours, "plain"), 2),

@@ -233,7 +233,7 @@ class Counted:
 
 
 def test_what_swings_most_has_three_times_the_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Those two contenders of `conv` alone that are compared, and these right after each other once they are alone."""
+    """Those two contenders alone that are compared, and these right after each other once they are alone."""
     turns: list[tuple[str, int, str]] = []
     names = ("envoy", "envoy+auto", "plain", "loop", "loop+2 threads")
     contenders = [Counted(name, "conv" if name.startswith("loop") else "", turns) for name in names]
@@ -241,9 +241,12 @@ def test_what_swings_most_has_three_times_the_rounds(monkeypatch: pytest.MonkeyP
     found: dict[str, Any] = {}
     bench.measure_contenders(bench_options.parse(["--what=targets", "--rounds=2", "--engines=envoy"]), tmp_path, found)
     counts = Counter((each["workload"], each["server"], len(each["rounds"])) for each in found["serving"])
-    common = [(name, server, 2) for name in ("tiny", "tiny", "mlp", "image") for server in names[:3]]
-    swinging = [("conv", name, 6 if name in ("envoy", "loop") else 2) for name in names]
-    assert counts == Counter([*common, *swinging])
+    common = [(name, server, 2) for name in ("tiny", "mlp", "image") for server in names[:3]]
+    lone = [("tiny", name, 2 if name == "plain" else 6) for name in names[:3]]
+    conv_counts = [("conv", name, 6 if name in ("envoy", "loop") else 2) for name in names]
+    assert counts == Counter([*common, *lone, *conv_counts])
+    alone = [server for name, in_flight, server in turns if (name, in_flight) == ("tiny", 1)]
+    assert alone == [*names[:3] * 2, *names[:2] * 4]
     conv = [server for name, _, server in turns if name == "conv"]
     assert conv == [*names * 2, *["envoy", "loop"] * 4]
     (opened_cell,) = found["open"]
