@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +23,7 @@ RUN_S = 0.01
 
 
 class Machine:
-    """`rate(n)`: requests per second of n executors, all of which have something to run, unless little `comes`."""
+    """`rate(n)`: requests per second of n executors, all of which always have something to run."""
 
     def __init__(self, rate: Callable[[int], float], most: int = 4, run_s: float = RUN_S) -> None:
         self.rate = rate
@@ -48,21 +47,6 @@ class Machine:
             self.used.append(self.executors.count)
         return self.executors.count
 
-    def run_what_comes(self, per_s: float, seconds: float) -> int:
-        """Requests that come at this rate, and wait where they have to; how many wait at the end."""
-        until_ns, due_ns, done = self.now_ns + int(seconds * 1e9), self.now_ns, 0
-        began_ns = self.now_ns
-        while self.now_ns < until_ns:
-            if done >= (self.now_ns - began_ns) / 1e9 * per_s:
-                self.executors.idle(0)
-                self.now_ns = due_ns = began_ns + int((done + 1) / per_s * 1e9)
-            due_ns += int(1e9 / self.rate(self.executors.count))
-            self.now_ns = max(self.now_ns, due_ns)
-            self.executors.ran(self.now_ns, 1, self.run_s)
-            self.used.append(self.executors.count)
-            done += 1
-        return int((until_ns - began_ns) / 1e9 * per_s) - done
-
 
 @pytest.mark.parametrize(
     ("rates", "most", "best"),
@@ -83,11 +67,11 @@ def test_the_best_number_is_found(rates: dict[int, float], most: int, best: int)
 
 def test_trials_come_ever_more_seldom_while_they_find_what_is_known() -> None:
     machine = Machine(lambda count: 100 / count, 2)
-    machine.run(700.0)
+    machine.run(200.0)
     gaps_s = [(later - earlier) / 1e9 for earlier, later in itertools.pairwise(machine.told_ns)]
-    wanted_s = [AGAIN_NS / 1e9 * 2**i for i in range(6)]
+    wanted_s = [AGAIN_NS / 1e9 * 2**i for i in range(5)]
     assert gaps_s == pytest.approx([min(each, AGAIN_MOST_NS / 1e9) for each in wanted_s], abs=2.0)
-    assert sum(count > 1 for count in machine.used) / len(machine.used) < 0.01
+    assert sum(count > 1 for count in machine.used) / len(machine.used) < 0.02
 
 
 def test_what_is_known_is_tried_for_half_as_long() -> None:
@@ -106,70 +90,19 @@ def test_short_runs_are_left_alone() -> None:
     assert machine.told == []
 
 
-def test_who_works_off_what_fewer_left_has_shown_it() -> None:
-    """More comes than one can do, and two are idle now and then."""
-    machine = Machine({1: 100.0, 2: 190.0}.__getitem__, 2)
-    assert machine.run_what_comes(120.0, 5.0) < 20
+@pytest.mark.parametrize("known", [False, True])
+def test_trials_that_were_interrupted_come_no_sooner(known: bool) -> None:
+    """Two are better than one, but nobody sends enough for four, or does so no more."""
+    machine = Machine({1: 100.0, 2: 160.0, 4: 165.0}.__getitem__, 4)
+    while machine.told[-1:] != [2] or (known and len(machine.told) < 3):
+        machine.run(0.01)
+    machine.executors.idle(1)
     assert machine.executors.count == 2
     machine.used.clear()
-    assert machine.run_what_comes(120.0, 200.0) < 20
-    assert machine.used.count(1) / len(machine.used) < 0.02
-
-
-def test_a_trial_that_was_interrupted_goes_on_where_it_was() -> None:
-    """Two are better than one; for a while nobody sends enough for four, then somebody does."""
-    machine = Machine({1: 100.0, 2: 160.0, 4: 200.0}.__getitem__, 4)
-    while machine.told != [2]:
-        machine.run(0.01)
-    machine.used.clear()
-    for _ in range(1000):
-        machine.run(0.05)
-        machine.executors.idle(1)
-    assert (set(machine.used), machine.told) == ({2}, [2])
-    assert machine.run(SOON_NS / 1e9 + 3.0) == 4
-    assert set(machine.used) == {2, 4}
-
-
-@dataclass(slots=True)
-class Pairs:
-    """Two executors whose runs share the CPUs, begin together and end together; one alone takes `alone_ns`.
-
-    Two take `more` times as long for both as one would for the two of them, one after the other.
-    """
-
-    alone_ns: int
-    more: float
-    executors: LearnedExecutors = field(default_factory=lambda: LearnedExecutors(2, lambda count, rates: None))
-    now_ns: int = 0
-
-    def burst(self, requests: int) -> None:
-        """All of it, and then nothing for a while."""
-        while requests:
-            beside = min(requests, self.executors.count)
-            self.now_ns += int(self.alone_ns * beside * (self.more if beside > 1 else 1.0))
-            for _ in range(beside):
-                self.executors.ran(self.now_ns, 1, self.alone_ns * beside / 1e9)
-            requests -= beside
-        self.executors.idle(0)
-        self.now_ns += int(1e9)
-
-
-@pytest.mark.parametrize("requests", range(44, 70))
-@pytest.mark.parametrize(("more", "best"), [(1.0, 1), (1.04, 1), (0.8, 2)])
-def test_bursts_that_two_work_off_tell_what_two_are_worth(requests: int, more: float, best: int) -> None:
-    """Not that both began at once."""
-    pairs = Pairs(10_000_000, more)
-    for _ in range(40):
-        pairs.burst(requests)
-    assert pairs.executors.count == best
-
-
-def test_slow_runs_are_weighed_as_well() -> None:
-    """Two have worked off what one has left before they have run often enough; it comes to that by and by."""
-    pairs = Pairs(60_000_000, 0.56)
-    for _ in range(20):
-        pairs.burst(21)
-    assert pairs.executors.count == 2
+    machine.run(AGAIN_NS / 1e9 - 1.0)
+    assert set(machine.used) == {2}
+    machine.run(AGAIN_NS / 1e9 + 3.0)
+    assert 1 in machine.used
 
 
 def test_what_is_known_is_not_tried_again_soon_where_little_comes() -> None:
