@@ -28,6 +28,7 @@ from modelpool.supervisor.model_policy import ModelPolicy
 
 LOOP = "loop"
 PLAIN = "plain"
+AUTO = "auto"  # after the name of a pool without batching
 
 Figures = dict[str, Any]
 
@@ -55,7 +56,7 @@ class Pool:
     @property
     def name(self) -> str:
         parts = [self.engine or "pool"]
-        parts += ["auto"] if self.batching else []
+        parts += [AUTO] if self.batching else []
         parts += [f"x{self.replicas}"] if self.replicas > 1 else []
         return "+".join(parts)
 

@@ -1,10 +1,10 @@
 """How far what is not ours lets the tail of an open loop be: the whole way beside the plain server and a bare chain.
 
-By turns, as `bench_open` takes them, each at a share of what it can do just then; the generator is our own, in all
-three. The chain (`bench_floor_chain`) has Envoy, pyvoy, ZeroMQ and TensorFlow, and nothing of ours: no deadlines, no
-queue, no metrics; each request and each answer is a message of its own, where the pool sends in one what came together.
-What it can do is another figure, and its share another rate. No bound, then, but a measure: a tail that the chain has
-as well does not come from our part of the way.
+By turns, as `bench_open` takes them, each at a share of what it can do just then, or all at one rate; the generator is
+our own, in all three. The chain (`bench_floor_chain`) has Envoy, pyvoy, ZeroMQ and TensorFlow, and nothing of ours: no
+deadlines, no queue, no metrics; each request and each answer is a message of its own, where the pool sends in one what
+came together. What it can do is another figure, and its share another rate. No bound, then, but a measure: a tail that
+the chain has as well does not come from our part of the way.
 """
 
 import math
@@ -37,9 +37,9 @@ def verdict(cells: Mapping[str, Cell]) -> str:
 
 def _found(cell: Cell) -> str:
     rounds = cell["rounds"]
-    value, bad = bench_capacity.judged_tail(rounds), bench_serving.bad_answers(cell)
+    value = bench_capacity.judged_tail(rounds)
     kept = f"kept in {sum(map(_is_kept, rounds))} of {len(rounds)} rounds"
-    beside = ", ".join(filter(None, (kept, bench_capacity.oddities(rounds), f"{bad} bad" if bad else "")))
+    beside = ", ".join(filter(None, (kept, bench_serving.beside(bench_capacity.oddities(rounds), [cell]))))
     has = "has no figure" if value is None else "was saturated" if value == math.inf else f"has {value:.2f}x"
     return f"{has} ({beside})"
 
@@ -53,9 +53,7 @@ def _is_kept(turn: Mapping[str, Any]) -> bool:
 def print_report(cells: Mapping[str, Cell]) -> None:
     """The tables that a person reads."""
     bench_open.print_report(list(cells.values()))
-    print(
-        "chain: Envoy, pyvoy, ZeroMQ and TensorFlow, each request in a message of its own, at a share of what it can;"
-    )
+    print("chain: Envoy, pyvoy, ZeroMQ and TensorFlow, each request in a message of its own;")
     print("a tail that it has as well does not come from our part of the way")
     print()
     print(verdict(cells))

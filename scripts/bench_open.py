@@ -12,7 +12,7 @@ from typing import Any
 import bench_capacity
 import bench_figures
 import bench_serving
-from bench_contenders import Contender
+from bench_contenders import LOOP, Contender
 from bench_plan import Plan
 from bench_serving import Cell, Options
 from bench_workloads import WORKLOADS, Workload
@@ -30,7 +30,7 @@ def measure(
     cells = []
     for name in workloads:
         workload = WORKLOADS[name]
-        able = [each for each in contenders if each.serves(workload) and not each.name.startswith("loop")]
+        able = [each for each in contenders if each.serves(workload) and not each.name.startswith(LOOP)]
         plan = replace(options.plan(bench_capacity.AT), generator="own", arrivals=arrivals)
         for contender in able:
             contender.load(workload, plan)  # warm: what a server does but once is no change of the machine's speed
@@ -99,4 +99,5 @@ def print_report(cells: Sequence[Cell]) -> None:
     print(
         "taken again: turns beside which the capacity changed too much; unsteady: it did in each attempt, and the last"
     )
-    print("one counts; saturated: more at a time than 32, or a p50 longer than theirs that swings: too small a ratio")
+    print("one counts; saturated: more at a time than 32, or a p50 longer than theirs that swings: too small a ratio;")
+    print("longer: a p50 longer than theirs all the time, which counts")

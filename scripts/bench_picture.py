@@ -9,6 +9,7 @@ from typing import Any
 
 import bench_figures
 import bench_serving
+from bench_contenders import LOOP, PLAIN
 
 _WIDTH = 860
 _LEFT, _RIGHT, _TOP = 170, 190, 74
@@ -20,13 +21,13 @@ _FONT = "font-family='system-ui, sans-serif'"
 
 def render(report: Mapping[str, Any]) -> str:
     """The closed-loop cells of the report. Raises ValueError when there are none beside a plain server."""
-    cells = [each for each in report.get("serving", ()) if not each["server"].startswith("loop")]
-    answered = [each for each in cells if each["server"] == "plain" and each["median"]["requests_per_s"]]
-    groups = [key for key in _loads(cells) if bench_serving.find(answered, *key, "plain") is not None]
+    cells = [each for each in report.get("serving", ()) if not each["server"].startswith(LOOP)]
+    answered = [each for each in cells if each["server"] == PLAIN and each["median"]["requests_per_s"]]
+    groups = [key for key in _loads(cells) if bench_serving.find(answered, *key, PLAIN) is not None]
     if not groups:
         raise ValueError("the report has no figures of a plain server to draw others against")
-    servers = [*dict.fromkeys(each["server"] for each in cells if each["server"] != "plain"), "plain"]
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(servers[:-1])} | {"plain": _PLAIN_COLOUR}
+    servers = [*dict.fromkeys(each["server"] for each in cells if each["server"] != PLAIN), PLAIN]
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(servers[:-1])} | {PLAIN: _PLAIN_COLOUR}
     bars = {key: _bars(cells, key, servers) for key in groups}
     scale = (_WIDTH - _LEFT - _RIGHT) / max(times for each in bars.values() for _, times, _ in each)
     height = _TOP + sum(len(drawn) * (_BAR + _GAP) + _GROUP for drawn in bars.values())
@@ -48,7 +49,7 @@ def _loads(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 def _bars(cells: Sequence[Any], load: tuple[str, int], servers: Sequence[str]) -> list[tuple[str, float, str]]:
     """Of one load: the server, how many times the plain one's requests/s, and a label."""
-    plain = bench_serving.find(cells, *load, "plain")
+    plain = bench_serving.find(cells, *load, PLAIN)
     assert plain is not None
     bars = []
     for server in servers:

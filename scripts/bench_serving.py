@@ -114,6 +114,12 @@ def bad_answers(found: Cell) -> int:
     return int(sum(each["failures"] + each["wrong"] + each.get("other_bad", 0) for each in found["rounds"]))
 
 
+def beside(odd: str, cells: Sequence[Cell]) -> str:
+    """What is said beside a figure of these: what is odd about it, and how many bad answers there were."""
+    bad = sum(map(bad_answers, cells))
+    return ", ".join(filter(None, (odd, f"{bad} bad" if bad else "")))
+
+
 def find(cells: Sequence[Cell], workload: str, in_flight: int, server: str) -> Cell | None:
     """The closed-loop cell of that workload, load and server."""
     for each in cells:

@@ -1,9 +1,10 @@
-"""What the data plane must reach, held against a report: target, measured, ratio, pass or fail. Pure.
+"""What the data plane must reach, by how many rounds, held against a report: measured, ratio, pass or fail. Pure.
 
 A target whose figures are not in the report says so; it neither passes nor fails.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import bench_capacity
 import bench_figures
 import bench_serving
-from bench_contenders import LOOP
+from bench_contenders import AUTO, LOOP, PLAIN, Pool
 
 MB = 1000 * 1000
 MIB = 1024 * 1024
@@ -57,26 +58,22 @@ class Row:
 
 def times(ours: str) -> bench_serving.Times:
     """Of the closed loops that have more rounds. `ours`: the pool without batching."""
-    loads = [(*LONE, ours), (*LONE, _auto(ours)), (*CONV, ours), (*CONV, LOOP)]
+    loads = [(*LONE, ours), (*LONE, f"{ours}+{AUTO}"), (*CONV, ours), (*CONV, LOOP)]
     return dict.fromkeys(loads, MORE_ROUNDS)
-
-
-def _auto(ours: str) -> str:
-    return f"{ours}+auto"
 
 
 def rows(report: Report) -> list[Row]:
     """Every target."""
-    ours = report["options"]["engines"][0] or "pool"
-    auto = _auto(ours)
+    ours = Pool(report["options"]["engines"][0]).name
+    auto = f"{ours}+{AUTO}"
     return [
-        _times(report, ("tiny", 32), (ours, "plain"), 4),
-        _latency(report, LONE, (ours, "plain"), 1.0),
-        _times(report, ("tiny", 32), (auto, "plain"), 6),
+        _times(report, ("tiny", 32), (ours, PLAIN), 4),
+        _latency(report, LONE, (ours, PLAIN), 1.0),
+        _times(report, ("tiny", 32), (auto, PLAIN), 6),
         _latency(report, LONE, (auto, ours), _SAME),
         _times(report, CONV, (ours, LOOP), 0.97),
-        _times(report, ("mlp", 32), (auto, "plain"), 5),
-        _times(report, ("image", 32), (ours, "plain"), 2),
+        _times(report, ("mlp", 32), (auto, PLAIN), 5),
+        _times(report, ("image", 32), (ours, PLAIN), 2),
         _growth(report),
         _open(report, ours),
         _tenants(report),
@@ -103,14 +100,15 @@ def _compared(
     ours, theirs = cells
     if ours is None or theirs is None:
         return None, NOT_MEASURED, 0
-    measured = " / ".join(form.format(each["median"][key]) for each in (ours, theirs))
+    # Where one has more rounds than the other, those that both have.
+    pairs = [(a[key], b[key]) for a, b in zip(ours["rounds"], theirs["rounds"], strict=False)]
+    measured = " / ".join(form.format(statistics.median(each)) for each in zip(*pairs, strict=True))
     return bench_figures.ratio_of_rounds(ours["rounds"], theirs["rounds"], key), *_with_bad(measured, ours, theirs)
 
 
 def _with_bad(measured: str, *cells: bench_serving.Cell, odd: str = "") -> tuple[str, int]:
     """What was measured, and what is odd about it and how many bad answers beside it."""
-    bad = sum(map(bench_serving.bad_answers, cells))
-    beside = ", ".join(filter(None, (odd, f"{bad} bad" if bad else "")))
+    bad, beside = sum(map(bench_serving.bad_answers, cells)), bench_serving.beside(odd, cells)
     return (f"{measured}: {beside}" if beside else measured), bad
 
 

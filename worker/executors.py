@@ -143,10 +143,8 @@ class LearnedExecutors:
 
     def _learn(self, trial: _Trial, rates: dict[int, float]) -> bool:
         """Whether the many are better, by this trial and those before it."""
-        # No more than twice as much, and no less: where the few got next to nothing, they were kept from running.
-        most = trial.many / trial.few
         ratio = (rates[trial.many] + _NEXT_TO_NOTHING) / (rates[trial.few] + _NEXT_TO_NOTHING)
-        gain = min(most, max(1 / most, ratio))
+        gain = min(2.0, max(0.5, ratio))  # beyond that, one of them was kept from running
         known = self._gains.get(trial.few, gain)
         self._gains[trial.few] = known = known + _WEIGHT * (gain - known)
         better = known > GAIN

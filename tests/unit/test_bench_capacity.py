@@ -9,7 +9,6 @@ import bench_open
 import bench_serving
 import bench_tenants
 import pytest
-from bench_load import Load
 from bench_plan import Plan
 from bench_serving import Options
 from bench_workloads import Workload
@@ -247,16 +246,3 @@ def test_both_that_are_compared_are_taken_again(monkeypatch: pytest.MonkeyPatch)
     kept = [found[name]["p99_us"] for name in (bench_tenants.HALF, bench_tenants.FLOODED, bench_tenants.ALONE)]
     assert kept == [2, 3, 4]
     assert [len(found[name].get("again", ())) for name in found] == [1, 1, 0]
-
-
-@pytest.mark.parametrize("rate", [0.0, 100.0])
-def test_the_generator_says_how_an_open_loop_swings(rate: float) -> None:
-    load = Load([], Plan(1, 0.0, 3.0, rate_per_s=rate), lambda answer: True)
-    try:
-        load.measured_from, load.measured_until = 10.0, 13.0
-        load.seen.spans = [(10.5 if rate else 3.0, 10.6), (11.5, 11.7), (12.5, 12.7)]
-        assert load.figures(0.1).get("swing") == (pytest.approx(2) if rate else None)
-        load.seen.spans.pop()
-        assert "swing" not in load.figures(0.1)
-    finally:
-        load.close()

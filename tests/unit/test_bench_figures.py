@@ -7,6 +7,8 @@ import statistics
 
 import bench_figures
 import pytest
+from bench_load import Load
+from bench_plan import Plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,7 +121,21 @@ def test_a_queue_that_grows_or_shrinks_swings() -> None:
     assert bench_figures.swing([each for each in grown if each[0] < 12], 10, 13) is None
 
 
-def test_a_pause_is_no_swing() -> None:
+@pytest.mark.parametrize("pause", [20, 120, 220])
+def test_a_pause_is_no_swing(pause: int) -> None:
     """All that waits for it waits for a moment, in whatever third."""
-    spans = [(i / 100, i / 100 + (0.3 if 220 < i < 250 else 0.01)) for i in range(300)]
+    spans = [(i / 100, i / 100 + (0.3 if pause < i < pause + 30 else 0.01)) for i in range(300)]
     assert bench_figures.swing([*spans, (3.0, 3.01)], 0, 3) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rate", [0.0, 100.0])
+def test_the_generator_says_how_an_open_loop_swings(rate: float) -> None:
+    load = Load([], Plan(1, 0.0, 3.0, rate_per_s=rate), lambda answer: True)
+    try:
+        load.measured_from, load.measured_until = 10.0, 13.0
+        load.seen.spans = [(10.5 if rate else 3.0, 10.6), (11.5, 11.7), (12.5, 12.7)]
+        assert load.figures(0.1).get("swing") == (pytest.approx(2) if rate else None)
+        load.seen.spans.pop()
+        assert "swing" not in load.figures(0.1)
+    finally:
+        load.close()

@@ -232,6 +232,18 @@ class Counted:
         return {**rounds([plan.rate_per_s or 1_000])[0], "late_p99_us": 1.0}
 
 
+def test_of_unequal_rounds_those_that_both_have_are_compared_and_shown() -> None:
+    ours, plain = rounds([1, 1, 1, 1], 100.0), rounds([1, 1], 200.0)
+    for each in ours[2:]:
+        each["p50_us"] = 900.0
+    cells = [
+        {"workload": "tiny", "in_flight": 1, **bench_serving.cell(name, each)}
+        for name, each in (("envoy", ours), ("plain", plain))
+    ]
+    found = row(report(serving=cells), "tiny, 1 in flight, envoy: p50")
+    assert (found.value, found.measured) == (0.5, "100 us / 200 us")
+
+
 def test_what_swings_most_has_three_times_the_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Those two contenders alone that are compared, and these right after each other once they are alone."""
     turns: list[tuple[str, int, str]] = []
