@@ -114,8 +114,8 @@ class _TableTimes:
         return cls(table.form.signatures, table.taken_ns - table.read_ns - table.column("sent_ns"), times)
 
 
-# Signatures, times of the requests, and whether each counts as a batch.
-_StraightTimes = tuple[tuple[str, ...], list[Times], bool]
+# Signatures, times of the requests, and the rows of the batch that each counts as; 0 where it does not.
+_StraightTimes = tuple[tuple[str, ...], list[Times], int]
 
 
 class _OfMethod:
@@ -176,8 +176,8 @@ class _OfMethod:
         """Requests that were run one after the other and ended well."""
         self._result(_OK).add(sum(len(times) for _, times, _ in runs))
         apart: dict[tuple[tuple[str, ...], bool], list[Times]] = {}
-        for signatures, times, batched in runs:
-            apart.setdefault((signatures, batched), []).extend(times)
+        for signatures, times, rows in runs:
+            apart.setdefault((signatures, bool(rows)), []).extend(times)
         for (signatures, batched), own in apart.items():
             self._stages(signatures).count_straight(np.array(own), batched=batched)
 
@@ -244,13 +244,13 @@ class _Batches:
         if len(self._waiting) >= _SETTLE_EVERY:
             self.settle()
 
-    def add_single(self, rows: int) -> None:
-        """A batch of one request was run, which did not wait."""
-        self._task_rows.append(rows)
-        self._waited_ns.append(0)
-        self._waiting.append((rows, 1, rows, False))
-        if len(self._waiting) >= _SETTLE_EVERY:
-            self.settle()
+    def add_singles(self, rows: int, count: int) -> None:
+        """So many batches of one request each were run, which did not wait."""
+        if not rows:
+            return
+        self._task_rows += [rows] * count
+        self._waited_ns += [0] * count
+        self._waiting += [(rows, 1, rows, False)] * count
 
     def settle(self) -> None:
         """Count those that were added."""
@@ -330,13 +330,10 @@ class WorkerMetrics:
         """Likewise, requests of Predict that were run one after the other; whether each counts as a batch."""
         if not self.on:
             return
-        if batched and self._batches is not None:
-            place = run.form.common.place
-            assert place is not None
-            for _ in run.times:
-                self._batches.add_single(place.rows)
+        place = run.form.common.place
         of_method = self._of_method(Method.PREDICT)
-        of_method.straight.append((run.form.signatures, run.times, batched))
+        rows = place.rows if batched and place is not None else 0
+        of_method.straight.append((run.form.signatures, run.times, rows))
         of_method.straight_requests += len(run.times)
         if of_method.straight_requests >= _SETTLE_EVERY:
             self.settle()
@@ -358,8 +355,7 @@ class WorkerMetrics:
 
     def settle(self) -> None:
         """Count what has been finished; called when there is time, too."""
-        if self._batches is not None:
-            self._batches.settle()
+        batches = self._batches
         for method, known in self._methods.items():
             if known.tables:
                 tables, known.tables = known.tables, []
@@ -367,12 +363,17 @@ class WorkerMetrics:
             if known.straight:
                 runs, known.straight, known.straight_requests = known.straight, [], 0
                 known.count_straight(runs)
+                if batches is not None:
+                    for _, times, rows in runs:
+                        batches.add_singles(rows, len(times))
             if known.waiting:
                 tasks, known.waiting = known.waiting, []
                 known.count(tasks)
                 if method is Method.MULTI_INFERENCE:
                     for task in tasks:
                         self._count_examples(task)
+        if batches is not None:
+            batches.settle()
 
     def _count_examples(self, task: Task) -> None:
         if task.code is Code.OK:

@@ -256,6 +256,7 @@ class Session:
 
     def _wait(self) -> bool:
         """Until there is something to do; False when there is nothing, and the worker is to stop."""
+        self._work.rest()
         running = self._threads.running if self._threads is not None else 0
         due_ns = None
         if running < self._executors.count:

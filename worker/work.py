@@ -20,7 +20,7 @@ from .plan import Place, Plan
 from .predict_forms import KnownForm
 from .request_queue import Gone, Request, RequestQueue
 from .request_table import RequestTable
-from .straight_runs import StraightRun
+from .straight_runs import StraightRun, Times
 from .waiting_tables import WaitingTables
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _MAX_SINGLES = 64
 # So many families that are not to share runs are known: those of MultiInference are as many as clients think of.
 _MAX_APART = 64
+# So many that went straight are kept for a moment in which there is time to learn of them.
+_MOST_UNLEARNED = 64
 
 
 class Work(Protocol):
@@ -47,7 +49,7 @@ class Work(Protocol):
         """Whether requests of this form may."""
 
     def ran_straight(self, run: StraightRun) -> bool:
-        """Some were; whether each counts as a batch."""
+        """Some were; whether each counts as a batch. Their answers wait meanwhile: what can be done later is."""
 
     def put_table(self, raw: bytes, peer: bytes, frontend: int, now_ns: int) -> bool:
         """Take a message of several requests that came just now, as a table; False: they are to be put in the queue."""
@@ -69,6 +71,9 @@ class Work(Protocol):
 
     def ran(self, job: Job) -> None:
         """A batch was run."""
+
+    def rest(self) -> None:
+        """There is time now: all that was run is answered."""
 
 
 class Unbatched:
@@ -123,6 +128,9 @@ class Unbatched:
     def ran(self, job: Job) -> None:
         """Nothing is learned of it."""
 
+    def rest(self) -> None:
+        """Nothing was left for later."""
+
 
 class Batched:
     """Requests that can share a run do, as the batcher says; the others go by themselves.
@@ -159,6 +167,8 @@ class Batched:
         self._single_ns = 0
         self._fresh: list[Task] = []
         self._alone = False
+        self._unlearned: list[tuple[Place, list[Times]]] = []
+        """Of what went straight."""
         self._apart: dict[Hashable, str] = {}
         """Families that were to share runs, and turned out to have outputs that are no rows, and why; oldest first."""
 
@@ -173,8 +183,9 @@ class Batched:
     def ran_straight(self, run: StraightRun) -> bool:
         place = run.form.common.place
         assert place is not None
-        for _, _, run_ns, ran_ns, _ in run.times:
-            self._batcher.observe(place.family, place.rows, (ran_ns - run_ns) / 1e9)
+        self._unlearned.append((place, run.times))
+        if len(self._unlearned) >= _MOST_UNLEARNED:
+            self.rest()
         if run.unfinished is not None:
             task = run.unfinished.parts[0].task
             task.family, task.rows, task.key = place
@@ -197,8 +208,11 @@ class Batched:
             self._put_each(self.tables.take_expired(now_ns), now_ns)
             if self.tables and not (running and self._alone):
                 return self._next_of_tables(self.tables)
-        if self._at_hand and len(queue) == 1 and not (running or self._singles or len(self._batcher)):
-            return self._next_by_itself(queue, now_ns)
+        if self._at_hand and not (running or self._singles or len(self._batcher)):
+            if not queue:  # as after each request that came by itself
+                return None
+            if len(queue) == 1:
+                return self._next_by_itself(queue, now_ns)
         self._plan(queue, now_ns)
         job = None if running and self._alone else self._take(running, now_ns)
         if job is not None:
@@ -285,6 +299,12 @@ class Batched:
                 self._withdraw_waiting()
         if job.took_s is not None:
             self._batcher.observe(job.family, job.filled, job.took_s)
+
+    def rest(self) -> None:
+        unlearned, self._unlearned = self._unlearned, []
+        for place, times in unlearned:
+            for _, _, run_ns, ran_ns, _ in times:
+                self._batcher.observe(place.family, place.rows, (ran_ns - run_ns) / 1e9)
 
     def _keep_apart(self, family: Hashable, why: str) -> None:
         """From now on; not those of its requests that are batched already."""

@@ -15,7 +15,7 @@ from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker.batching import Batcher
 from modelpool.worker.jobs import Task
-from modelpool.worker.plan import Plan
+from modelpool.worker.plan import Place, Plan
 from modelpool.worker.predict_forms import KnownForm
 from modelpool.worker.request_queue import Request, RequestQueue, Unopened
 from modelpool.worker.straight_runs import StraightRun, StraightRunner
@@ -329,7 +329,7 @@ def test_forms_with_large_replies_are_not_known_as_such_that_go_straight() -> No
         assert not each.straight.knows(len(body))
 
 
-def test_with_batching_a_form_fits_once_it_is_known_to_share_runs_and_is_learned_of() -> None:
+def test_with_batching_a_form_fits_once_it_is_known_to_share_runs() -> None:
     body = payload([1.0, 2.0])
     with world() as made:
         straight = StraightRunner(made.model, made.predictor.forms, made.flights)
@@ -340,8 +340,29 @@ def test_with_batching_a_form_fits_once_it_is_known_to_share_runs_and_is_learned
         run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
         assert run is not None
         assert made.work.ran_straight(run), "a batch"
-        assert made.observed == [(("serving_default",), 1)]
         made.work._keep_apart(("serving_default",), "its outputs are no rows")
         assert not made.work.fits_straight(form)
         form.common.place = None
         assert not made.work.fits_straight(form)
+
+
+def test_what_went_straight_is_learned_of_when_there_is_time_and_before_it_is_too_much() -> None:
+    body = payload([1.0, 2.0])
+    with world() as made:
+        straight = StraightRunner(made.model, made.predictor.forms, made.flights)
+        made.learn(body)
+        put(made.queue, message({1: body}))
+        run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
+        assert run is not None
+        made.work.ran_straight(run)
+        assert made.observed == []
+        run.form.common.place = None
+        for _ in range(2):
+            made.work.rest()
+            assert made.observed == [(("serving_default",), 1)]
+        run.form.common.place = Place(("serving_default",), 1, "")
+        for _ in range(63):
+            made.work.ran_straight(run)
+        assert len(made.observed) == 1
+        made.work.ran_straight(run)
+        assert len(made.observed) == 65

@@ -159,10 +159,12 @@ def test_one_that_goes_by_itself_does_not_keep_the_next_from_going_straight(busy
     frontend.close()
 
 
-def test_with_batching_auto_one_that_is_alone_goes_straight(start: Start) -> None:
+def test_with_batching_auto_one_that_is_alone_goes_straight_and_is_learned_of(start: Start) -> None:
+    learned: list[int] = []
+
     def auto(executor: Executor) -> Work:
         limit = LearnedLimit()
-        batcher = AutoBatcher[Task](lambda family: limit, lambda family, rows, took_s: None)
+        batcher = AutoBatcher[Task](lambda family: limit, lambda family, rows, took_s: learned.append(rows))
         return Batched(executor, batcher, lambda plan: "s", tables=WaitingTables(Forms(), lambda family: limit, 100))
 
     worker = start(1000, work=auto)
@@ -171,6 +173,7 @@ def test_with_batching_auto_one_that_is_alone_goes_straight(start: Start) -> Non
         frontend.ask(number, b"abc")
         assert frontend.answer()[1] == b"abc"
     eventually(lambda: worker.metrics.straight == 4, "they are counted")
+    eventually(lambda: len(learned) == 5, "and the batcher is told")
     frontend.close()
 
 
