@@ -246,8 +246,6 @@ class _Batches:
 
     def add_singles(self, rows: int, count: int) -> None:
         """So many batches of one request each were run, which did not wait."""
-        if not rows:
-            return
         self._task_rows += [rows] * count
         self._waited_ns += [0] * count
         self._waiting += [(rows, 1, rows, False)] * count
@@ -363,8 +361,8 @@ class WorkerMetrics:
             if known.straight:
                 runs, known.straight, known.straight_requests = known.straight, [], 0
                 known.count_straight(runs)
-                if batches is not None:
-                    for _, times, rows in runs:
+                for _, times, rows in runs:
+                    if rows and batches is not None:
                         batches.add_singles(rows, len(times))
             if known.waiting:
                 tasks, known.waiting = known.waiting, []

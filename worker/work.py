@@ -292,6 +292,7 @@ class Batched:
         self._batcher.hurry()
 
     def ran(self, job: Job) -> None:
+        self.rest()  # in the order in which they were run
         if job.unfit and not job.strict:
             self._keep_apart(job.family, job.unfit)
             if self.tables:  # not one of those that wait may share a run any more, either

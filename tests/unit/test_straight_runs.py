@@ -366,3 +366,7 @@ def test_what_went_straight_is_learned_of_when_there_is_time_and_before_it_is_to
         assert len(made.observed) == 1
         made.work.ran_straight(run)
         assert len(made.observed) == 65
+        made.work.ran_straight(run)
+        put(made.queue, message({2: body}))
+        made.run_all()
+        assert len(made.observed) == 67, "before what was run later"
