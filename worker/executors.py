@@ -3,8 +3,7 @@
 One run seldom keeps all CPUs busy: its threads wait for each other at every operation. A second one beside it fills the
 gaps, if the model is one that has any. So while requests wait and runs are long enough for it to matter, one executor
 and two are tried in turn, on the requests that come; then, where two were better, two and four. A trial takes a second
-or two in which the machine may do anything: so the first ones come soon after each other, and what they found is put
-together. Main thread.
+or two in which the machine may do anything: so what they found is put together. Main thread.
 """
 
 import statistics
@@ -20,8 +19,9 @@ _ENOUGH_RUNS = 8
 TURNS, TURN_NS = 4, 200_000_000
 GAIN = 1.05
 # It is tried again after a while, for machines and neighbours change: twice as long each time that nothing new was
-# found, at most so long. Soon, where nothing is known yet, since too few requests came to tell.
-AGAIN_NS, AGAIN_MOST_NS, SOON_NS = 10_000_000_000, 60_000_000_000, 1_000_000_000
+# found, at most so long. Not sooner: a queue that is full waits for longer meanwhile, and every tenth second such a
+# trial would be most of its p99. Soon, where nothing is known yet, since too few requests came to tell.
+AGAIN_NS, AGAIN_MOST_NS, SOON_NS = 60_000_000_000, 240_000_000_000, 1_000_000_000
 # How much the last trial counts in what is known of a gain: one in a disturbed second is not the whole truth.
 _WEIGHT = 1 / 2
 _NEXT_TO_NOTHING = 1e-3  # requests/s
