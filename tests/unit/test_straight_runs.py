@@ -303,14 +303,20 @@ def test_what_waits_for_a_batch_of_the_flags_does_not_go_straight() -> None:
         assert work.may_go_straight(made.queue) == 0
 
 
+def ran_straight(made: World, body: bytes) -> StraightRun:
+    """A request whose form is known, by itself."""
+    put(made.queue, message({1: body}))
+    straight = StraightRunner(made.model, made.predictor.forms, made.flights)
+    run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
+    assert run is not None
+    return run
+
+
 def test_with_batching_one_that_fails_counts_as_a_batch_that_failed() -> None:
     good, bad = payload([1.0, 2.0]), payload([POISON, 2.0])
     with world() as made:
-        straight = StraightRunner(made.model, made.predictor.forms, made.flights)
         made.learn(good)
-        put(made.queue, message({1: bad}))
-        run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
-        assert run is not None
+        run = ran_straight(made, bad)
         assert made.work.ran_straight(run)
         job = run.unfinished
         assert job is not None
@@ -332,13 +338,10 @@ def test_forms_with_large_replies_are_not_known_as_such_that_go_straight() -> No
 def test_with_batching_a_form_fits_once_it_is_known_to_share_runs() -> None:
     body = payload([1.0, 2.0])
     with world() as made:
-        straight = StraightRunner(made.model, made.predictor.forms, made.flights)
         made.learn(body)
         form = made.predictor.forms.of_length(len(body))[0]
         assert made.work.fits_straight(form)
-        put(made.queue, message({1: body}))
-        run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
-        assert run is not None
+        run = ran_straight(made, body)
         assert made.work.ran_straight(run), "a batch"
         made.work._keep_apart(("serving_default",), "its outputs are no rows")
         assert not made.work.fits_straight(form)
@@ -349,11 +352,8 @@ def test_with_batching_a_form_fits_once_it_is_known_to_share_runs() -> None:
 def test_what_went_straight_is_learned_of_when_there_is_time_and_before_it_is_too_much() -> None:
     body = payload([1.0, 2.0])
     with world() as made:
-        straight = StraightRunner(made.model, made.predictor.forms, made.flights)
         made.learn(body)
-        put(made.queue, message({1: body}))
-        run = straight.run(made.queue, 1, ALWAYS_NS, made.work.fits_straight)
-        assert run is not None
+        run = ran_straight(made, body)
         made.work.ran_straight(run)
         assert made.observed == []
         run.form.common.place = None
