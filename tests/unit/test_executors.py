@@ -12,6 +12,7 @@ from modelpool.worker.executors import (
     AGAIN_NS,
     GAIN,
     LONG_S,
+    MOST_TURNS,
     SOON_NS,
     TURN_NS,
     TURNS,
@@ -83,6 +84,55 @@ def test_what_is_known_is_tried_for_half_as_long() -> None:
         machine.run(AGAIN_NS / 1e9)
         lasted.append(machine.used.count(2))
     assert lasted[1:] == [pytest.approx(lasted[0] / 2, rel=0.2), 0]
+
+
+class Unsteady(Machine):
+    """Two executors bring what `gains` says, one after the other, each for one turn of theirs; the last one stays."""
+
+    def __init__(self, gains: list[float]) -> None:
+        self._gains = gains
+        self.turns_of_two = 0
+        self._last = 1
+        super().__init__(self._rate, 2)
+
+    def _rate(self, count: int) -> float:
+        self.turns_of_two += count == 2 and self._last == 1
+        self._last = count
+        turn = min(self.turns_of_two, len(self._gains)) - 1
+        return 100.0 * (self._gains[turn] if count == 2 else 1.0)
+
+    def run_until_told(self) -> int:
+        while not self.told:
+            self.run(0.02)
+        return self.told[-1]
+
+
+@pytest.mark.parametrize("gain", [1.3, 0.8])
+def test_a_first_trial_whose_turns_agree_is_short(gain: float) -> None:
+    machine = Unsteady([gain])
+    machine.run_until_told()
+    assert machine.turns_of_two == TURNS
+
+
+def test_a_first_trial_whose_turns_contradict_each_other_goes_on() -> None:
+    machine = Unsteady([0.6, 1.3, 0.7, 1.2, 1.3])
+    assert machine.run_until_told() == 2, "the first turns alone say one"
+    assert TURNS < machine.turns_of_two < MOST_TURNS
+
+
+def test_a_first_trial_ends_also_where_its_turns_go_on_to_contradict_each_other() -> None:
+    machine = Unsteady([1.5, 0.5] * MOST_TURNS)
+    assert machine.run_until_told() == 1
+    assert machine.turns_of_two == MOST_TURNS
+
+
+def test_what_a_trial_has_found_so_far_counts_when_nothing_comes_any_more() -> None:
+    machine = Unsteady([1.6, 0.9] * MOST_TURNS)
+    while machine.turns_of_two < TURNS + 1 or machine.executors.count == 2:
+        machine.run(0.02)
+    assert not machine.told
+    machine.executors.idle(0)
+    assert machine.told == [2]
 
 
 def test_short_runs_are_left_alone() -> None:
