@@ -18,6 +18,7 @@ from modelpool.supervisor.wire.status import PoolError
 from modelpool.supervisor.wire.worker_spec import Batching, WorkerSpec
 
 from . import batch_tensors, soundness, thread_choice
+from .batched_work import Batched
 from .batching import AutoBatcher, Batcher
 from .executor import Executor
 from .executors import Executors, FixedExecutors, LearnedExecutors
@@ -28,7 +29,7 @@ from .plan import Model, Plan
 from .predict_forms import Forms
 from .soundness import Seen
 from .waiting_tables import WaitingTables
-from .work import Batched, Unbatched, Work
+from .work import Unbatched, Work
 
 log = logging.getLogger(__name__)
 

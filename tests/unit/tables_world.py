@@ -20,7 +20,7 @@ from modelpool.worker.model_spec import Identity
 from modelpool.worker.predict import Predictor
 from modelpool.worker.request_queue import Request, RequestQueue
 from modelpool.worker.waiting_tables import WaitingTables
-from modelpool.worker.work import Batched
+from modelpool.worker.batched_work import Batched
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2

@@ -13,13 +13,14 @@ from modelpool.supervisor.wire import data, flight_recorder
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import Batcher
 from modelpool.worker.jobs import Task
 from modelpool.worker.plan import Place, Plan
 from modelpool.worker.predict_forms import KnownForm
 from modelpool.worker.request_queue import Request, RequestQueue, Unopened
 from modelpool.worker.straight_runs import StraightRun, StraightRunner
-from modelpool.worker.work import Batched, Unbatched
+from modelpool.worker.work import Unbatched
 from tests.unit.tables_world import PEER, POISON, Rows, World, message, payload, world
 
 FRONTEND = 1

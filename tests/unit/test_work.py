@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code, ResourceExhausted, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.jobs import Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Form, Plan
 from modelpool.worker.request_queue import Gone
-from modelpool.worker.work import Batched, Unbatched, Work
+from modelpool.worker.work import Unbatched, Work
 from tests.unit.work_world import BAD, MORE, POISON, Bench, auto, batched, plan
 
 

@@ -8,8 +8,8 @@ from itertools import count
 import pytest
 
 from modelpool.supervisor.wire.data import Method
+from modelpool.worker.batched_work import _MAX_APART, Batched
 from modelpool.worker.plan import Plan
-from modelpool.worker.work import _MAX_APART, Batched
 from tests.unit.work_world import MORE, POISON, Bench, auto, plan
 
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.jobs import Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Plan
-from modelpool.worker.work import Batched, Work
+from modelpool.worker.work import Work
 from tests.unit.work_world import Bench, plan
 
 APART = 3  # columns of what cannot share a run

@@ -10,13 +10,14 @@ from modelpool.supervisor.wire import flight_recorder
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import InvalidArgument
 from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.jobs import Job, Task
 from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Plan
 from modelpool.worker.request_queue import Request, RequestQueue
-from modelpool.worker.work import Batched, Work
+from modelpool.worker.work import Work
 
 BAD, POISON = 200, 201  # a value that the plan refuses, and one that a run does
 MORE = 202  # a value of which the model makes two rows

@@ -15,9 +15,9 @@ from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.status import Code, Unavailable
 from modelpool.supervisor.wire.worker_spec import Batching
 from modelpool.worker import session as session_module
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import Batcher
 from modelpool.worker.executors import FixedExecutors
-from modelpool.worker.work import Batched
 from tests.wire.conftest import WAIT_S, Clock, eventually
 from tests.wire.session_world import LONG, LOST, LOST_CONTEXT, STAY, Changing, Frontend, Start, Worker, starting
 

@@ -8,6 +8,7 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.status import Code
 from modelpool.supervisor.wire.worker_spec import Batching
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import AutoBatcher, Batcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.executors import FixedExecutors
@@ -16,7 +17,7 @@ from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.predict_forms import Forms
 from modelpool.worker.request_queue import RequestQueue, Unopened
 from modelpool.worker.waiting_tables import WaitingTables
-from modelpool.worker.work import Batched, Work
+from modelpool.worker.work import Work
 from tests.wire import session_world
 from tests.wire.conftest import WAIT_S, Clock, eventually
 from tests.wire.session_world import BAD, LARGE, LARGE_BYTES, LONG, STAY, Frontend, Start, Worker, starting

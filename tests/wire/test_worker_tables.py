@@ -10,6 +10,7 @@ from modelpool.supervisor.wire import data
 from modelpool.supervisor.wire.data import Method
 from modelpool.supervisor.wire.ids import Incarnation
 from modelpool.supervisor.wire.status import Code
+from modelpool.worker.batched_work import Batched
 from modelpool.worker.batching import AutoBatcher
 from modelpool.worker.executor import Executor
 from modelpool.worker.executors import FixedExecutors
@@ -18,7 +19,7 @@ from modelpool.worker.learned_limit import LearnedLimit
 from modelpool.worker.plan import Place, Plan
 from modelpool.worker.predict_forms import Forms
 from modelpool.worker.waiting_tables import WaitingTables
-from modelpool.worker.work import Batched, Work
+from modelpool.worker.work import Work
 from tests.wire.conftest import WAIT_S, eventually
 from tests.wire.session_world import STAY, Frontend, Start, Worker, starting
 
