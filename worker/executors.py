@@ -20,10 +20,13 @@ _ENOUGH_RUNS = 8
 # bring, for who waits meanwhile waits longer. They must bring so much.
 TURNS, TURN_NS = 4, 200_000_000
 GAIN = 1.05
-# Where nothing is known it is tried up to so often, until what the turns say is further from `GAIN` than twice its
-# standard error. With turns that are off by 5 % each, four alone are wrong of a gain of 1.11 in one of 19 trials.
-MOST_TURNS = 16
+# Where nothing is known it is tried for up to so long, until what the turns say is further from `GAIN` than twice its
+# standard error. With a standard deviation of 5 % for each turn, four alone are wrong of a gain of 1.11 in one of 17
+# trials, and as many as it takes in one of some 300.
+MOST_NS = 6_400_000_000
 _CLEAR = 2.0
+# What one turn may say at the most: beyond that, one of the two was kept from running.
+_LEAST_GAIN, _MOST_GAIN = 0.5, 2.0
 # It is tried again after a while, for machines and neighbours change: twice as long each time that nothing new was
 # found, at most so long. Not sooner: a queue that is full waits for longer meanwhile, and every tenth second such a
 # trial would be most of its p99. Soon, where nothing is known yet, since too few requests came to tell.
@@ -68,32 +71,41 @@ class FixedExecutors:
 
 @dataclass(slots=True)
 class _Trial:
-    """`few` executors against `many`, each `turns` times and up to `most_turns`. Runs that were under way when a turn
-    began are `skipped`.
+    """`few` executors against `many`, in turn, the few first; each at least `turns` times, more often until `until_ns`.
+
+    Runs that were under way when a turn began are `skipped`. A turn is as many runs as go on at the same time, or twice
+    as many, and so on: they begin together and end together, so that of any other number one more would be counted than
+    the time was for.
     """
 
     few: int
     many: int
     turns: int
-    most_turns: int
+    until_ns: int
     skipped: int = 0
     began_ns: int = 0
+    runs: int = 0
     requests: int = 0
     rates: dict[int, list[float]] = field(default_factory=dict)
+
+    def gains(self) -> list[float]:
+        """What the many brought in each of their turns, in times of the few in the turn before."""
+        pairs = zip(self.rates.get(self.few, ()), self.rates.get(self.many, ()), strict=False)
+        ratios = [(many + _NEXT_TO_NOTHING) / (few + _NEXT_TO_NOTHING) for few, many in pairs]
+        return [min(_MOST_GAIN, max(_LEAST_GAIN, each)) for each in ratios]
 
     @property
     def is_enough(self) -> bool:
         """Whether it says something, were it to end now."""
         return len(self.rates.get(self.many, ())) >= self.turns
 
-    @property
-    def is_over(self) -> bool:
-        few, many = self.rates[self.few], self.rates.get(self.many, [])
-        if not self.is_enough or len(few) > len(many):
+    def is_over(self, now_ns: int) -> bool:
+        """After a turn: whether it is clear which are better, or will not be made any clearer."""
+        gains = self.gains()
+        if not self.is_enough or len(gains) < len(self.rates[self.few]):
             return False
-        if len(many) >= self.most_turns:
+        if now_ns >= self.until_ns:
             return True
-        gains = [(b + _NEXT_TO_NOTHING) / (a + _NEXT_TO_NOTHING) for a, b in zip(few, many, strict=True)]
         error = statistics.stdev(gains) / math.sqrt(len(gains))
         return abs(statistics.fmean(gains) - GAIN) > _CLEAR * error
 
@@ -128,8 +140,8 @@ class LearnedExecutors:
         elif trial.skipped < trial.many + trial.few:
             trial.skipped, trial.began_ns = trial.skipped + 1, now_ns
         else:
-            trial.requests += requests
-            if now_ns - trial.began_ns >= TURN_NS:
+            trial.runs, trial.requests = trial.runs + 1, trial.requests + requests
+            if trial.runs % self.count == 0 and now_ns - trial.began_ns >= TURN_NS:
                 self._turn_over(trial)
 
     def idle(self, running: int) -> None:
@@ -148,21 +160,23 @@ class LearnedExecutors:
         if 2 * few > self.most:
             self._rest()
             return
-        turns = (TURNS // 2, TURNS // 2) if few in self._gains else (TURNS, MOST_TURNS)
-        self._trial = _Trial(few, 2 * few, *turns)
+        if few in self._gains:
+            self._trial = _Trial(few, 2 * few, TURNS // 2, until_ns=self._now_ns)
+        else:
+            self._trial = _Trial(few, 2 * few, TURNS, until_ns=self._now_ns + MOST_NS)
         self.count = few
 
     def _turn_over(self, trial: _Trial) -> None:
         rate = trial.requests / (self._now_ns - trial.began_ns) * 1e9
         trial.rates.setdefault(self.count, []).append(rate)
         self.count = trial.many if self.count == trial.few else trial.few
-        trial.skipped = trial.requests = 0
-        if trial.is_over:
+        trial.skipped = trial.runs = trial.requests = 0
+        if trial.is_over(self._now_ns):
             self._end(trial)
 
     def _end(self, trial: _Trial) -> None:
         rates = {count: statistics.fmean(each) for count, each in trial.rates.items()}
-        better = self._learn(trial, rates)
+        better = self._learn(trial)
         self._trial = None
         self._best = self.count = trial.many if better else trial.few
         self._tell(self.count, rates)
@@ -171,10 +185,9 @@ class LearnedExecutors:
         else:
             self._rest()
 
-    def _learn(self, trial: _Trial, rates: dict[int, float]) -> bool:
+    def _learn(self, trial: _Trial) -> bool:
         """Whether the many are better, by this trial and those before it."""
-        ratio = (rates[trial.many] + _NEXT_TO_NOTHING) / (rates[trial.few] + _NEXT_TO_NOTHING)
-        gain = min(2.0, max(0.5, ratio))  # beyond that, one of them was kept from running
+        gain = statistics.fmean(trial.gains())
         known = self._gains.get(trial.few, gain)
         self._gains[trial.few] = known = known + _WEIGHT * (gain - known)
         better = known > GAIN
