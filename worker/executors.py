@@ -21,8 +21,8 @@ _ENOUGH_RUNS = 8
 TURNS, TURN_NS = 4, 200_000_000
 GAIN = 1.05
 # Where nothing is known it is tried for up to so long, until what the turns say is further from `GAIN` than twice its
-# standard error. With a standard deviation of 5 % for each turn, four alone are wrong of a gain of 1.11 in one of 17
-# trials, and as many as it takes in one of some 300.
+# standard error. With a standard deviation of 5 % for each turn, four alone are wrong of a gain of 1.11 in one of 18
+# trials, and as many as it takes in one of some 250.
 MOST_NS = 6_400_000_000
 _CLEAR = 2.0
 # What one turn may say at the most: beyond that, one of the two was kept from running.
@@ -74,8 +74,8 @@ class _Trial:
     """`few` executors against `many`, in turn, the few first; each at least `turns` times, more often until `until_ns`.
 
     Runs that were under way when a turn began are `skipped`. A turn is as many runs as go on at the same time, or twice
-    as many, and so on: they begin together and end together, so that of any other number one more would be counted than
-    the time was for.
+    as many, and so on: those that are alike begin together and end together, and of another number one more may be
+    counted than the time was for.
     """
 
     few: int
@@ -88,11 +88,21 @@ class _Trial:
     requests: int = 0
     rates: dict[int, list[float]] = field(default_factory=dict)
 
-    def gains(self) -> list[float]:
-        """What the many brought in each of their turns, in times of the few in the turn before."""
-        pairs = zip(self.rates.get(self.few, ()), self.rates.get(self.many, ()), strict=False)
-        ratios = [(many + _NEXT_TO_NOTHING) / (few + _NEXT_TO_NOTHING) for few, many in pairs]
-        return [min(_MOST_GAIN, max(_LEAST_GAIN, each)) for each in ratios]
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """What the few did in a turn, and the many in the one after it, in requests/s."""
+        return list(zip(self.rates.get(self.few, ()), self.rates.get(self.many, ()), strict=False))
+
+    def gain(self) -> tuple[float, float]:
+        """What the many bring, in times of the few, and its standard error. Of all turns together: the mean of the
+        single ratios would be too much where they are far apart.
+        """
+        turns = [(few + _NEXT_TO_NOTHING, many + _NEXT_TO_NOTHING) for few, many in self.pairs]
+        pairs = [(few, min(_MOST_GAIN * few, max(_LEAST_GAIN * few, many))) for few, many in turns]
+        sum_of_few = sum(few for few, _ in pairs)
+        gain = sum(many for _, many in pairs) / sum_of_few
+        off = sum((many - gain * few) ** 2 for few, many in pairs) / (len(pairs) - 1)
+        return gain, math.sqrt(off * len(pairs)) / sum_of_few
 
     @property
     def is_enough(self) -> bool:
@@ -101,13 +111,10 @@ class _Trial:
 
     def is_over(self, now_ns: int) -> bool:
         """After a turn: whether it is clear which are better, or will not be made any clearer."""
-        gains = self.gains()
-        if not self.is_enough or len(gains) < len(self.rates[self.few]):
+        if not self.is_enough or len(self.pairs) < len(self.rates[self.few]):
             return False
-        if now_ns >= self.until_ns:
-            return True
-        error = statistics.stdev(gains) / math.sqrt(len(gains))
-        return abs(statistics.fmean(gains) - GAIN) > _CLEAR * error
+        gain, error = self.gain()
+        return now_ns >= self.until_ns or abs(gain - GAIN) > _CLEAR * error
 
 
 class LearnedExecutors:
@@ -175,7 +182,7 @@ class LearnedExecutors:
             self._end(trial)
 
     def _end(self, trial: _Trial) -> None:
-        rates = {count: statistics.fmean(each) for count, each in trial.rates.items()}
+        rates = dict(zip((trial.few, trial.many), map(statistics.fmean, zip(*trial.pairs, strict=True)), strict=True))
         better = self._learn(trial)
         self._trial = None
         self._best = self.count = trial.many if better else trial.few
@@ -187,7 +194,7 @@ class LearnedExecutors:
 
     def _learn(self, trial: _Trial) -> bool:
         """Whether the many are better, by this trial and those before it."""
-        gain = statistics.fmean(trial.gains())
+        gain, _ = trial.gain()
         known = self._gains.get(trial.few, gain)
         self._gains[trial.few] = known = known + _WEIGHT * (gain - known)
         better = known > GAIN

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -165,7 +166,7 @@ def test_a_trial_may_be_cut_in_a_turn_of_the_many_also() -> None:
 
 
 def test_a_turn_of_the_few_without_one_of_the_many_says_nothing() -> None:
-    """Of a trial that is cut: the last turn of the few was a slow one."""
+    """Of a trial that is cut: the last turn of the few was in a quick moment."""
     machine = Unsteady([1.6, 0.7] * 20)  # 1.15 by 4 turns: not clear
     while machine.turns_of_two < TURNS or machine.executors.count == 2:
         machine.run(0.02)
@@ -190,34 +191,55 @@ def test_after_a_trial_that_was_cut_the_next_step_waits() -> None:
     assert set(machine.used) == {2}
 
 
-class Pairs:
-    """Executors that always have something to run: all that begin together end together, `run_s[count]` later.
+class Runs:
+    """Executors that always have something to run, for as long as `run_s(count)` says.
 
     Each end is told by itself, as to the main thread.
     """
 
-    def __init__(self, run_s: dict[int, float]) -> None:
+    def __init__(self, run_s: Callable[[int], float], most: int = 2) -> None:
         self.told: list[int] = []
-        self.executors = LearnedExecutors(2, lambda count, rates: self.told.append(count))
-        self._run_ns = {count: round(each * 1e9) for count, each in run_s.items()}
+        self.executors = LearnedExecutors(most, lambda count, rates: self.told.append(count))
+        self._run_s = run_s
 
     def run(self) -> int:
         """Until it is decided."""
-        now_ns, ends = 0, [0]
+        ends = [(0, 0.0)]
         while not self.told:
-            now_ns = heapq.heappop(ends)
-            count = len(ends) + 1
-            self.executors.ran(now_ns, 1, self._run_ns[count] / 1e9)
+            now_ns, took_s = heapq.heappop(ends)
+            self.executors.ran(now_ns, 1, took_s)
             while len(ends) < self.executors.count:
-                heapq.heappush(ends, now_ns + self._run_ns[self.executors.count])
+                took_s = self._run_s(self.executors.count)
+                heapq.heappush(ends, (now_ns + round(took_s * 1e9), took_s))
         return self.told[-1]
 
 
 @pytest.mark.parametrize("one_ms", [3, 9, 20, 50, 64, 100, 250, 700])
 @pytest.mark.parametrize(("gain", "best"), [(0.95, 1), (1.0, 1), (1.03, 1), (1.08, 2), (1.2, 2)])
 def test_runs_that_end_together_are_not_counted_for_more_than_they_are(one_ms: int, gain: float, best: int) -> None:
-    one_s = one_ms / 1000
-    assert Pairs({1: one_s, 2: 2 * one_s / gain}).run() == best
+    """Two executors that are equally long at it are in step, but for a little."""
+    chance = random.Random(one_ms)
+
+    def run_s(count: int) -> float:
+        return one_ms / 1000 * (1 if count == 1 else 2 / gain) + chance.uniform(-1e-4, 1e-4)
+
+    assert Runs(run_s).run() == best
+
+
+@pytest.mark.parametrize("median_ms", [5, 20, 40])
+@pytest.mark.parametrize(("gain", "best"), [(0.9, 1), (1.3, 2)])
+def test_runs_that_are_unlike_are_judged_by_all_of_them(median_ms: int, gain: float, best: int) -> None:
+    """A mean of single ratios says more than there is: of a half and twice as much, 1.25."""
+
+    def found(seed: int) -> bool:
+        chance = random.Random(seed)
+
+        def run_s(count: int) -> float:
+            return chance.lognormvariate(0.0, 0.7) * median_ms / 1000 * (1 if count == 1 else 2 / gain)
+
+        return Runs(run_s).run() == best
+
+    assert sum(map(found, range(40))) >= 30
 
 
 def test_short_runs_are_left_alone() -> None:
