@@ -19,8 +19,8 @@ from tests.e2e.pool import MODELPOOL, Pool, StartPool, model_config, predict_req
 from tests.e2e.tensor_proto import tensor
 
 HALF, SUM = "half_plus_two", "sum"
-# Each run of a model has it in a trace. Ops that have turned out to be cheap are left out, as those of half_plus_two are
-# on quick machines.
+# Each run of a model has it in a trace. Ops that have turned out to be cheap are left out, as those of half_plus_two
+# are on quick machines.
 RUN = "SessionRun"
 
 
