@@ -95,7 +95,8 @@ class _Trial:
 
     def gain(self) -> tuple[float, float]:
         """What the many bring, in times of the few, and its standard error. Of all turns together: the mean of the
-        single ratios would be too much where they are far apart.
+        single ratios would be too much where they are far apart. One in which the few were kept from running says next
+        to nothing, and one in which the many were counts as half: where it is wrong, it is for the few.
         """
         turns = [(few + _NEXT_TO_NOTHING, many + _NEXT_TO_NOTHING) for few, many in self.pairs]
         pairs = [(few, min(_MOST_GAIN * few, max(_LEAST_GAIN * few, many))) for few, many in turns]
