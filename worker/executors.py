@@ -3,8 +3,8 @@
 One run seldom keeps all CPUs busy: its threads wait for each other at every operation. A second one beside it fills the
 gaps, if the model is one that has any. So while requests wait and runs are long enough for it to matter, one executor
 and two are tried in turn, on the requests that come; then, where two were better, two and four. A trial takes a second
-or two in which the machine may do anything: so the first goes on for longer while its turns contradict each other, and
-what all have found is put together. Main thread.
+or two in which the machine may do anything: so the first goes on for longer while it is not clear, and what all have
+found is put together. Main thread.
 """
 
 import math
@@ -21,8 +21,8 @@ _ENOUGH_RUNS = 8
 TURNS, TURN_NS = 4, 200_000_000
 GAIN = 1.05
 # Where nothing is known it is tried for up to so long, until what the turns say is further from `GAIN` than twice its
-# standard error. With a standard deviation of 5 % for each turn, four alone are wrong of a gain of 1.11 in one of 18
-# trials, and as many as it takes in one of some 250.
+# standard error. With a standard deviation of 5 % for each turn, four alone are wrong of a gain of 1.11 in one of 17
+# trials, and as many as it takes in one of some 190.
 MOST_NS = 6_400_000_000
 _CLEAR = 2.0
 # What one turn may say at the most: beyond that, one of the two was kept from running.
@@ -86,12 +86,9 @@ class _Trial:
     began_ns: int = 0
     runs: int = 0
     requests: int = 0
-    rates: dict[int, list[float]] = field(default_factory=dict)
-
-    @property
-    def pairs(self) -> list[tuple[float, float]]:
-        """What the few did in a turn, and the many in the one after it, in requests/s."""
-        return list(zip(self.rates.get(self.few, ()), self.rates.get(self.many, ()), strict=False))
+    few_rate: float = 0.0
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+    """What the few did in a turn, and the many in the one after it, in requests/s."""
 
     def gain(self) -> tuple[float, float]:
         """What the many bring, in times of the few, and its standard error. Of all turns together: the mean of the
@@ -108,11 +105,11 @@ class _Trial:
     @property
     def is_enough(self) -> bool:
         """Whether it says something, were it to end now."""
-        return len(self.rates.get(self.many, ())) >= self.turns
+        return len(self.pairs) >= self.turns
 
     def is_over(self, now_ns: int) -> bool:
-        """After a turn: whether it is clear which are better, or will not be made any clearer."""
-        if not self.is_enough or len(self.pairs) < len(self.rates[self.few]):
+        """After a turn of the many: whether it is clear which are better, or will not be made any clearer."""
+        if not self.is_enough:
             return False
         gain, error = self.gain()
         return now_ns >= self.until_ns or abs(gain - GAIN) > _CLEAR * error
@@ -176,18 +173,21 @@ class LearnedExecutors:
 
     def _turn_over(self, trial: _Trial) -> None:
         rate = trial.requests / (self._now_ns - trial.began_ns) * 1e9
-        trial.rates.setdefault(self.count, []).append(rate)
-        self.count = trial.many if self.count == trial.few else trial.few
         trial.skipped = trial.runs = trial.requests = 0
+        if self.count == trial.few:
+            trial.few_rate, self.count = rate, trial.many
+            return
+        trial.pairs.append((trial.few_rate, rate))
+        self.count = trial.few
         if trial.is_over(self._now_ns):
             self._end(trial)
 
     def _end(self, trial: _Trial) -> None:
-        rates = dict(zip((trial.few, trial.many), map(statistics.fmean, zip(*trial.pairs, strict=True)), strict=True))
+        few, many = map(statistics.fmean, zip(*trial.pairs, strict=True))
         better = self._learn(trial)
         self._trial = None
         self._best = self.count = trial.many if better else trial.few
-        self._tell(self.count, rates)
+        self._tell(self.count, {trial.few: few, trial.many: many})
         if better:
             self._try(trial.many)
         else:

@@ -197,9 +197,9 @@ class Runs:
     Each end is told by itself, as to the main thread.
     """
 
-    def __init__(self, run_s: Callable[[int], float], most: int = 2) -> None:
+    def __init__(self, run_s: Callable[[int], float]) -> None:
         self.told: list[int] = []
-        self.executors = LearnedExecutors(most, lambda count, rates: self.told.append(count))
+        self.executors = LearnedExecutors(2, lambda count, rates: self.told.append(count))
         self._run_s = run_s
 
     def run(self) -> int:
